@@ -1,0 +1,149 @@
+"""The topology as data: what exists in a broker, whoever runs first.
+
+Ingest and workers alike declare the built-in part before their first publish or consume, so that an event is kept
+even if no worker has ever run. Every argument is one that RabbitMQ 3.10 knows: it refuses a declaration with others.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from schemas import EVENT_TYPES, UNRECOGNIZED
+
+EVENTS_EXCHANGE = "tiw.events"
+ALTERNATE_EXCHANGE = "tiw.events.alternate"
+HOME_EXCHANGE = "tiw.home"
+ORPHANS_EXCHANGE = "tiw.home.alternate"
+ORPHANED_QUEUE = "tiw.orphaned"
+
+#: Names that a consumer cannot have: their queues are ours.
+RESERVED_NAMES = frozenset({"events", "home", "retry", "orphaned", "dead"})
+
+#: Returns of one delivery after which the broker itself gives up: the last belt, far above our own 6.
+DELIVERY_LIMIT = 100
+
+#: A queue of dead letters must not lose them by being looked at. -1 drops on RabbitMQ 3.10, and the default of
+#: RabbitMQ 4 is 20: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+UNLIMITED_DELIVERIES = 1_000_000_000
+
+
+class Exchange(Struct, frozen=True, kw_only=True):
+    """A durable exchange; `alternate` takes what it cannot route."""
+
+    name: str
+    kind: Literal["topic", "direct", "fanout"]
+    alternate: str | None = None
+
+
+class Queue(Struct, frozen=True, kw_only=True):
+    """A durable quorum queue with its arguments, and the bindings (exchange, routing key) that fill it."""
+
+    name: str
+    arguments: dict[str, Any]
+    bindings: tuple[tuple[str, str], ...] = ()
+
+
+class ConsumerQueues(Struct, frozen=True, kw_only=True):
+    """The queues of one consumer: `routing_keys` says which events it gets."""
+
+    consumer: str
+    routing_keys: tuple[str, ...]
+
+
+class Topology(Struct, frozen=True, kw_only=True):
+    """Exchanges first, then queues, in the order in which they can be declared."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+
+
+#: Consumer name by event: the built-in consumers.
+BUILT_IN_CONSUMERS: tuple[ConsumerQueues, ...] = (
+    ConsumerQueues(consumer="started", routing_keys=("OnlineRecordStarted",)),
+    ConsumerQueues(consumer="stopped", routing_keys=("OnlineRecordStopped",)),
+    ConsumerQueues(consumer="long_pause_warning", routing_keys=("OnlineRecordLongPauseWarning",)),
+    ConsumerQueues(consumer="long_pause_force_stopped", routing_keys=("OnlineRecordLongPauseForceStopped",)),
+    ConsumerQueues(consumer="finished", routing_keys=("OnlineRecordFinished",)),
+    ConsumerQueues(consumer="unrecognized", routing_keys=(UNRECOGNIZED,)),
+)
+
+#: Every routing key that is ever published to `tiw.events`.
+ROUTING_KEYS: tuple[str, ...] = (*EVENT_TYPES, UNRECOGNIZED)
+
+
+def queue_name(consumer: str) -> str:
+    """Return the name of a consumer's queue."""
+    return f"tiw.{consumer}"
+
+
+def dead_queue_name(consumer: str) -> str:
+    """Return the name of the queue where a consumer's dead letters land on their way to the store."""
+    return f"tiw.{consumer}.dead"
+
+
+def retry_name(delay_s: float) -> str:
+    """Return the name of a rung, of its exchange and its queue alike: 120 s is `tiw.retry.2m`."""
+    delay_ms = round(delay_s * 1000)
+    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if delay_ms % size == 0:
+            return f"tiw.retry.{delay_ms // size}{unit}"
+    return f"tiw.retry.{delay_ms}ms"
+
+
+def topology(consumers: Sequence[ConsumerQueues], *, retry_delays_s: Sequence[float]) -> Topology:
+    """Return all that must exist for `consumers` and the ladder of `retry_delays_s`."""
+    exchanges = (
+        Exchange(name=ALTERNATE_EXCHANGE, kind="fanout"),
+        Exchange(name=EVENTS_EXCHANGE, kind="topic", alternate=ALTERNATE_EXCHANGE),
+        Exchange(name=ORPHANS_EXCHANGE, kind="fanout"),
+        Exchange(name=HOME_EXCHANGE, kind="direct", alternate=ORPHANS_EXCHANGE),
+        *(Exchange(name=retry_name(delay_s), kind="fanout") for delay_s in retry_delays_s),
+    )
+    queues = (
+        Queue(
+            name=ORPHANED_QUEUE,
+            arguments=_quorum(delivery_limit=UNLIMITED_DELIVERIES),
+            bindings=((ORPHANS_EXCHANGE, ""),),
+        ),
+        *(_rung(delay_s) for delay_s in retry_delays_s),
+        *(queue for consumer in consumers for queue in _consumer_queues(consumer)),
+    )
+    return Topology(exchanges=exchanges, queues=queues)
+
+
+def _consumer_queues(consumer: ConsumerQueues) -> tuple[Queue, Queue]:
+    name = queue_name(consumer.consumer)
+    bindings = [(HOME_EXCHANGE, name), *((EVENTS_EXCHANGE, key) for key in consumer.routing_keys)]
+    if consumer.consumer == UNRECOGNIZED:
+        bindings.append((ALTERNATE_EXCHANGE, ""))
+    return (
+        Queue(name=name, arguments=_quorum(delivery_limit=DELIVERY_LIMIT), bindings=tuple(bindings)),
+        Queue(name=dead_queue_name(consumer.consumer), arguments=_quorum(delivery_limit=UNLIMITED_DELIVERIES)),
+    )
+
+
+def _rung(delay_s: float) -> Queue:
+    """Return the queue where retries wait.
+
+    Never to the default exchange: its retries of a deleted queue are re-sent every three minutes, 32 at a time,
+    and stop the rung for everybody. `tiw.home` leads them to `tiw.orphaned` instead.
+    """
+    name = retry_name(delay_s)
+    return Queue(
+        name=name,
+        arguments={
+            **_quorum(delivery_limit=UNLIMITED_DELIVERIES),
+            "x-message-ttl": round(delay_s * 1000),
+            "x-dead-letter-exchange": HOME_EXCHANGE,
+            # at-least-once, or a restart in the middle of the hop loses the retry; it needs reject-publish:
+            # https://www.rabbitmq.com/docs/quorum-queues#activating-at-least-once-dead-lettering
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+        bindings=((name, ""),),
+    )
+
+
+def _quorum(*, delivery_limit: int) -> dict[str, Any]:
+    return {"x-queue-type": "quorum", "x-delivery-limit": delivery_limit}

@@ -1,0 +1,158 @@
+"""From the bytes of a callback, Sign and ExpireTime taken out, to an event and its id."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from schemas.events import EVENT_TYPES, Event, Unrecognized
+from schemas.strict_json import NotStrictError, read_members
+
+#: A Timestamp further ahead of its arrival than this would win every merge: such content is not recognized.
+MAX_AHEAD_S = 86_400
+
+#: More of an unknown EventType than this is not shown; the whole is in the body.
+MAX_EVENT_TYPE_CHARACTERS = 128
+
+_text = msgspec.json.Decoder(str)
+_integer = msgspec.json.Decoder(int)
+_anything = msgspec.json.Decoder()
+
+
+class Decoded(Struct, frozen=True, kw_only=True):
+    """An event and its identity."""
+
+    event: Event
+    event_id: str
+
+
+class _UnfittingError(ValueError):
+    """Raised when a member is missing or is not what the vendor documents."""
+
+
+def decode(body: bytes, *, received_at_us: int) -> Decoded:
+    """Make an event of a callback's body, and never fail: what fits no event is `Unrecognized`.
+
+    `received_at_us` is when the callback came in, in microseconds since the Unix epoch. The same body gives the
+    same event_id whenever it is decoded; see `event_id`.
+    """
+    try:
+        members = read_members(body)
+    except NotStrictError as error:
+        return Decoded(event=Unrecognized(reason=str(error)), event_id=_digest(body))
+    try:
+        sdk_app_id = _sdk_app_id(members)
+        event_type = _member(members, "EventType", _text)
+        timestamp = _member(members, "Timestamp", _integer)
+        event_data = _event_data(members)
+    except _UnfittingError as error:
+        return Decoded(event=_unrecognized(members, str(error)), event_id=_digest(body))
+    identity = event_id(sdk_app_id, event_type, timestamp, event_data)
+    try:
+        event = _fit(event_type, timestamp, sdk_app_id, event_data, received_at_us)
+    except _UnfittingError as error:
+        event = _unrecognized(members, str(error))
+    return Decoded(event=event, event_id=identity)
+
+
+def event_id(sdk_app_id: int, event_type: str, timestamp: int, event_data: dict[str, Any]) -> str:
+    """Return 32 hex digits that are the same for every repetition of an event, however it was signed.
+
+    SHA-256 over SdkAppId, EventType, Timestamp and EventData as compact JSON with sorted names, joined by line
+    feeds. Raises nothing for values that `msgspec.json.decode` returned.
+    """
+    data = msgspec.json.encode(event_data, order="sorted")
+    return _digest(b"%d\n%s\n%d\n%s" % (sdk_app_id, event_type.encode(), timestamp, data))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _member(members: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[Any]) -> Any:
+    raw = members.get(name)
+    if raw is None:
+        raise _UnfittingError(f"{name} is missing")
+    try:
+        return decoder.decode(raw)
+    except msgspec.DecodeError as error:
+        raise _UnfittingError(f"{name}: {error}") from error
+
+
+def _sdk_app_id(members: dict[str, Raw]) -> int:
+    return int(_member(members, "SdkAppId", _integer)) if "SdkAppId" in members else 0
+
+
+def _event_data(members: dict[str, Raw]) -> dict[str, Any]:
+    event_data = _member(members, "EventData", _anything)
+    if not isinstance(event_data, dict):
+        raise _UnfittingError("EventData is not an object")
+    return event_data
+
+
+def _fit(event_type: str, timestamp: int, sdk_app_id: int, event_data: dict[str, Any], received_at_us: int) -> Event:
+    kind = EVENT_TYPES.get(event_type)
+    if kind is None:
+        raise _UnfittingError("EventType is none of the five recording events")
+    if timestamp > received_at_us // 1_000_000 + MAX_AHEAD_S:
+        raise _UnfittingError("Timestamp lies more than a day ahead of the arrival")
+    if _holds_nul(event_data):
+        raise _UnfittingError("EventData holds the character U+0000, which SQL text cannot")
+    # The envelope wins over members of the same name in EventData.
+    flat = event_data | {"Timestamp": timestamp, "SdkAppId": sdk_app_id}
+    try:
+        return msgspec.convert(flat, kind, strict=False)
+    except msgspec.ValidationError:
+        pass
+    try:
+        return msgspec.convert(_mended(flat), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _UnfittingError(f"EventData: {error}") from error
+
+
+def _mended(flat: dict[str, Any]) -> dict[str, Any]:
+    """Undo what senders do to well-meant content: null for an empty list, a number for a numeric GroupId."""
+    mended = {name: value for name, value in flat.items() if value is not None}
+    group_id = mended.get("GroupId")
+    if type(group_id) is int:
+        mended["GroupId"] = str(group_id)
+    return mended
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any("\0" in name or _holds_nul(item) for name, item in value.items())
+    return isinstance(value, list) and any(_holds_nul(item) for item in value)
+
+
+def _unrecognized(members: dict[str, Raw], reason: str) -> Unrecognized:
+    """Keep of the envelope what can be shown and stored."""
+    return Unrecognized(
+        reason=reason,
+        event_type=_presentable_event_type(members),
+        timestamp=_bigint(members.get("Timestamp")),
+        sdk_app_id=_bigint(members.get("SdkAppId")) or 0,
+    )
+
+
+def _presentable_event_type(members: dict[str, Raw]) -> str | None:
+    try:
+        event_type = str(_member(members, "EventType", _text))
+    except _UnfittingError:
+        return None
+    return "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in event_type[:MAX_EVENT_TYPE_CHARACTERS]
+    )
+
+
+def _bigint(raw: Raw | None) -> int | None:
+    if raw is None:
+        return None
+    try:
+        number = _integer.decode(raw)
+    except msgspec.DecodeError:
+        return None
+    return number if -(2**63) <= number < 2**63 else None
