@@ -1,0 +1,18 @@
+"""What the processes tell of themselves: logs, metrics, and the admin listener. Nothing of ours imported."""
+
+from telemetry import metrics
+from telemetry.admin import AdminListener, Readiness
+from telemetry.logging import LogFormat, configure_logging
+from telemetry.metrics import forget_process, render_metrics
+from telemetry.redaction import presentable
+
+__all__ = [
+    "AdminListener",
+    "LogFormat",
+    "Readiness",
+    "configure_logging",
+    "forget_process",
+    "metrics",
+    "presentable",
+    "render_metrics",
+]

@@ -1,0 +1,106 @@
+"""Metrics for Prometheus. Labels come from fixed sets: nobody who sends requests can make a new time series.
+
+They live in a registry of our own. With PROMETHEUS_MULTIPROC_DIR in the environment, set before this module is
+imported, each process writes its values into that folder, and `render_metrics` in any of them sums all:
+https://prometheus.github.io/client_python/multiprocess/
+"""
+
+import os
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+#: What prometheus-client reads, too.
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# A time of creation beside each series tells nothing here and doubles their number.
+disable_created_metrics()
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+_FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8)
+_SLOW_S = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800)
+_LAG_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600, 3600, 21600, 86400)
+
+# ingest -------------------------------------------------------------------------------------------------------------
+CALLBACKS_ACCEPTED = Counter(
+    "tiw_callbacks_accepted", "Callbacks answered 200, by routing key.", ["routing_key"], registry=REGISTRY
+)
+CALLBACKS_REFUSED = Counter("tiw_callbacks_refused", "Requests answered 4xx, by reason.", ["reason"], registry=REGISTRY)
+CALLBACKS_NOT_KEPT = Counter(
+    "tiw_callbacks_not_kept", "Authentic callbacks answered 503, by reason.", ["reason"], registry=REGISTRY
+)
+ANSWER_SECONDS = Histogram(
+    "tiw_answer_seconds", "From a request's complete headers to its answer.", buckets=_FAST_S, registry=REGISTRY
+)
+PUBLISH_SECONDS = Histogram(
+    "tiw_publish_seconds", "Until the transport said that a callback is durable.", buckets=_FAST_S, registry=REGISTRY
+)
+BYTES_IN_FLIGHT = Gauge(
+    "tiw_bytes_in_flight", "Bytes of callbacks not answered yet.", multiprocess_mode="livesum", registry=REGISTRY
+)
+
+# workers; a consumer's name is code, so there are few -----------------------------------------------------------------
+DELIVERIES = Counter(
+    "tiw_deliveries", "Deliveries by consumer and what became of them.", ["consumer", "outcome"], registry=REGISTRY
+)
+HANDLER_SECONDS = Histogram(
+    "tiw_handler_seconds", "One run of a handler.", ["consumer"], buckets=_SLOW_S, registry=REGISTRY
+)
+LAG_SECONDS = Histogram(
+    "tiw_lag_seconds",
+    "From a callback's arrival until it was handled.",
+    ["consumer"],
+    buckets=_LAG_S,
+    registry=REGISTRY,
+)
+RUNNING = Gauge("tiw_running", "Handlers that run now.", ["consumer"], multiprocess_mode="livesum", registry=REGISTRY)
+CONSUMING = Gauge(
+    "tiw_consuming",
+    "Processes that consume the queue now.",
+    ["consumer"],
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+RETRIES_SCHEDULED = Counter(
+    "tiw_retries_scheduled", "Deliveries put on a rung of the retry ladder.", ["consumer"], registry=REGISTRY
+)
+DEAD_LETTERS_MOVED = Counter(
+    "tiw_dead_letters_moved", "Dead letters moved from a queue into the store.", ["consumer"], registry=REGISTRY
+)
+LOOP_STALLS = Counter(
+    "tiw_loop_stalls", "Times the event loop stood still for over a second.", ["consumer"], registry=REGISTRY
+)
+STORE_AWAY = Gauge(
+    "tiw_store_away", "1 while the store does not answer.", multiprocess_mode="livemax", registry=REGISTRY
+)
+
+ProcessCollector(registry=REGISTRY)
+
+
+def render_metrics() -> bytes:
+    """Return all metrics in Prometheus' text format: of this process, or of all that share the multiprocess folder."""
+    if not os.environ.get(MULTIPROCESS_VARIABLE):
+        return generate_latest(REGISTRY)
+    summed = CollectorRegistry()
+    MultiProcessCollector(summed)  # type: ignore[no-untyped-call]  # the library leaves it untyped
+    return generate_latest(summed)
+
+
+def forget_process(pid: int) -> None:
+    """Take the gauges of a process that ended out of the sum; its counters stay.
+
+    Does nothing without the multiprocess folder.
+    """
+    if os.environ.get(MULTIPROCESS_VARIABLE):
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library leaves it untyped
