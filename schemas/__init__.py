@@ -1,6 +1,6 @@
 """The vendor's callbacks as values. No I/O, nothing of ours imported."""
 
-from schemas.decoding import MAX_AHEAD_S, Decoded, decode, event_id
+from schemas.decoding import MAX_AHEAD_S, Decoded, decode, decode_members, event_id
 from schemas.events import (
     EVENT_TYPES,
     UNRECOGNIZED,
@@ -43,6 +43,7 @@ __all__ = [
     "VideoInfo",
     "VideoType",
     "decode",
+    "decode_members",
     "event_id",
     "nests_beyond",
     "read_members",

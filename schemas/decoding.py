@@ -41,6 +41,11 @@ def decode(body: bytes, *, received_at_us: int) -> Decoded:
         members = read_members(body)
     except NotStrictError as error:
         return Decoded(event=Unrecognized(reason=str(error)), event_id=_digest(body))
+    return decode_members(members, body, received_at_us=received_at_us)
+
+
+def decode_members(members: dict[str, Raw], body: bytes, *, received_at_us: int) -> Decoded:
+    """Do as `decode` for a body that was read already: `members` are those that `read_members(body)` returns."""
     try:
         sdk_app_id = _sdk_app_id(members)
         event_type = _member(members, "EventType", _text)

@@ -6,6 +6,7 @@ interpreter stops them. A callback that is signed once and read by several progr
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import msgspec
@@ -13,9 +14,12 @@ import msgspec
 #: Deepest nesting that is read. The vendor's own callbacks nest 4 deep.
 MAX_DEPTH = 64
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# The closing quote is optional: a search that fails at the end of an unterminated string would be repeated from every
+# quote in it, in quadratic time.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -50,11 +54,7 @@ def nests_beyond(body: bytes, depth: int) -> bool:
     if body.count(b"{") + body.count(b"[") <= depth:
         return False
     brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
-    for _ in range(depth):
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if not brackets:
-            return False
-    return bool(brackets)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > depth
 
 
 def refuse_duplicate_names(body: bytes) -> None:
