@@ -205,11 +205,11 @@ def _recording(cls: _Class, event_type: str, at: int, event_data: dict[str, Any]
 
 
 def _started(cls: _Class) -> Callback:
-    return _recording(cls, "OnlineRecordStarted", cls.started_at, _sorted_subject(cls))
+    return _recording(cls, "OnlineRecordStarted", cls.started_at, _bare_subject(cls))
 
 
 def _stopped(cls: _Class, at: int) -> Callback:
-    return _recording(cls, "OnlineRecordStopped", at, _sorted_subject(cls))
+    return _recording(cls, "OnlineRecordStopped", at, _bare_subject(cls))
 
 
 def _long_pause_warning(cls: _Class, paused_at: int, limit_s: int) -> Callback:
@@ -248,9 +248,10 @@ def _subject(cls: _Class) -> dict[str, Any]:
     return {"TaskId": cls.task_id, "RoomId": cls.room_id, "RecordUserId": cls.record_user_id}
 
 
-def _sorted_subject(cls: _Class) -> dict[str, Any]:
-    """Sort as the vendor does: the members of some events, not those of others."""
-    return dict(sorted(_subject(cls).items()))
+def _bare_subject(cls: _Class) -> dict[str, Any]:
+    """Return what Started and Stopped have: sorted today, unlike in the other events and in the older form."""
+    subject = _subject(cls)
+    return dict(sorted(subject.items())) if cls.form is RECORDING else subject
 
 
 def _take(rng: Random, cls: _Class, stopped_at: int) -> Take:
