@@ -1,0 +1,162 @@
+"""The parser of the command line: which commands and options there are, and which function runs each."""
+
+import argparse
+from typing import Any
+
+from tiw import __version__
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; `runs` says which function runs."""
+    parser = argparse.ArgumentParser(
+        prog="tiw", description="Receives the recording callbacks of Tencent Interactive Whiteboard and loses none."
+    )
+    parser.add_argument("--version", action="version", version=f"tiw {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_processes(commands)
+    _add_simulator(commands)
+    _add_recordings(commands)
+    _add_events(commands)
+    _add_dead_letters(commands)
+    _add_consumers(commands)
+    _add_inspection(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, runs: str, summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(runs=runs)
+    return parser
+
+
+def _group(commands: Any, name: str, summary: str) -> Any:
+    return commands.add_parser(name, help=summary, description=summary).add_subparsers(metavar="COMMAND", required=True)
+
+
+def _add_processes(commands: Any) -> None:
+    _command(commands, "up", "up:up", "Run the whole pipeline in one process, until Ctrl-C.")
+    ingest = _command(commands, "ingest", "ingest:ingest", "Run an ingest node.")
+    ingest.add_argument("--processes", type=_positive, default=1, metavar="N", help="share the port (default: 1)")
+    ingest.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    work = _command(commands, "work", "work:work", "Run consumers.")
+    work.add_argument("consumers", nargs="*", metavar="CONSUMER", help="which ones (none: all)")
+    work.add_argument("--custom", action="store_true", help="all of TIW_CONSUMERS and no built-in ones; none: idle")
+    work.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    work.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
+    _command(commands, "migrate", "migrate:migrate", "Bring the database's schema up to date.")
+
+
+def _add_simulator(commands: Any) -> None:
+    demo = _command(commands, "demo", "demo:demo", "Play classes through the whole pipeline and account for each.")
+    demo.add_argument("--classes", type=_positive, default=12, metavar="N")
+    demo.add_argument("--seed", type=int, default=1, metavar="S")
+    simulate = _command(commands, "simulate", "simulate:simulate", "Send callbacks as the vendor does.")
+    simulate.add_argument("--url", required=True, metavar="U", help="the callback address")
+    simulate.add_argument("--app", required=True, type=_natural, metavar="ID", help="SdkAppId")
+    simulate.add_argument("--key", metavar="K", help="callback key (default: the first of this app's in the settings)")
+    simulate.add_argument("--unsigned", action="store_true", help="send no Sign, as if no key were set")
+    simulate.add_argument("--classes", type=_positive, default=10, metavar="N")
+    simulate.add_argument("--rate", type=_rate, metavar="R", help="callbacks a second (default: as fast as answered)")
+    simulate.add_argument("--concurrency", type=_positive, default=16, metavar="N")
+    simulate.add_argument("--seed", type=int, default=0, metavar="S")
+    _json(simulate)
+
+
+def _add_recordings(commands: Any) -> None:
+    recordings = _group(commands, "recordings", "What is known of each recording.")
+    listing = _command(recordings, "list", "recordings:list_all", "List recordings, newest first.")
+    listing.add_argument("--status", type=str.upper, choices=["RECORDING", "PAUSED", "STOPPED", "FINISHED"])
+    _selection(listing)
+    show = _command(recordings, "show", "recordings:show", "Show one recording.")
+    show.add_argument("task_id", metavar="TASK_ID")
+    show.add_argument("--app", type=_natural, metavar="ID", help="SdkAppId, where several have this TaskId")
+    _json(show)
+
+
+def _add_events(commands: Any) -> None:
+    events = _group(commands, "events", "The events that were kept.")
+    listing = _command(events, "list", "events:list_all", "List events, newest first.")
+    listing.add_argument("--unrecognized", action="store_true", help="only those nobody understood")
+    listing.add_argument("--bodies", action="store_true", help="with the callbacks' bodies")
+    _selection(listing)
+    replay = _command(events, "replay", "events:replay", "Bring kept events to one consumer again.")
+    replay.add_argument("--consumer", required=True, metavar="NAME")
+    replay.add_argument("--since", metavar="T", help="received since: 2026-11-23, 2026-11-23T10:00Z, 90m, 12h, 3d")
+    replay.add_argument("--task", metavar="ID", help="of one TaskId")
+    replay.add_argument("--rate", type=_rate, default=200.0, metavar="R", help="events a second (default: 200)")
+    replay.add_argument("--dry-run", action="store_true", help="only count")
+    _json(replay)
+
+
+def _add_dead_letters(commands: Any) -> None:
+    letters = _group(commands, "dead-letters", "Events that consumers gave up.")
+    listing = _command(letters, "list", "dead_letters:list_all", "List dead letters, newest first.")
+    _letters(listing)
+    _selection(listing)
+    show = _command(letters, "show", "dead_letters:show", "Show dead letters with their bodies.")
+    _letters(show)
+    _json(show)
+    for name, summary in (("replay", "Bring dead letters back to their consumers."), ("purge", "Delete dead letters.")):
+        change = _command(letters, name, f"dead_letters:{name}", summary)
+        _letters(change)
+        change.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        _json(change)
+
+
+def _add_consumers(commands: Any) -> None:
+    group = _command(commands, "consumers", "consumers:list_all", "The consumers and their queues; alone: list.")
+    _json(group)
+    consumers = group.add_subparsers(metavar="COMMAND")
+    _json(_command(consumers, "list", "consumers:list_all", "List consumers, built-in and of users."))
+    remove = _command(consumers, "remove", "consumers:remove", "Delete the queues of a consumer that is no more.")
+    remove.add_argument("name", metavar="NAME")
+    remove.add_argument("--force", action="store_true", help="even if events wait in it: they are lost to it")
+
+
+def _add_inspection(commands: Any) -> None:
+    schema = _command(commands, "schema", "schema:schema", "Print the JSON Schema and the AsyncAPI 3 document.")
+    schema.add_argument("--output", metavar="FOLDER", help="write callback.schema.json and asyncapi.json there instead")
+    config = _command(commands, "config", "config:config", "Print the effective settings, secrets masked.")
+    config.add_argument("--reveal", action="store_true", help="show the callback keys and the path token")
+    _json(config)
+    _json(_command(commands, "doctor", "doctor:doctor", "Check keys, clock, broker, database and disk."))
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+
+def _selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--app", type=_natural, metavar="ID", help="of one SdkAppId")
+    parser.add_argument("--since", metavar="T", help="2026-11-23, 2026-11-23T10:00Z, or an age: 90m, 12h, 3d")
+    parser.add_argument("--limit", type=_natural, default=1000, metavar="N", help="at most (default: 1000; 0: all)")
+    _json(parser)
+
+
+def _letters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--consumer", metavar="C", help="of one consumer")
+    parser.add_argument("--event-id", metavar="E", help="of one event")
+
+
+def _natural(text: str) -> int:
+    return _number(text, at_least=0)
+
+
+def _positive(text: str) -> int:
+    return _number(text, at_least=1)
+
+
+def _number(text: str, *, at_least: int) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < at_least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {at_least}")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 1_000_000:  # noqa: PLR2004 - infinity and NaN are no rates
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate")
+    return rate

@@ -1,0 +1,112 @@
+"""Child processes of the command line: started, kept running, stopped with their parent."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from telemetry import forget_process
+
+#: A child that ends is started again after this long, doubled each time, up to the last.
+FIRST_RESTART_S = 1.0
+LAST_RESTART_S = 30.0
+
+#: A child that ran this long is taken to be well: the next restart waits for FIRST_RESTART_S again.
+WELL_AFTER_S = 60.0
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+log = structlog.get_logger()
+
+
+def tiw_command(*arguments: str) -> list[str]:
+    """Return the command line that runs `tiw` with `arguments` in this interpreter."""
+    # -P: neither the working directory nor its packages come before ours.
+    return [sys.executable, "-P", "-m", "tiw", *arguments]
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with our packages on Python's path."""
+    return {**environ, "PYTHONPATH": str(_ROOT)}
+
+
+class Processes:
+    """Keeps one child running for each of `commands` (name to command line); an async context manager.
+
+    Each child has a pipe on its standard input that ends when this process ends, however it does: `until_stopped`
+    notices. Leaving sends SIGTERM, waits `grace_s`, then kills.
+    """
+
+    def __init__(
+        self, commands: Mapping[str, Sequence[str]], *, environ: Mapping[str, str], grace_s: float = 30.0
+    ) -> None:
+        self._commands = commands
+        self._environ = child_environment(environ)
+        self._grace_s = grace_s
+        self._running: dict[str, Process] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def not_running(self) -> list[str]:
+        """The names of the children that are not running right now."""
+        return sorted(set(self._commands) - set(self._running))
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._keep(name), name=f"child {name}") for name in self._commands]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _keep(self, name: str) -> None:
+        restart_s = FIRST_RESTART_S
+        while True:
+            started_s = time.monotonic()
+            code = await self._run(name)
+            if time.monotonic() - started_s > WELL_AFTER_S:
+                restart_s = FIRST_RESTART_S
+            log.error("process_ended", process=name, exit=_describe_exit(code), restart_in_s=restart_s)
+            await asyncio.sleep(restart_s)
+            restart_s = min(2 * restart_s, LAST_RESTART_S)
+
+    async def _run(self, name: str) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *self._commands[name], stdin=asyncio.subprocess.PIPE, env=self._environ
+        )
+        self._running[name] = process
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            await self._stop(process, name)
+            raise
+        finally:
+            del self._running[name]
+            forget_process(process.pid)
+
+    async def _stop(self, process: Process, name: str) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(self._grace_s):
+                await process.wait()
+        except TimeoutError:
+            log.warning("process_killed", process=name, grace_s=self._grace_s)
+            process.kill()
+            await process.wait()
+
+
+def _describe_exit(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"

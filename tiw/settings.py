@@ -1,0 +1,237 @@
+"""The one place that reads the environment: a process's Settings, built once at its start."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, TypeVar, cast
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
+
+from broker.ladder import DEFAULT_RETRY_DELAYS_S
+
+#: RabbitMQ 4 refuses messages over 16 MiB; a margin is left for headers.
+MAX_BODY_BYTES_LIMIT = 15 * 1024 * 1024
+
+MIN_PATH_TOKEN_CHARACTERS = 22
+
+#: A TTL is a whole number of milliseconds.
+MIN_RETRY_DELAY_S = 0.001
+
+#: Longest delay of a rung: RabbitMQ takes a TTL up to 2^32 - 1 milliseconds, and a year is a typing mistake.
+MAX_RETRY_DELAY_S = 30 * 86_400
+
+#: For the compose file, not for a process of ours.
+_FOREIGN = frozenset({"TIW_PUBLISH"})
+
+T = TypeVar("T")
+
+
+class SettingsError(Exception):
+    """Raised when a variable has a value that cannot work; the text names it and says what to do."""
+
+
+class Address(Struct, frozen=True, kw_only=True):
+    """Where a listener listens."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All that the environment decides. See the table in README.md; `tiw.masking` shows them without secrets."""
+
+    callback_keys: str | None = None
+    callback_keys_file: Path | None = None
+    allow_unsigned: frozenset[int] = frozenset()
+    path_token: str | None = None
+    http: Address = Address(host="127.0.0.1", port=8080)
+    admin: Address | None = None
+    max_body_bytes: int = 1024 * 1024
+    amqp_urls: tuple[str, ...] = ()
+    database_url: str
+    data_dir: Path = Path("var")
+    consumers: tuple[str, ...] = ()
+    retry_delays_s: tuple[float, ...] = DEFAULT_RETRY_DELAYS_S
+    log_format: Literal["console", "json"] = "json"
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the embedded transport carries the events."""
+        return not self.amqp_urls
+
+
+#: Where `ingest` and `up` serve their health and metrics unless TIW_ADMIN says otherwise.
+DEFAULT_ADMIN = Address(host="127.0.0.1", port=9080)
+
+
+def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
+    """Build the Settings from `environ`. Empty variables count as unset. Raises `SettingsError`.
+
+    Reads the files that `_FILE` variables name, once; TIW_CALLBACK_KEYS_FILE is left to whoever watches it.
+    """
+    environ = {name: value for name, value in environ.items() if value}
+    data_dir = Path(environ.get("TIW_DATA_DIR", "./var")).expanduser()
+    if "TIW_CALLBACK_KEYS" in environ and "TIW_CALLBACK_KEYS_FILE" in environ:
+        raise SettingsError("TIW_CALLBACK_KEYS and TIW_CALLBACK_KEYS_FILE are both set: keep one of them")
+    keys_file = environ.get("TIW_CALLBACK_KEYS_FILE")
+    settings = Settings(
+        callback_keys=environ.get("TIW_CALLBACK_KEYS"),
+        callback_keys_file=None if keys_file is None else Path(keys_file),
+        allow_unsigned=_read(environ, "TIW_ALLOW_UNSIGNED", _app_ids, frozenset()),
+        path_token=_read(environ, "TIW_PATH_TOKEN", _path_token, None),
+        http=_read(environ, "TIW_HTTP", _address, Address(host="127.0.0.1", port=8080)),
+        admin=_read(environ, "TIW_ADMIN", _address, None),
+        max_body_bytes=_read(environ, "TIW_MAX_BODY_BYTES", _body_bytes, 1024 * 1024),
+        amqp_urls=_read(environ, "TIW_AMQP_URL", _amqp_urls, ()),
+        database_url=_read(environ, "TIW_DATABASE_URL", _database_url, _sqlite_url(data_dir)),
+        data_dir=data_dir,
+        consumers=_read(environ, "TIW_CONSUMERS", _list, ()),
+        retry_delays_s=_read(environ, "TIW_RETRY_DELAYS_S", _retry_delays_s, DEFAULT_RETRY_DELAYS_S),
+        log_format=_read(environ, "TIW_LOG_FORMAT", _log_format, "console" if is_terminal else "json"),
+    )
+    if settings.allow_unsigned and not settings.http.is_loopback and settings.path_token is None:
+        raise SettingsError(
+            "TIW_ALLOW_UNSIGNED beyond loopback needs TIW_PATH_TOKEN: unsigned, the address is the only secret"
+        )
+    return settings
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the TIW_ variables that nothing reads, such as misspelt ones."""
+    return sorted(name for name in environ if name.startswith("TIW_") and name not in _KNOWN | _FOREIGN)
+
+
+_SECRET = ("TIW_PATH_TOKEN", "TIW_AMQP_URL", "TIW_DATABASE_URL", "TIW_CALLBACK_KEYS")
+_KNOWN = frozenset(
+    {
+        *_SECRET,
+        *(f"{name}_FILE" for name in _SECRET),
+        "TIW_ALLOW_UNSIGNED",
+        "TIW_HTTP",
+        "TIW_ADMIN",
+        "TIW_MAX_BODY_BYTES",
+        "TIW_DATA_DIR",
+        "TIW_CONSUMERS",
+        "TIW_RETRY_DELAYS_S",
+        "TIW_LOG_FORMAT",
+    }
+)
+
+
+def _read(environ: Mapping[str, str], name: str, parse: Callable[[str], T], default: T) -> T:
+    value = environ.get(name)
+    if name in _SECRET and f"{name}_FILE" in environ:
+        if value is not None:
+            raise SettingsError(f"{name} and {name}_FILE are both set: keep one of them")
+        file = environ[f"{name}_FILE"]
+        try:
+            value = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{name}_FILE names {file}, which cannot be read: {error}") from error
+    if value is None:
+        return default
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise SettingsError(f"{name} {error}") from error
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _app_ids(value: str) -> frozenset[int]:
+    if not all(re.fullmatch(r"[0-9]{1,18}", part) for part in _list(value)):
+        raise ValueError("must be SdkAppIds separated by commas; 0 stands for callbacks without one")
+    return frozenset(int(part) for part in _list(value))
+
+
+def _path_token(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~-]+", value) or len(value) < MIN_PATH_TOKEN_CHARACTERS:
+        raise ValueError(
+            f"must be at least {MIN_PATH_TOKEN_CHARACTERS} characters of A-Z a-z 0-9 . _ ~ -: "
+            "make one with `openssl rand -hex 16`"
+        )
+    return value
+
+
+def _address(value: str) -> Address:
+    split = _split(f"//{value}")
+    try:
+        port = split.port
+    except ValueError:
+        port = None
+    if split.hostname is None or port is None or split.username is not None or split.path or split.query:
+        raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080, not {value!r}")
+    return Address(host=split.hostname, port=port)
+
+
+def _body_bytes(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,12}", value) or not 1 <= int(value) <= MAX_BODY_BYTES_LIMIT:
+        raise ValueError(f"must be a number of bytes from 1 to {MAX_BODY_BYTES_LIMIT}, not {value!r}")
+    return int(value)
+
+
+def _amqp_urls(value: str) -> tuple[str, ...]:
+    urls = _list(value)
+    for url in urls:
+        split = _split(url)
+        if split.scheme not in ("amqp", "amqps") or not split.hostname:
+            # Never the value: it holds a password.
+            raise ValueError("must be amqp://USER:PASSWORD@HOST:PORT/VHOST, or several, separated by commas")
+    return urls
+
+
+def _database_url(value: str) -> str:
+    split = _split(value)
+    if split.scheme == "postgresql+asyncpg" and split.hostname:
+        return value
+    if split.scheme == "sqlite+aiosqlite" and split.path:
+        return value
+    if split.scheme in ("postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"):
+        raise ValueError("must start with postgresql+asyncpg://, the driver that is used here")
+    raise ValueError(
+        "must be postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE or sqlite+aiosqlite:///absolute/path"
+    )
+
+
+def _sqlite_url(data_dir: Path) -> str:
+    return f"sqlite+aiosqlite:///{data_dir.absolute() / 'store.db'}"
+
+
+def _retry_delays_s(value: str) -> tuple[float, ...]:
+    try:
+        delays_s = tuple(float(part) for part in _list(value))
+    except ValueError:
+        delays_s = ()
+    in_range = all(MIN_RETRY_DELAY_S <= delay_s <= MAX_RETRY_DELAY_S for delay_s in delays_s)
+    if not delays_s or not in_range or list(delays_s) != sorted(set(delays_s)):
+        raise ValueError(f"must be growing numbers of seconds separated by commas, such as 1,5,30, not {value!r}")
+    return delays_s
+
+
+def _log_format(value: str) -> Literal["console", "json"]:
+    if value not in ("console", "json"):
+        raise ValueError(f"must be console or json, not {value!r}")
+    return cast("Literal['console', 'json']", value)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")

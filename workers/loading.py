@@ -1,0 +1,115 @@
+"""Load users' consumers from what TIW_CONSUMERS names."""
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from workers.builtin import BUILT_IN
+from workers.consumer import Consumer
+from workers.errors import DefinitionError, LoadError
+
+
+def load_consumers(sources: Sequence[str]) -> list[Consumer]:
+    """Return the consumers of `sources`, in their order: modules, .py files, or folders of .py files.
+
+    A folder may be empty; names that start with `_` or `.` are skipped in it. A file or module must define at least
+    one consumer. Raises `LoadError` or `DefinitionError` with file, line and what to change.
+    """
+    consumers: list[Consumer] = []
+    for source in sources:
+        for module, where in _modules(source):
+            found = [
+                value
+                for value in vars(module).values()
+                if isinstance(value, Consumer) and value.function.__module__ == module.__name__
+            ]
+            if not found:
+                raise LoadError(f"{where} defines no consumer: put @consumer on a function in it")
+            consumers += dict.fromkeys(found)
+    refuse_name_clashes([*BUILT_IN, *consumers])
+    return consumers
+
+
+def refuse_name_clashes(consumers: Iterable[Consumer]) -> None:
+    """Raise `DefinitionError` if two consumers have one name, which would be one queue."""
+    seen: dict[str, Consumer] = {}
+    for consumer in consumers:
+        other = seen.setdefault(consumer.name, consumer)
+        if other is not consumer:
+            raise DefinitionError(
+                f"{_where(consumer)}: {_where(other)} is called {consumer.name!r} too: rename one of the functions"
+            )
+
+
+def _where(consumer: Consumer) -> str:
+    code = consumer.function.__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _modules(source: str) -> Iterator[tuple[ModuleType, str]]:
+    path = Path(source)
+    if path.is_dir():
+        for file in sorted(path.glob("*.py")):
+            if not file.name.startswith(("_", ".")):
+                yield _load_file(file), str(file)
+    elif source.endswith(".py"):
+        if not path.is_file():
+            raise LoadError(f"TIW_CONSUMERS names {source}, which is not there")
+        yield _load_file(path), source
+    elif "/" in source:
+        raise LoadError(f"TIW_CONSUMERS names {source}, which is neither a .py file nor a folder")
+    else:
+        yield _load_module(source), f"module {source}"
+
+
+def _load_file(file: Path) -> ModuleType:
+    # Last on the path: a file may import its neighbours, and cannot shadow what is ours or the standard library's.
+    folder = str(file.parent.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    name = f"tiw_consumers.{file.stem}"
+    if name in sys.modules and getattr(sys.modules[name], "__file__", None) != str(file.resolve()):
+        raise LoadError(f"{file}: another file of that name is loaded already: rename one of them")
+    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{file} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:  # noqa: BLE001 - a file's code may raise anything; told apart in _explain
+        del sys.modules[name]
+        _explain(error, str(file))
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except BaseException as error:
+        _explain(error, f"module {name}")
+        raise  # _explain always raises; this tells the type checker
+
+
+def _explain(error: BaseException, where: str) -> None:
+    """Raise what a person can act on."""
+    if isinstance(error, KeyboardInterrupt | DefinitionError):
+        raise error
+    if isinstance(error, SyntaxError):
+        raise LoadError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    at = _last_line(error, where)
+    if isinstance(error, ModuleNotFoundError):
+        raise LoadError(
+            f"{at}: there is no module {error.name!r}: install it beside tiw, or correct the name"
+        ) from error
+    raise LoadError(f"{at}: {type(error).__name__}: {error}") from error
+
+
+def _last_line(error: BaseException, where: str) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    ours = [f for f in frames if f.filename != __file__]
+    return f"{ours[-1].filename}:{ours[-1].lineno}" if ours else where
