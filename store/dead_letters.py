@@ -1,0 +1,206 @@
+"""Events that a consumer gave up on: kept until somebody replays or purges them."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType, structs
+from sqlalchemy import ColumnElement, CursorResult, Row, bindparam, delete, func, select, tuple_, update
+
+from store.bodies import shown_body
+from store.connecting import Store
+from store.instants import iso8601
+from store.sql import members, now_us
+from store.tables import dead_letters
+from store.text import storable
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """An event that a consumer gave up on, with all that is needed to give it to the consumer again.
+
+    Times are microseconds since the Unix epoch; `attempts` counts outcomes; `trace` is a W3C traceparent or empty.
+    """
+
+    consumer: str
+    event_id: str
+    event_type: str | None
+    sdk_app_id: int
+    attempts: int
+    reason: str
+    first_failed_at_us: int
+    last_failed_at_us: int
+    body: bytes
+    routing_key: str
+    received_at_us: int
+    trace: str = ""
+
+
+class DeadLetterRow(Struct, frozen=True, kw_only=True):
+    """A dead letter in a listing; times are ISO 8601 text. The body is there only if it was asked for."""
+
+    consumer: str
+    event_id: str
+    event_type: str | None
+    attempts: int
+    reason: str
+    first_failed_at: str
+    last_failed_at: str
+    body: str | UnsetType = UNSET
+    body_base64: str | UnsetType = UNSET
+
+
+_LETTER = tuple(dead_letters.c[name] for name in DeadLetter.__struct_fields__)
+_LISTED = (
+    dead_letters.c.consumer,
+    dead_letters.c.event_id,
+    dead_letters.c.event_type,
+    dead_letters.c.attempts,
+    dead_letters.c.reason,
+    dead_letters.c.first_failed_at_us,
+    dead_letters.c.last_failed_at_us,
+)
+
+
+async def keep_dead_letters(store: Store, letters: Sequence[DeadLetter]) -> None:
+    """Keep dead letters, durable on return; idempotent.
+
+    One row per consumer and event: the letter that failed last counts, and needs attention again even if an
+    earlier one was replayed. The same letter arriving twice changes nothing.
+    """
+    insert = store.insert(dead_letters)
+    upsert = insert.on_conflict_do_update(
+        index_elements=[dead_letters.c.consumer, dead_letters.c.event_id],
+        set_={column.name: insert.excluded[column.name] for column in dead_letters.c if not column.primary_key},
+        where=insert.excluded.last_failed_at_us > dead_letters.c.last_failed_at_us,
+    )
+    rows = [_row(letter) for letter in sorted(letters, key=lambda one: (one.consumer, one.event_id))]
+    if rows:
+        await store.write(lambda connection: connection.execute(upsert, rows))
+
+
+async def list_dead_letters(
+    store: Store,
+    *,
+    consumer: str | None = None,
+    event_id: str | None = None,
+    since_us: int | None = None,
+    app: int | None = None,
+    bodies: bool = False,
+    limit: int = 1000,
+) -> list[DeadLetterRow]:
+    """Return the dead letters that were not replayed, the last failed first, at most `limit` (0: all)."""
+    query = (
+        select(*_LISTED)
+        .where(*_selected(consumer, event_id, since_us, app))
+        .order_by(dead_letters.c.last_failed_at_us.desc(), dead_letters.c.consumer, dead_letters.c.event_id)
+    )
+    if bodies:
+        query = query.add_columns(dead_letters.c.body)
+    if limit:
+        query = query.limit(limit)
+    async with store.reading() as connection:
+        return [_listed(row) for row in await connection.execute(query)]
+
+
+async def count_dead_letters(store: Store) -> dict[str, int]:
+    """Return how many dead letters were not replayed, by consumer; consumers without any are absent."""
+    query = (
+        select(dead_letters.c.consumer, func.count().label("dead"))
+        .where(dead_letters.c.resolved_at_us.is_(None))
+        .group_by(dead_letters.c.consumer)
+        .order_by(dead_letters.c.consumer)
+    )
+    async with store.reading() as connection:
+        return {row.consumer: row.dead for row in await connection.execute(query)}
+
+
+async def pages_of_dead_letters(
+    store: Store,
+    *,
+    consumer: str | None = None,
+    event_id: str | None = None,
+    since_us: int | None = None,
+    app: int | None = None,
+    page: int = 100,
+) -> AsyncIterator[list[DeadLetter]]:
+    """Yield the dead letters that were not replayed, whole, in pages, by consumer and event_id.
+
+    They may be replayed or purged between two pages; no transaction is open then.
+    """
+    query = (
+        select(*_LETTER)
+        .where(*_selected(consumer, event_id, since_us, app))
+        .order_by(dead_letters.c.consumer, dead_letters.c.event_id)
+        .limit(page)
+    )
+    place = tuple_(dead_letters.c.consumer, dead_letters.c.event_id)
+    letters: list[DeadLetter] = []
+    while not letters or len(letters) == page:
+        following = query.where(place > (letters[-1].consumer, letters[-1].event_id)) if letters else query
+        async with store.reading() as connection:
+            letters = [DeadLetter(**members(row)) for row in await connection.execute(following)]
+        if not letters:
+            return
+        yield letters
+
+
+async def mark_replayed(store: Store, letters: Sequence[DeadLetter]) -> None:
+    """Remember that these letters were given to their consumers again; one that failed anew meanwhile stays."""
+    statement = (
+        update(dead_letters)
+        .where(
+            dead_letters.c.consumer == bindparam("of_consumer"),
+            dead_letters.c.event_id == bindparam("of_event_id"),
+            dead_letters.c.last_failed_at_us == bindparam("as_of_us"),
+        )
+        .values(resolved_at_us=now_us())
+    )
+    rows = [
+        {"of_consumer": one.consumer, "of_event_id": one.event_id, "as_of_us": one.last_failed_at_us}
+        for one in sorted(letters, key=lambda one: (one.consumer, one.event_id))
+    ]
+    if rows:
+        await store.write(lambda connection: connection.execute(statement, rows))
+
+
+async def purge_dead_letters(
+    store: Store,
+    *,
+    consumer: str | None = None,
+    event_id: str | None = None,
+    since_us: int | None = None,
+    app: int | None = None,
+) -> int:
+    """Delete for good the dead letters that `list_dead_letters` would return; return how many."""
+    statement = delete(dead_letters).where(*_selected(consumer, event_id, since_us, app))
+    result: CursorResult[Any] = await store.write(lambda connection: connection.execute(statement))
+    return result.rowcount
+
+
+def _selected(
+    consumer: str | None, event_id: str | None, since_us: int | None, app: int | None
+) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [dead_letters.c.resolved_at_us.is_(None)]
+    if consumer is not None:
+        conditions.append(dead_letters.c.consumer == consumer)
+    if event_id is not None:
+        conditions.append(dead_letters.c.event_id == event_id)
+    if since_us is not None:
+        conditions.append(dead_letters.c.last_failed_at_us >= since_us)
+    if app is not None:
+        conditions.append(dead_letters.c.sdk_app_id == app)
+    return conditions
+
+
+def _row(letter: DeadLetter) -> dict[str, Any]:
+    values = structs.asdict(letter)
+    texts = {name: storable(value) for name, value in values.items() if isinstance(value, str)}
+    return values | texts | {"resolved_at_us": None}
+
+
+def _listed(row: Row[Any]) -> DeadLetterRow:
+    values = members(row)
+    first_failed_at = iso8601(values.pop("first_failed_at_us"))
+    last_failed_at = iso8601(values.pop("last_failed_at_us"))
+    if "body" in values:
+        values |= shown_body(values.pop("body"))
+    return DeadLetterRow(first_failed_at=first_failed_at, last_failed_at=last_failed_at, **values)

@@ -1,0 +1,68 @@
+"""Bringing a database to the tables of this version."""
+
+from pathlib import Path
+from typing import Final
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, delete, insert, inspect, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.connecting import Store
+from store.schema import LEVEL, judge
+from store.tables import schema_level
+
+SCRIPTS: Final = Path(__file__).with_name("migrations")
+
+#: A migration may rewrite a large table, and another process may be doing so right now.
+MIGRATION_TIMEOUT_S: Final = 3600.0
+
+#: Any number that nobody else takes: "tiwstore" in ASCII.
+ADVISORY_LOCK: Final = int.from_bytes(b"tiwstore", "big")
+
+
+async def migrate(store: Store) -> None:
+    """Bring the tables to this version's level; do nothing if they are there or newer.
+
+    All or nothing, and under a lock: any number of processes may start at the same moment. Raises
+    `SchemaMismatchError` if the tables are too new for this version, `StoreUnavailableError` if the database does
+    not answer.
+    """
+    async with Store(store.url, statement_timeout_s=MIGRATION_TIMEOUT_S) as patient:
+        await patient.write(lambda connection: _migrate(patient, connection))
+
+
+async def _migrate(store: Store, connection: AsyncConnection) -> None:
+    if not store.is_sqlite:
+        # SQLite has one writer at a time anyway.
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    found = await connection.run_sync(_found)
+    if found is not None:
+        judge(store, level=found[0], usable_since=found[1])
+        if found[0] >= LEVEL:
+            return
+    await connection.run_sync(_upgrade)
+
+
+def _found(connection: Connection) -> tuple[int, int] | None:
+    if not inspect(connection).has_table(schema_level.name):
+        return None
+    row = connection.execute(select(schema_level.c.level, schema_level.c.usable_since)).one_or_none()
+    return None if row is None else (row.level, row.usable_since)
+
+
+def _upgrade(connection: Connection) -> None:
+    scripts = ScriptDirectory(str(SCRIPTS))
+    # The way that Alembic documents for use without its command line:
+    # https://alembic.sqlalchemy.org/en/latest/api/runtime.html#alembic.runtime.environment.EnvironmentContext
+    with EnvironmentContext(
+        Config(),
+        scripts,
+        fn=lambda revision, _: scripts._upgrade_revs("head", revision),  # noqa: SLF001 - as documented there
+    ) as environment:
+        environment.configure(connection=connection, transactional_ddl=True)
+        environment.run_migrations()
+    head = scripts.get_revision("head")
+    connection.execute(delete(schema_level))
+    connection.execute(insert(schema_level).values(level=int(head.revision), usable_since=head.module.USABLE_SINCE))

@@ -1,0 +1,232 @@
+"""What the events of one recording add up to, whatever order they came in. Pure; no I/O."""
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from schemas import (
+    Event,
+    OnlineRecordFinished,
+    OnlineRecordLongPauseForceStopped,
+    OnlineRecordLongPauseWarning,
+    OnlineRecordStarted,
+    OnlineRecordStopped,
+    RecognizedEvent,
+    Unrecognized,
+)
+from store.instants import iso8601
+
+
+class RecordingStatus(StrEnum):
+    """How far a recording has come, as far as callbacks tell.
+
+    No callback says "resumed": PAUSED means that a long pause was reported and nothing after it.
+    """
+
+    RECORDING = "RECORDING"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+    FINISHED = "FINISHED"
+
+
+class RecordingFailure(Struct, frozen=True, kw_only=True):
+    """Why a recording failed, as the vendor says."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class RecordingOmission(Struct, frozen=True, kw_only=True):
+    """A stretch that joined videos leave out."""
+
+    video_time_ms: int | None = None
+    pause_time_ms: int | None = None
+    resume_time_ms: int | None = None
+
+
+class RecordingVideo(Struct, frozen=True, kw_only=True):
+    """One file of a recording. `video_type` is a `schemas.VideoType`, or a number that is unknown today."""
+
+    video_id: str | None = None
+    video_url: str | None = None
+    video_format: str | None = None
+    video_type: int | None = None
+    video_size: int | None = None
+    video_play_time_ms: int | None = None
+    video_duration_ms: int | None = None
+    user_id: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+class RecordingEventRef(Struct, frozen=True, kw_only=True):
+    """An event of a recording: `timestamp` in Unix seconds, `received_at` as ISO 8601 text."""
+
+    event_id: str
+    event_type: str
+    timestamp: int
+    received_at: str
+
+
+class RecordingSummary(Struct, frozen=True, kw_only=True):
+    """Everything known of one SdkAppId and TaskId but its files and events. Absent is None, values are as sent.
+
+    Points in time are Unix seconds.
+    """
+
+    sdk_app_id: int
+    task_id: str
+    room_id: int | None
+    group_id: str | None
+    record_user_id: str | None
+    status: RecordingStatus
+    finish_reason: str | None
+    error: RecordingFailure | None
+    record_start_time: int | None
+    record_stop_time: int | None
+    total_time_ms: int | None
+    exception_count: int | None
+    pause_time: int | None
+    estimate_stop_time: int | None
+    force_stop_time: int | None
+    omitted_durations: tuple[RecordingOmission, ...]
+
+
+class Recording(RecordingSummary, frozen=True, kw_only=True):
+    """Everything known of one SdkAppId and TaskId; `events` all, by (timestamp, event_type, event_id)."""
+
+    videos: tuple[RecordingVideo, ...]
+    events: tuple[RecordingEventRef, ...]
+
+
+class AcceptedEvent(Protocol):
+    """An event as it was accepted: `received_at_us` in microseconds since the Unix epoch."""
+
+    @property
+    def event(self) -> Event: ...  # noqa: D102 - said above
+
+    @property
+    def event_id(self) -> str: ...  # noqa: D102 - said above
+
+    @property
+    def received_at_us(self) -> int: ...  # noqa: D102 - said above
+
+
+_STATUS: dict[type[RecognizedEvent], RecordingStatus] = {
+    OnlineRecordStarted: RecordingStatus.RECORDING,
+    OnlineRecordLongPauseWarning: RecordingStatus.PAUSED,
+    OnlineRecordStopped: RecordingStatus.STOPPED,
+    OnlineRecordLongPauseForceStopped: RecordingStatus.STOPPED,
+    OnlineRecordFinished: RecordingStatus.FINISHED,
+}
+_RANK = {status: rank for rank, status in enumerate(RecordingStatus)}
+
+Kind = TypeVar("Kind", bound=RecognizedEvent)
+
+
+def makes_recording(event: Event) -> bool:
+    """Say whether an event makes or changes a recording: one of the five, with a TaskId."""
+    return not isinstance(event, Unrecognized) and event.task_id != ""
+
+
+def outranks(event: Event) -> bool:
+    """Say whether an event beats those of its type that do not: among Finished, those without Error do."""
+    return not (isinstance(event, OnlineRecordFinished) and event.error is not None)
+
+
+def fold(accepted: Iterable[AcceptedEvent]) -> Recording:
+    """Return the recording that `accepted` adds up to: the same for every order and any repetitions.
+
+    All must make the same recording; raises `ValueError` if they do not, or if there are none.
+
+    The status is the highest that was seen. Of each type the event with the greatest (Timestamp, event_id)
+    counts, a Finished one without Error before any with. Of two values the one from the higher status is taken.
+    An event that was accepted several times was accepted when it first was.
+    """
+    first_accepted: dict[str, AcceptedEvent] = {}
+    for one in accepted:
+        known = first_accepted.get(one.event_id)
+        if known is None or one.received_at_us < known.received_at_us:
+            first_accepted[one.event_id] = one
+    events = [(_recognized(one.event), one) for one in first_accepted.values()]
+    if len({(event.sdk_app_id, event.task_id) for event, _ in events}) != 1:
+        raise ValueError("the events are not those of one recording")
+    return _recording([*_winners(events).values()], _references(events))
+
+
+def _recognized(event: Event) -> RecognizedEvent:
+    if isinstance(event, Unrecognized) or not makes_recording(event):
+        raise ValueError("an event without TaskId makes no recording")
+    return event
+
+
+def _winners(events: Iterable[tuple[RecognizedEvent, AcceptedEvent]]) -> dict[type[RecognizedEvent], RecognizedEvent]:
+    ranked = sorted(events, key=lambda pair: (outranks(pair[0]), pair[0].timestamp, pair[1].event_id))
+    by_type = {type(event): (event, one.event_id) for event, one in ranked}
+    # Highest status first; Stopped and ForceStopped share one, there the later event leads.
+    ordered = sorted(
+        by_type.items(), key=lambda item: (_RANK[_STATUS[item[0]]], item[1][0].timestamp, item[1][1]), reverse=True
+    )
+    return {kind: event for kind, (event, _) in ordered}
+
+
+def _references(events: Iterable[tuple[RecognizedEvent, AcceptedEvent]]) -> tuple[RecordingEventRef, ...]:
+    references = (
+        RecordingEventRef(
+            event_id=one.event_id,
+            event_type=type(event).__name__,
+            timestamp=event.timestamp,
+            received_at=iso8601(one.received_at_us),
+        )
+        for event, one in events
+    )
+    return tuple(sorted(references, key=lambda ref: (ref.timestamp, ref.event_type, ref.event_id)))
+
+
+def _recording(winners: list[RecognizedEvent], references: tuple[RecordingEventRef, ...]) -> Recording:
+    highest = winners[0]
+    warning = _of_type(winners, OnlineRecordLongPauseWarning)
+    forced = _of_type(winners, OnlineRecordLongPauseForceStopped)
+    finished = _of_type(winners, OnlineRecordFinished)
+    return Recording(
+        sdk_app_id=highest.sdk_app_id,
+        task_id=highest.task_id,
+        room_id=_first(event.room_id for event in winners),
+        group_id=_get(finished, lambda event: event.group_id),
+        record_user_id=_first(event.record_user_id for event in winners),
+        status=_STATUS[type(highest)],
+        finish_reason=_get(finished, lambda event: event.finish_reason and event.finish_reason.value),
+        error=_converted(_get(finished, lambda event: event.error), RecordingFailure | None),
+        record_start_time=_get(finished, lambda event: event.record_start_time),
+        record_stop_time=_get(finished, lambda event: event.record_stop_time),
+        total_time_ms=_get(finished, lambda event: event.total_time_ms),
+        exception_count=_get(finished, lambda event: event.exception_count),
+        pause_time=_first(event.pause_time for event in (forced, warning) if event is not None),
+        estimate_stop_time=_get(warning, lambda event: event.estimate_stop_time),
+        force_stop_time=_get(forced, lambda event: event.stop_time),
+        omitted_durations=_converted(finished.omitted_durations if finished else (), tuple[RecordingOmission, ...]),
+        videos=_converted(finished.video_infos if finished else (), tuple[RecordingVideo, ...]),
+        events=references,
+    )
+
+
+def _of_type(events: Iterable[RecognizedEvent], kind: type[Kind]) -> Kind | None:
+    return next((event for event in events if isinstance(event, kind)), None)
+
+
+Value = TypeVar("Value")
+
+
+def _first(values: Iterable[Value | None]) -> Value | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _get(event: Kind | None, member: Callable[[Kind], Value | None]) -> Value | None:
+    return None if event is None else member(event)
+
+
+def _converted(value: object, kind: Any) -> Any:
+    return msgspec.convert(value, kind, from_attributes=True)

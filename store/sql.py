@@ -1,0 +1,44 @@
+"""What both databases can do, but spell differently."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import BigInteger, Row
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+#: Values per statement, far below the 32,767 of PostgreSQL and the 32,766 of SQLite.
+MAX_VALUES = 5000
+
+Item = TypeVar("Item")
+
+
+class now_us(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, in microseconds since the Unix epoch: one clock for all workers."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_us, "postgresql")
+def _on_postgresql(*_: object, **__: Any) -> str:
+    # Not now(): that is when the transaction began.
+    return "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+
+
+@compiles(now_us, "sqlite")
+def _on_sqlite(*_: object, **__: Any) -> str:
+    # unixepoch('subsec') would do, from SQLite 3.42 on.
+    return "cast((julianday('now') - 2440587.5) * 86400000000 as integer)"
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Split `items` into runs of at most `size`, in order."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def members(row: Row[Any]) -> dict[str, Any]:
+    """Return a row's values by the names of their columns."""
+    # Row calls it private because it keeps plain names for columns. The names are a subclass of str.
+    return {str(name): value for name, value in row._mapping.items()}  # noqa: SLF001
