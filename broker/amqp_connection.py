@@ -1,0 +1,275 @@
+"""One AMQP connection that is kept: connected, watched, and connected again after any loss."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import aiormq
+import structlog
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory
+from msgspec import Struct
+from yarl import URL
+
+from broker.errors import BrokerError
+
+#: In seconds. A peer that is silent for three of these is given up.
+HEARTBEAT_S = 10
+CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 2.0
+
+#: Everything a connection, channel or socket raises when it fails.
+CONNECTION_ERRORS = (aiormq.AMQPError, aiormq.ChannelInvalidStateError, OSError, TimeoutError, RuntimeError)
+
+# This module reports every loss by itself, with host and port only. The library's own records repeat them with
+# tracebacks, and its debug records hold bodies.
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+
+_log = structlog.get_logger()
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """Where a broker listens. `url` has credentials and is for the library alone; `name` is for people."""
+
+    url: URL
+    name: str
+
+
+def parse_endpoints(urls: Sequence[str]) -> tuple[Endpoint, ...]:
+    """Check addresses of brokers. Raises `BrokerError`, without the address, which may hold a password."""
+    if not urls:
+        raise BrokerError("no broker is named: give at least one address, amqp://USER:PASSWORD@HOST:PORT/VHOST")
+    return tuple(_parse(position, url) for position, url in enumerate(urls, start=1))
+
+
+def _parse(position: int, text: str) -> Endpoint:
+    try:
+        url = URL(text.strip())
+        host, port = url.host, url.port or {"amqp": 5672, "amqps": 5671}[url.scheme]
+    except (ValueError, KeyError):
+        host, port = None, 0
+    if not host:
+        raise BrokerError(
+            f"address {position} of the broker is not like amqp://USER:PASSWORD@HOST:PORT/VHOST"
+        ) from None
+    if url.user in (None, "", "guest") and not _is_loopback(host):
+        raise BrokerError(
+            f"refusing to be guest on {host}: its password is public; make a user (rabbitmqctl add_user) and name it"
+        )
+    if "heartbeat" not in url.query:
+        url = url.update_query(heartbeat=HEARTBEAT_S)
+    return Endpoint(url=url.with_port(port), name=f"{host}:{port}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Connection:
+    """An open connection. Exactly what the library opened, and a way to end it at once."""
+
+    def __init__(self, amqp: aiormq.Connection, writers: Sequence[asyncio.StreamWriter]) -> None:
+        self.amqp = amqp
+        self._writers = writers
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, *, name: str) -> Self:
+        """Connect within `CONNECT_TIMEOUT_S`. Raises one of `CONNECTION_ERRORS`."""
+        writers: list[asyncio.StreamWriter] = []
+        factory = (_RecordingTLS if endpoint.url.scheme == "amqps" else _RecordingTCP)(writers)
+        amqp = aiormq.Connection(
+            endpoint.url, transport_factory=factory, client_properties={"connection_name": f"tiw {name}"}
+        )
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await amqp.connect()
+        except BaseException:
+            for writer in writers:
+                writer.transport.abort()
+            raise
+        return cls(amqp, writers)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing has ended it yet."""
+        return self.amqp.is_opened
+
+    async def wait_closed(self) -> str:
+        """Return once it is closed, with the reason as far as it is known."""
+        closing = self.amqp.closing
+        await asyncio.wait((closing,))
+        error = None if closing.cancelled() else closing.exception()
+        return describe(error)
+
+    def abort(self) -> None:
+        """End it at once: the socket goes, and everything that waits on it fails."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        """End it in order, or, if the broker does not answer, at once."""
+        try:
+            with cancellation_as_loss():
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self.amqp.close(aiormq.ConnectionClosed(0, "closed by this side"))
+        except CONNECTION_ERRORS as error:
+            _log.debug("connection_close_failed", error=describe(error))
+        finally:
+            # Closing waits until a peer has taken what is buffered; one that hangs never does.
+            self.abort()
+
+
+class Link:
+    """Keeps a connection to the first of several brokers that answers, until it is closed.
+
+    An async context manager. It connects when `connection` is first asked for.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], *, name: str) -> None:
+        self._endpoints = endpoints
+        self._name = name
+        self._connection: Connection | None = None
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def connection(self) -> Connection:
+        """Return an open connection, and wait for one as long as that takes."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep(), name=f"amqp {self._name}")
+        while self._connection is None or not self._connection.is_open:
+            self._changed.clear()
+            await self._changed.wait()
+        return self._connection
+
+    async def _keep(self) -> None:
+        backoff = Backoff()
+        while True:
+            for endpoint in self._endpoints:
+                try:
+                    with cancellation_as_loss():
+                        await self._use(endpoint, backoff)
+                except CONNECTION_ERRORS as error:
+                    _log.warning(
+                        "broker_not_reached", connection=self._name, broker=endpoint.name, error=describe(error)
+                    )
+                except Exception:  # noqa: BLE001 - whatever it was, nobody else would connect again
+                    _log.exception("broker_connection_failed", connection=self._name, broker=endpoint.name)
+            await backoff.wait()
+
+    async def _use(self, endpoint: Endpoint, backoff: "Backoff") -> None:
+        """Connect, and stay until the connection is lost."""
+        log = _log.bind(connection=self._name, broker=endpoint.name)
+        connection = await Connection.open(endpoint, name=self._name)
+        log.info("broker_connected", version=str(connection.amqp.server_properties.get("version", "")))
+        self._connection = connection
+        self._changed.set()
+        try:
+            with backoff.working():
+                log.warning("broker_lost", error=await connection.wait_closed())
+        finally:
+            self._connection = None
+            await connection.close()
+
+
+class Backoff:
+    """Waits longer from failure to failure, up to a cap, and starts anew after what worked for a while."""
+
+    def __init__(self) -> None:
+        self._wait_s = FIRST_BACKOFF_S
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Measure how long the work inside lasts."""
+        start_s = time.monotonic()
+        try:
+            yield
+        finally:
+            if time.monotonic() - start_s > LONGEST_BACKOFF_S:
+                self._wait_s = FIRST_BACKOFF_S
+
+    async def wait(self) -> None:
+        """Wait before the next try."""
+        await asyncio.sleep(self._wait_s)
+        self._wait_s = min(2 * self._wait_s, LONGEST_BACKOFF_S)
+
+
+class _RecordingTCP(TCPTransportFactory):
+    """Connects as the library does, and remembers the socket so that it can be ended at once."""
+
+    def __init__(self, writers: list[asyncio.StreamWriter]) -> None:
+        self._writers = writers
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await super().create(url, **kwargs)
+        self._writers.append(writer)
+        return reader, writer
+
+
+class _RecordingTLS(TLSTransportFactory):
+    """The same over TLS."""
+
+    def __init__(self, writers: list[asyncio.StreamWriter]) -> None:
+        self._writers = writers
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await super().create(url, **kwargs)
+        self._writers.append(writer)
+        return reader, writer
+
+
+async def close_channel(channel: aiormq.abc.AbstractChannel, connection: Connection) -> None:
+    """Close a channel; a connection on which that does not work is ended."""
+    try:
+        with cancellation_as_loss():
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await channel.close(aiormq.ChannelClosed(0, "closed by this side"))
+    except TimeoutError:
+        connection.abort()
+    except CONNECTION_ERRORS as error:
+        _log.debug("channel_close_failed", error=describe(error))
+
+
+@contextlib.contextmanager
+def cancellation_as_loss() -> Iterator[None]:
+    """Tell a lost connection from a cancelled task.
+
+    aiormq fails those who wait on what it closes with CancelledError at times; taken for a cancellation it would end
+    the task that was to connect again. Only a cancellation of the current task is one.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise aiormq.ConnectionClosed(0, "closed while in use") from None
+
+
+def describe(error: BaseException | None) -> str:
+    """Return what a person can use of a failure, without addresses of ours and without message bodies."""
+    if error is None:
+        return "closed"
+    if isinstance(error, aiormq.DeliveryError):
+        return type(error).__name__
+    with contextlib.suppress(TypeError):
+        if isinstance(error, aiormq.AMQPError):
+            return str(error.reason % error.args)
+    return str(error) or type(error).__name__
