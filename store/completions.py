@@ -62,12 +62,18 @@ async def claim(store: Store, *, consumer: str, event_id: str, owner: str, lease
     return await store.write(operation)
 
 
-async def complete(store: Store, *, consumer: str, event_id: str) -> None:
-    """Remember that an event was handled, whoever holds its lease by now."""
-    insert = store.insert(completions).values(consumer=consumer, event_id=event_id, completed_at_us=now_us())
+async def complete(store: Store, *, consumer: str, event_id: str, owner: str) -> None:
+    """Remember that `owner` handled an event, whoever holds its lease by now; the first completion stays."""
+    insert = store.insert(completions).values(
+        consumer=consumer, event_id=event_id, owner=owner, completed_at_us=now_us()
+    )
     upsert = insert.on_conflict_do_update(
         index_elements=[completions.c.consumer, completions.c.event_id],
-        set_={"owner": null(), "leased_until_us": null(), "completed_at_us": insert.excluded.completed_at_us},
+        set_={
+            "owner": insert.excluded.owner,
+            "leased_until_us": null(),
+            "completed_at_us": insert.excluded.completed_at_us,
+        },
         where=_UNFINISHED,
     )
     await store.write(lambda connection: connection.execute(upsert))

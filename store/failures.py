@@ -80,7 +80,10 @@ def text_of(error: BaseException) -> str:
 
 
 def _driver_error(error: BaseException) -> BaseException:
-    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return error
+    # SQLAlchemy wraps the errors of asyncpg twice.
+    return error.orig.__cause__ if isinstance(error.orig.__cause__, asyncpg.PostgresError) else error.orig
 
 
 def _postgresql_failure(sqlstate: str) -> Failure:

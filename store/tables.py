@@ -79,18 +79,18 @@ recordings = Table(
 Index("ix_recordings_active", recordings.c.active_at_us)
 Index("ix_recordings_task", recordings.c.task_id)
 
-#: Who is handling an event for a consumer (owner, until when), or that it is done (`completed_at_us`).
+#: Which worker (`owner`) is handling an event for a consumer, and until when at the latest; or handled it, and when.
 completions = Table(
     "completions",
     metadata,
     Column("consumer", _Key, primary_key=True),
     Column("event_id", _Key, primary_key=True),
-    Column("owner", Text),
+    Column("owner", Text, nullable=False),
     Column("leased_until_us", BigInteger),
     Column("completed_at_us", BigInteger),
 )
-_leased = completions.c.owner.is_not(None)
-Index("ix_completions_owner", completions.c.owner, sqlite_where=_leased, postgresql_where=_leased)
+_unfinished = completions.c.completed_at_us.is_(None)
+Index("ix_completions_owner", completions.c.owner, sqlite_where=_unfinished, postgresql_where=_unfinished)
 Index("ix_completions_completed", completions.c.completed_at_us)
 
 #: Events that a consumer gave up on. `resolved_at_us` is set once it was replayed.

@@ -90,12 +90,14 @@ def _completions() -> None:
         "completions",
         sa.Column("consumer", KEY, primary_key=True),
         sa.Column("event_id", KEY, primary_key=True),
-        sa.Column("owner", sa.Text),
+        sa.Column("owner", sa.Text, nullable=False),
         sa.Column("leased_until_us", sa.BigInteger),
         sa.Column("completed_at_us", sa.BigInteger),
     )
-    leased = sa.text("owner IS NOT NULL")
-    op.create_index("ix_completions_owner", "completions", ["owner"], sqlite_where=leased, postgresql_where=leased)
+    unfinished = sa.text("completed_at_us IS NULL")
+    op.create_index(
+        "ix_completions_owner", "completions", ["owner"], sqlite_where=unfinished, postgresql_where=unfinished
+    )
     op.create_index("ix_completions_completed", "completions", ["completed_at_us"])
 
 
