@@ -1,0 +1,33 @@
+"""What an ingest server is told."""
+
+import re
+
+from msgspec import Struct
+
+_PATH_TOKEN = re.compile(r"[A-Za-z0-9._~-]{22,}")
+
+
+class IngestConfig(Struct, frozen=True, kw_only=True):
+    """Settings of one `IngestServer`.
+
+    `port` 0 takes a free one. With `path_token` the address is `/callbacks/tiw/TOKEN`. `allow_unsigned` are the
+    SdkAppIds whose callbacks need no Sign; 0 stands for callbacks without SdkAppId. `reuse_port` lets several
+    processes share the port. Raises ValueError for a path token that is short or would not survive in a URL.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    path_token: str | None = None
+    max_body_bytes: int = 1024 * 1024
+    max_in_flight_bytes: int = 64 * 1024 * 1024
+    allow_unsigned: frozenset[int] = frozenset()
+    reuse_port: bool = False
+
+    def __post_init__(self) -> None:
+        if self.path_token is not None and not _PATH_TOKEN.fullmatch(self.path_token):
+            raise ValueError("the path token needs at least 22 characters, of letters, digits and . _ ~ - alone")
+
+    @property
+    def path(self) -> str:
+        """Where callbacks are received."""
+        return "/callbacks/tiw" if self.path_token is None else f"/callbacks/tiw/{self.path_token}"

@@ -1,0 +1,108 @@
+"""The HTTP server around `Callbacks`: its socket, its limits, and its end."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Self
+
+import structlog
+from aiohttp import http_parser, web
+
+from broker import Transport
+from ingest.callbacks import Callbacks
+from ingest.config import IngestConfig
+from ingest.connections import Connections
+from ingest.key_ring import KeyRing
+from ingest.refusals import Refusal
+from telemetry import Readiness
+
+#: A drain waits this long for requests in flight; each of them is answered within 5 s.
+DRAIN_TIMEOUT_S = 6.0
+
+#: Then connections have this long, twice, to end by themselves.
+CLOSE_TIMEOUT_S = 1.5
+
+#: What was accepted just before needs a few turns of the loop to be counted as in flight.
+_TURN_S = 0.02
+
+_log = structlog.get_logger()
+
+
+class IngestServer:
+    """Serves `POST /callbacks/tiw` while it is entered, whether the broker is there or not.
+
+    `port` tells the port once it is entered. Entering raises OSError if the address cannot be had, and
+    RuntimeError if aiohttp lacks its C parser. Leaving drains. The transport and the keys are entered and left by
+    the caller.
+    """
+
+    def __init__(self, config: IngestConfig, transport: Transport, keys: KeyRing) -> None:
+        self._config = config
+        self._transport = transport
+        self._callbacks = Callbacks(config, transport, keys)
+        self._listener: asyncio.Server | None = None
+        self._connections: Connections | None = None
+        self._is_draining = False
+        self.port = config.port
+
+    async def __aenter__(self) -> Self:
+        _require_c_parser()
+        self._connections = Connections(self._answer, on_error=self._on_error)
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._connections,
+            self._config.host,
+            self._config.port,
+            backlog=1024,
+            reuse_port=self._config.reuse_port or None,
+        )
+        self.port = self._listener.sockets[0].getsockname()[1]
+        _log.info("ingest_started", host=self._config.host, port=self.port)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Stop accepting, finish what is in flight, close. Returns within 10 s; may be called again."""
+        if self._is_draining or self._listener is None or self._connections is None:
+            return
+        self._is_draining = True
+        self._listener.close()
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await asyncio.sleep(_TURN_S)
+                await self._callbacks.idle.wait()
+        except TimeoutError:
+            _log.warning("drain_timed_out", requests_in_flight=self._callbacks.running)
+        self._connections.pre_shutdown()
+        await self._connections.shutdown(CLOSE_TIMEOUT_S)
+        self._callbacks.close()
+        _log.info("ingest_stopped", port=self.port)
+
+    def ready(self) -> Readiness:
+        """Say whether a callback could be kept now, and if not, why."""
+        reasons = {
+            "the broker cannot be reached": not self._transport.is_ready,
+            "too many callbacks at once": not self._callbacks.room.fits(self._config.max_body_bytes),
+            "shutting down": self._is_draining,
+        }
+        return Readiness(not_ready=tuple(reason for reason, holds in reasons.items() if holds))
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        answer = await self._callbacks.answer(request)
+        if self._is_draining:
+            answer.force_close()
+        return answer
+
+    def _on_error(self, status: int, error: BaseException | None) -> web.Response:
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return self._callbacks.refuse(Refusal.MALFORMED_HTTP)
+        _log.error("answering_failed", exc_info=error)
+        return self._callbacks.refuse(Refusal.BROKEN)
+
+
+def _require_c_parser() -> None:
+    """Refuse aiohttp's fallback in pure Python: it is slow, and its reading of HTTP had more holes."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise RuntimeError(
+            "aiohttp runs without its C parser: unset AIOHTTP_NO_EXTENSIONS, or install a binary wheel of aiohttp"
+        )
