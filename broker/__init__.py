@@ -1,5 +1,6 @@
 """Transports: what carries events from ingest to workers and keeps them until they are handled."""
 
+from broker.embedded import EmbeddedTransport
 from broker.errors import BrokerError, MissingQueueError, NotPublishedError, TopologyConflictError
 from broker.ladder import DEFAULT_RETRY_DELAYS_S, LEASE_WAIT_S, rung_for_retry, rung_not_shorter
 from broker.message import Message
@@ -15,6 +16,7 @@ __all__ = [
     "BrokerInfo",
     "ConsumerQueues",
     "Delivery",
+    "EmbeddedTransport",
     "Message",
     "MissingQueueError",
     "NotPublishedError",

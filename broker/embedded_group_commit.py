@@ -1,0 +1,265 @@
+"""Group commit: one thread runs all operations that wait in one transaction, with one fsync for all of them."""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from enum import IntEnum
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from broker.embedded_database import LOCK_TIMEOUT_S, error_code, is_trouble
+from broker.embedded_transaction import Transaction
+from broker.errors import BrokerError
+
+T = TypeVar("T")
+Operation: TypeAlias = Callable[[Transaction], T]
+
+_LOCK_POLL_S = 0.0005
+
+
+class Level(IntEnum):
+    """What an operation needs of its transaction; a group gets what its most demanding one needs."""
+
+    READ = 0
+    #: Committed, and durable with the next commit that is: enough where the loss of it repeats a delivery.
+    WRITE = 1
+    DURABLE = 2
+
+
+class _Waiting(NamedTuple):
+    level: Level
+    operation: Operation[Any]
+    future: asyncio.Future[Any]
+
+
+class _Outcome(NamedTuple):
+    future: asyncio.Future[Any]
+    result: Any
+    error: Exception | None
+
+
+_Group: TypeAlias = list[_Waiting]
+
+
+class GroupCommit:
+    """The thread and its connection. Operations run in the order of `submit`."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._inbox: SimpleQueue[_Group | None] = SimpleQueue()
+        self._gathered: _Group = []
+        self._on_commit: Callable[[set[str]], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._level = Level.DURABLE
+        self._is_suspect = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether operations are taken."""
+        return self._loop is not None
+
+    async def open(self, *, on_commit: Callable[[set[str]], None]) -> None:
+        """Start the thread; raises what `connect` raises.
+
+        `on_commit` is called on the event loop after each group, with the names of the queues that it touched.
+        """
+        self._on_commit = on_commit
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = loop.create_future()
+        self._ended = loop.create_future()
+        self._thread = threading.Thread(target=self._work, args=(loop, opened, self._ended), daemon=True)
+        self._thread.start()
+        try:
+            await opened
+        except asyncio.CancelledError:
+            self._inbox.put(None)
+            raise
+        except Exception:
+            self._thread.join()
+            raise
+        self._loop = loop
+
+    async def close(self) -> None:
+        """Run what was submitted, close the connection and end the thread."""
+        if self._loop is None or self._thread is None or self._ended is None:
+            return
+        self._hand_over()
+        self._loop = None
+        self._inbox.put(None)
+        await self._ended
+        self._thread.join()
+
+    def submit(self, operation: Operation[T], level: Level) -> "asyncio.Future[T]":
+        """Queue an operation; the future ends when its group is committed.
+
+        It fails with `BrokerError` or `sqlite3.Error` if the operation or its commit failed: nothing was changed
+        then, as far as the disk's errors can be believed. Raises `BrokerError` if the transport is not open.
+        """
+        if self._loop is None:
+            raise BrokerError("the transport is not open")
+        if not self._gathered:
+            # Everything that the event loop does in this round becomes one hand-over.
+            self._loop.call_soon(self._hand_over)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._gathered.append(_Waiting(level, operation, future))
+        return future
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._inbox.put(self._gathered)
+            self._gathered = []
+
+    def _work(
+        self, loop: asyncio.AbstractEventLoop, opened: "asyncio.Future[None]", ended: "asyncio.Future[None]"
+    ) -> None:
+        try:
+            connection = self._connect()
+        except Exception as error:  # noqa: BLE001 - it is raised where `open` waits
+            _call(loop, _settle, [_Outcome(opened, None, error)])
+            return
+        _call(loop, _settle, [_Outcome(opened, None, None)])
+        is_last = False
+        while not is_last and (group := self._inbox.get()) is not None:
+            is_last = self._gather_more(group)
+            transaction = Transaction(connection)
+            outcomes = self._run(connection, transaction, group)
+            if not _call(loop, self._settle_group, outcomes, transaction.touched):
+                break
+        try:
+            connection.close()
+        finally:
+            _call(loop, _settle, [_Outcome(ended, None, None)])
+
+    def _gather_more(self, group: _Group) -> bool:
+        """Take what came meanwhile into the group; say whether the thread was told to end."""
+        while True:
+            try:
+                more = self._inbox.get_nowait()
+            except Empty:
+                return False
+            if more is None:
+                return True
+            group += more
+
+    def _settle_group(self, outcomes: list[_Outcome], touched: set[str]) -> None:
+        _settle(outcomes)
+        if self._on_commit is not None:
+            self._on_commit(touched)
+
+    def _run(self, connection: sqlite3.Connection, transaction: Transaction, group: _Group) -> list[_Outcome]:
+        try:
+            return self._commit(connection, transaction, group, _apply_all)
+        except Exception as error:  # noqa: BLE001 - it is raised where the operations are awaited
+            if len(group) == 1 or is_trouble(error):
+                return [_Outcome(waiting.future, None, error) for waiting in group]
+        # One of them failed. Now each is undone alone.
+        try:
+            return self._commit(connection, transaction, group, _apply_each)
+        except Exception as error:  # noqa: BLE001 - as above
+            return [_Outcome(waiting.future, None, error) for waiting in group]
+
+    def _commit(
+        self,
+        connection: sqlite3.Connection,
+        transaction: Transaction,
+        group: _Group,
+        apply: Callable[[Transaction, _Group], list[_Outcome]],
+    ) -> list[_Outcome]:
+        try:
+            self._begin(connection, max(waiting.level for waiting in group))
+            outcomes = apply(transaction, group)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            if isinstance(error, sqlite3.Error) and error_code(error) == sqlite3.SQLITE_IOERR:
+                self._is_suspect = True
+            transaction.forget()
+            _roll_back(connection)
+            raise
+        return outcomes
+
+    def _begin(self, connection: sqlite3.Connection, level: Level) -> None:
+        _roll_back(connection)
+        if level is Level.READ:
+            connection.execute("BEGIN")
+            return
+        if self._is_suspect:
+            self._mend(connection)
+        if level is not self._level:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if level is Level.DURABLE else 'NORMAL'}")
+            self._level = level
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOCK_POLL_S)
+            else:
+                return
+
+    def _mend(self, connection: sqlite3.Connection) -> None:
+        """Begin a new WAL after an I/O error.
+
+        A failed fsync is not repeated by the next one: pages that it lost would tear the log before everything
+        that is written behind them. https://www.sqlite.org/pragma.html#pragma_wal_checkpoint
+        """
+        is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            raise BrokerError("a disk error is being mended while other processes use the file; it is tried again")
+        self._is_suspect = False
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # After some errors SQLite has done it already: https://www.sqlite.org/lang_transaction.html
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+
+
+def _apply_all(transaction: Transaction, group: _Group) -> list[_Outcome]:
+    outcomes = [_Outcome(waiting.future, waiting.operation(transaction), None) for waiting in group]
+    transaction.flush()
+    return outcomes
+
+
+def _apply_each(transaction: Transaction, group: _Group) -> list[_Outcome]:
+    outcomes = []
+    for waiting in group:
+        transaction.execute("SAVEPOINT alone")
+        try:
+            result = waiting.operation(transaction)
+            transaction.flush()
+            outcomes.append(_Outcome(waiting.future, result, None))
+        except Exception as error:
+            if is_trouble(error):
+                raise
+            transaction.forget()
+            transaction.execute("ROLLBACK TO alone")
+            outcomes.append(_Outcome(waiting.future, None, error))
+        transaction.execute("RELEASE alone")
+    return outcomes
+
+
+def _settle(outcomes: Iterable[_Outcome]) -> None:
+    for future, result, error in outcomes:
+        if future.done():  # whoever waited was cancelled
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> bool:
+    """Call a function on the event loop; False if that has ended."""
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,96 @@
+"""One transaction of the embedded transport: what a group of operations has in common."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from broker.topology import BUILT_IN_CONSUMERS, ORPHANED_QUEUE, ConsumerQueues, dead_queue_name, queue_name
+from schemas import UNRECOGNIZED
+
+_UNRECOGNIZED_CONSUMER = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED)
+
+
+class Transaction:
+    """Runs SQL for operations; gathers the rows of all their messages and inserts them at once.
+
+    `touched` names the queues in which something may have become ready.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._rows: list[tuple[str, int, bytes]] = []
+        self._routes: dict[str, list[str]] = {}
+        self._queues: set[str] = set()
+        self._knows_routes = False
+        self.touched: set[str] = set()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement that sees everything inserted so far."""
+        if self._rows:
+            self.flush()
+        return self._connection.execute(sql, parameters)
+
+    def insert(self, queue: str, message: bytes, visible_at_us: int = 0) -> None:
+        """Put an encoded message into a queue, at the latest on `flush`."""
+        self._rows.append((queue, visible_at_us, message))
+        self.touched.add(queue)
+
+    def flush(self) -> None:
+        """Insert the rows that are still in memory."""
+        rows, self._rows = self._rows, []
+        self._connection.executemany("INSERT INTO messages (queue, visible_at_us, message) VALUES (?, ?, ?)", rows)
+
+    def queues_of(self, routing_key: str) -> Sequence[str]:
+        """Return the queues bound to a routing key; the queue of unrecognized events if there is none."""
+        self._learn_routes()
+        queues = self._routes.get(routing_key)
+        if queues is not None:
+            return queues
+        unrecognized = queue_name(UNRECOGNIZED)
+        if unrecognized not in self._queues:
+            self.declare(_UNRECOGNIZED_CONSUMER)
+        return (unrecognized,)
+
+    def home_of(self, consumer: str) -> str:
+        """Return the queue of a consumer; that of the orphaned if it has none."""
+        self._learn_routes()
+        queue = queue_name(consumer)
+        return queue if queue in self._queues else ORPHANED_QUEUE
+
+    def has_queue(self, queue: str) -> bool:
+        """Say whether a queue exists."""
+        self._learn_routes()
+        return queue in self._queues
+
+    def declare(self, queues: ConsumerQueues) -> None:
+        """Make a consumer's queues and bindings as far as they are missing."""
+        queue = queue_name(queues.consumer)
+        for name in (queue, dead_queue_name(queues.consumer)):
+            self.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
+        for routing_key in queues.routing_keys:
+            self.execute("INSERT OR IGNORE INTO bindings (routing_key, queue) VALUES (?, ?)", (routing_key, queue))
+        self._knows_routes = False
+
+    def drop(self, consumer: str) -> None:
+        """Delete a consumer's queues, their bindings and what is in them; retries that wait are not in them."""
+        for queue in (queue_name(consumer), dead_queue_name(consumer)):
+            self.execute("DELETE FROM messages WHERE queue = ? AND claimed_by IS NULL AND visible_at_us = 0", (queue,))
+            self.execute("DELETE FROM messages WHERE queue = ? AND claimed_by IS NOT NULL", (queue,))
+            self.execute("DELETE FROM bindings WHERE queue = ?", (queue,))
+            self.execute("DELETE FROM queues WHERE name = ?", (queue,))
+            self.touched.add(queue)
+        self._knows_routes = False
+
+    def forget(self) -> None:
+        """Forget what was rolled back: rows in memory and routes."""
+        self._rows.clear()
+        self._knows_routes = False
+
+    def _learn_routes(self) -> None:
+        if self._knows_routes:
+            return
+        self._queues = {name for (name,) in self.execute("SELECT name FROM queues")}
+        self._routes = {}
+        for routing_key, queue in self.execute("SELECT routing_key, queue FROM bindings"):
+            self._routes.setdefault(routing_key, []).append(queue)
+        self._knows_routes = True
