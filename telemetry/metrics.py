@@ -50,6 +50,13 @@ BYTES_IN_FLIGHT = Gauge(
     "tiw_bytes_in_flight", "Bytes of callbacks not answered yet.", multiprocess_mode="livesum", registry=REGISTRY
 )
 
+READY = Gauge(
+    "tiw_ready",
+    "1 while a callback could be kept; the least of all processes.",
+    multiprocess_mode="livemin",
+    registry=REGISTRY,
+)
+
 # workers; a consumer's name is code, so there are few -----------------------------------------------------------------
 DELIVERIES = Counter(
     "tiw_deliveries", "Deliveries by consumer and what became of them.", ["consumer", "outcome"], registry=REGISTRY
@@ -95,6 +102,13 @@ def render_metrics() -> bytes:
     summed = CollectorRegistry()
     MultiProcessCollector(summed)  # type: ignore[no-untyped-call]  # the library leaves it untyped
     return generate_latest(summed)
+
+
+def least_ready() -> float | None:
+    """Return the least `tiw_ready` of the processes that share the multiprocess folder; None if none has said."""
+    summed = CollectorRegistry()
+    MultiProcessCollector(summed)  # type: ignore[no-untyped-call]  # the library leaves it untyped
+    return summed.get_sample_value("tiw_ready")
 
 
 def forget_process(pid: int) -> None:

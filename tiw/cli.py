@@ -4,18 +4,21 @@ Exit codes: 0 done, 1 failed or absent, 2 usage or configuration: one clear sent
 is imported only when the command runs, so that `--help` is quick.
 """
 
+import argparse
 import asyncio
 import importlib
 import inspect
 import os
 import sys
 from collections.abc import Coroutine, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from tiw.errors import FailedError, UsageError
 from tiw.intruders import find_intruder
 from tiw.parser import build_parser
-from tiw.settings import SettingsError, read_settings
+from tiw.settings import Settings, SettingsError, read_settings
+from tiw.shared_metrics import shared_metrics
 
 FAILED = 1
 MISUSED = 2
@@ -29,10 +32,8 @@ def main(arguments: Sequence[str]) -> int:
         return _say(intruder, MISUSED)
     try:
         settings = read_settings(os.environ, is_terminal=sys.stderr.isatty())
-        module, _, function = parsed.runs.partition(":")
-        run = getattr(importlib.import_module(f"tiw.commands.{module}"), function)
-        code = run(settings, parsed)
-        return int(_run_loop(code) if inspect.iscoroutine(code) else code)
+        with shared_metrics() if _has_children(parsed, settings) else nullcontext():
+            return _run(settings, parsed)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -46,6 +47,22 @@ def main(arguments: Sequence[str]) -> int:
         return _say(str(error), code)
 
 
+def _run(settings: Settings, parsed: argparse.Namespace) -> int:
+    module, _, function = parsed.runs.partition(":")
+    run = getattr(importlib.import_module(f"tiw.commands.{module}"), function)
+    code = run(settings, parsed)
+    return int(_run_loop(code) if inspect.iscoroutine(code) else code)
+
+
+def _has_children(parsed: argparse.Namespace, settings: Settings) -> bool:
+    """Say whether the command may start processes of ours that serve metrics through this one."""
+    if getattr(parsed, "child", False) or getattr(parsed, "describe", False):
+        return False
+    if parsed.runs == "ingest:ingest":
+        return bool(parsed.processes > 1)
+    return parsed.runs in ("up:up", "work:work") and bool(settings.consumers)
+
+
 def _known(error: Exception) -> int | None:
     """Return the exit code of an error whose text is made for a person; None for a fault of ours."""
     if isinstance(error, SettingsError | UsageError):
@@ -54,12 +71,12 @@ def _known(error: Exception) -> int | None:
         return FAILED
     # Imported here: by now the command has imported what it needs.
     from broker import BrokerError  # noqa: PLC0415
-    from ingest import IngestError  # noqa: PLC0415
+    from ingest import KeysError  # noqa: PLC0415
     from store import StoreError  # noqa: PLC0415
     from tiw.discovery import DiscoveryError  # noqa: PLC0415
     from workers import WorkersError  # noqa: PLC0415
 
-    if isinstance(error, WorkersError | DiscoveryError | IngestError):
+    if isinstance(error, WorkersError | DiscoveryError | KeysError):
         return MISUSED
     return FAILED if isinstance(error, BrokerError | StoreError) else None
 

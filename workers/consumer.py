@@ -112,7 +112,7 @@ def _where(function: Callable[..., Any]) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}: consumer {function.__name__}"
 
 
-def _check(where: str, name: str, value: float, *, at_least: float, at_most: float) -> None:
+def _check(where: str, name: str, value: object, *, at_least: float, at_most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not at_least <= value <= at_most:
         raise DefinitionError(f"{where}: {name} must be between {at_least} and {at_most}, not {value!r}")
 

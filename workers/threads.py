@@ -29,7 +29,8 @@ def run_in_thread(function: Callable[..., Any], *arguments: Any, name: str) -> "
             future.set_exception(error)
 
     def run() -> None:
-        result, error = None, None
+        result: Any = None
+        error: BaseException | None = None
         try:
             result = context.run(function, *arguments)
         except StopIteration as stop:

@@ -1,0 +1,30 @@
+"""`tiw config`: the effective settings."""
+
+import argparse
+import os
+
+from ingest.generated_keys import FILE_NAME
+from tiw.masking import masked
+from tiw.output import print_fields, print_json
+from tiw.settings import Settings, unknown_variables
+
+
+def config(settings: Settings, args: argparse.Namespace) -> int:
+    """Print every setting with its value; secrets masked unless `--reveal`."""
+    values = masked(settings, reveal=args.reveal)
+    keys_file = settings.callback_keys_file or settings.data_dir / FILE_NAME
+    if settings.callback_keys is None and keys_file.exists():
+        values["callback_keys"] = keys_file.read_text(encoding="utf-8").strip() if args.reveal else "***"
+        values["callback_keys_file"] = str(keys_file)
+    values["unknown_variables"] = unknown_variables(os.environ)
+    if args.json:
+        print_json(values)
+    else:
+        print_fields({name: _shown(value) for name, value in values.items()})
+    return 0
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value)
+    return value

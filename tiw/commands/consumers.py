@@ -1,0 +1,62 @@
+"""`tiw consumers [list|remove]`."""
+
+import argparse
+
+from broker import BUILT_IN_CONSUMERS, MissingQueueError
+from store import check_schema, unregister_consumer
+from tiw.consumer_states import consumer_states
+from tiw.errors import FailedError, UsageError
+from tiw.opening import open_store, open_transport
+from tiw.output import print_json, print_table
+from tiw.settings import Settings
+from tiw.waiting import require_broker
+
+
+async def list_all(settings: Settings, args: argparse.Namespace) -> int:
+    """Print consumers with the counts of their queues."""
+    async with open_store(settings) as store, open_transport(settings) as transport:
+        await check_schema(store)
+        await require_broker(transport)
+        states = await consumer_states(transport, store)
+    if args.json:
+        print_json(states)
+        return 0
+    print_table(
+        ["consumer", "events", "queue", "ready", "unacked", "connected", "dead", "state"],
+        [
+            (
+                state.name,
+                ", ".join(state.events),
+                state.queue,
+                state.ready,
+                state.unacked,
+                state.connected,
+                state.dead,
+                "abandoned" if state.abandoned else "ok",
+            )
+            for state in states
+        ],
+        empty="No consumers: nothing has been started yet.",
+    )
+    return 0
+
+
+async def remove(settings: Settings, args: argparse.Namespace) -> int:
+    """Delete a user's consumer: its queues and its entry in the registry."""
+    if args.name in {consumer.consumer for consumer in BUILT_IN_CONSUMERS}:
+        raise UsageError(f"{args.name} is built in: its queue is where its events are kept")
+    async with open_store(settings) as store, open_transport(settings) as transport:
+        await check_schema(store)
+        await require_broker(transport)
+        (state,) = await transport.inspect([args.name])
+        if state.connected and not args.force:
+            raise FailedError(f"{args.name} runs and would make its queue anew: stop it first, or use --force")
+        try:
+            await transport.remove(args.name, force=args.force)
+        except MissingQueueError as error:
+            if not await unregister_consumer(store, args.name):
+                raise FailedError(f"there is no consumer {args.name!r}") from error
+        else:
+            await unregister_consumer(store, args.name)
+    print(f"{args.name} is removed")
+    return 0

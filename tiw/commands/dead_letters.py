@@ -1,0 +1,153 @@
+"""`tiw dead-letters list|show|replay|purge`."""
+
+import argparse
+import sys
+
+from broker import BUILT_IN_CONSUMERS, BrokerError, Message, Transport
+from store import (
+    DeadLetter,
+    Store,
+    check_schema,
+    forget,
+    list_dead_letters,
+    mark_replayed,
+    pages_of_dead_letters,
+    purge_dead_letters,
+    registered_consumers,
+)
+from tiw.errors import FailedError
+from tiw.moments import parse_since_us, show_iso
+from tiw.opening import open_store, open_transport
+from tiw.output import print_fields, print_json, print_table
+from tiw.settings import Settings
+from tiw.waiting import require_broker, require_queue
+
+
+async def list_all(settings: Settings, args: argparse.Namespace) -> int:
+    """Print dead letters, newest first, and say on standard error how many are still on their way to the store."""
+    since_us = parse_since_us(args.since)
+    async with open_store(settings) as store:
+        await check_schema(store)
+        letters = await list_dead_letters(
+            store,
+            consumer=args.consumer,
+            event_id=args.event_id,
+            app=args.app,
+            since_us=since_us,
+            limit=args.limit,
+        )
+        await _tell_waiting(settings, store)
+    if args.json:
+        print_json(letters)
+        return 0
+    print_table(
+        ["consumer", "event", "attempts", "last failed", "reason", "event_id"],
+        [
+            (
+                letter.consumer,
+                letter.event_type,
+                letter.attempts,
+                show_iso(letter.last_failed_at),
+                letter.reason,
+                letter.event_id,
+            )
+            for letter in letters
+        ],
+        empty="No dead letters.",
+    )
+    return 0
+
+
+async def show(settings: Settings, args: argparse.Namespace) -> int:
+    """Print dead letters whole."""
+    async with open_store(settings) as store:
+        await check_schema(store)
+        letters = await list_dead_letters(store, consumer=args.consumer, event_id=args.event_id, bodies=True, limit=0)
+    if not letters:
+        raise FailedError("there is no such dead letter")
+    if args.json:
+        print_json(letters)
+        return 0
+    for letter in letters:
+        print_fields(
+            {
+                "event": letter.event_type,
+                "attempts": letter.attempts,
+                "reason": letter.reason,
+                "first failed": show_iso(letter.first_failed_at),
+                "last failed": show_iso(letter.last_failed_at),
+                "body": letter.body or letter.body_base64 or "",
+            },
+            title=f"{letter.consumer} {letter.event_id}",
+        )
+    return 0
+
+
+async def replay(settings: Settings, args: argparse.Namespace) -> int:
+    """Bring dead letters back to their consumers as first attempts, then mark them as replayed."""
+    replayed: list[DeadLetter] = []
+    async with open_store(settings) as store, open_transport(settings) as transport:
+        await check_schema(store)
+        if not args.dry_run:
+            await require_broker(transport)
+        checked: set[str] = set()
+        async for page in pages_of_dead_letters(store, consumer=args.consumer, event_id=args.event_id):
+            for letter in page:
+                if not args.dry_run:
+                    if letter.consumer not in checked:
+                        await require_queue(transport, letter.consumer)
+                        checked.add(letter.consumer)
+                    await _send(store, transport, letter, already=len(replayed))
+                replayed.append(letter)
+    _report(args, "replayed", len(replayed))
+    return 0
+
+
+async def _send(store: Store, transport: Transport, letter: DeadLetter, *, already: int) -> None:
+    message = Message(
+        body=letter.body,
+        event_id=letter.event_id,
+        routing_key=letter.routing_key,
+        received_at_us=letter.received_at_us,
+        trace=letter.trace,
+    )
+    await forget(store, consumer=letter.consumer, event_ids=[letter.event_id])
+    try:
+        await transport.send(letter.consumer, message)
+    except BrokerError as error:
+        raise FailedError(f"stopped after {already} dead letters: {error}: run it again") from error
+    await mark_replayed(store, [letter])
+
+
+async def purge(settings: Settings, args: argparse.Namespace) -> int:
+    """Delete dead letters for good."""
+    async with open_store(settings) as store:
+        await check_schema(store)
+        if args.dry_run:
+            count = len(await list_dead_letters(store, consumer=args.consumer, event_id=args.event_id, limit=0))
+        else:
+            count = await purge_dead_letters(store, consumer=args.consumer, event_id=args.event_id)
+    _report(args, "purged", count)
+    return 0
+
+
+def _report(args: argparse.Namespace, done: str, count: int) -> None:
+    if args.json:
+        print_json({done: 0 if args.dry_run else count, "matching": count})
+    else:
+        print(f"{count} dead letters {'would be ' if args.dry_run else ''}{done}")
+
+
+async def _tell_waiting(settings: Settings, store: Store) -> None:
+    names = {consumer.consumer for consumer in BUILT_IN_CONSUMERS} | set(await registered_consumers(store))
+    try:
+        async with open_transport(settings) as transport:
+            await require_broker(transport)
+            states = await transport.inspect(sorted(names))
+    except (BrokerError, FailedError) as error:
+        print(f"tiw: what still waits in queues is not known: {error}", file=sys.stderr)
+        return
+    waiting = {state.consumer: state.dead for state in states if state.dead}
+    if waiting:
+        listed = ", ".join(f"{count} of {consumer}" for consumer, count in waiting.items())
+        print(f"tiw: still on their way from queues to the store: {listed}", file=sys.stderr)

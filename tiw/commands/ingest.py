@@ -1,0 +1,60 @@
+"""`tiw ingest`: an ingest node, in one process or in several that share the port."""
+
+import argparse
+import os
+from contextlib import AsyncExitStack
+
+from ingest import IngestServer
+from telemetry import AdminListener, Readiness, configure_logging
+from tiw.ingest_config import ingest_config
+from tiw.keys import open_keys
+from tiw.opening import open_transport, require_amqp
+from tiw.processes import Processes, tiw_command
+from tiw.readiness import announce_readiness, ready_everywhere
+from tiw.settings import DEFAULT_ADMIN, Settings
+from tiw.stopping import until_stopped
+
+#: What a child gets to finish what is in flight: an answer leaves within 8 s.
+_GRACE_S = 9.0
+
+
+async def ingest(settings: Settings, args: argparse.Namespace) -> int:
+    """Take callbacks until SIGTERM."""
+    require_amqp(settings, "ingest")
+    configure_logging(settings.log_format)
+    if args.processes > 1 and not args.child:
+        return await _serve_in_children(settings, args.processes)
+    return await _serve(settings, is_child=args.child)
+
+
+async def _serve(settings: Settings, *, is_child: bool) -> int:
+    async with AsyncExitStack() as stack:
+        keys = await stack.enter_async_context(open_keys(settings))
+        transport = await stack.enter_async_context(open_transport(settings))
+        server = IngestServer(ingest_config(settings, reuse_port=is_child), transport, keys)
+        if is_child:
+            await stack.enter_async_context(announce_readiness(server.ready))
+        else:
+            admin = settings.admin or DEFAULT_ADMIN
+            await stack.enter_async_context(AdminListener(admin.host, admin.port, ready=server.ready))
+        await stack.enter_async_context(server)
+        await until_stopped(with_parent=is_child)
+        await server.drain()
+    return 0
+
+
+async def _serve_in_children(settings: Settings, count: int) -> int:
+    open_keys(settings)  # a key is generated, and printed, once: here
+    commands = {f"ingest-{number}": tiw_command("ingest", "--child") for number in range(1, count + 1)}
+    processes = Processes(commands, environ=os.environ, grace_s=_GRACE_S)
+
+    def ready() -> Readiness:
+        missing = [f"process {name} does not run" for name in processes.not_running]
+        if not ready_everywhere():
+            missing.append("a process cannot keep callbacks now")
+        return Readiness(not_ready=tuple(missing))
+
+    admin = settings.admin or DEFAULT_ADMIN
+    async with AdminListener(admin.host, admin.port, ready=ready), processes:
+        await until_stopped()
+    return 0

@@ -1,0 +1,141 @@
+"""`tiw recordings list|show`."""
+
+import argparse
+from collections.abc import Sequence
+
+from store import (
+    Recording,
+    RecordingStatus,
+    RecordingSummary,
+    check_schema,
+    find_recordings,
+    list_recordings,
+)
+from tiw.errors import FailedError, UsageError
+from tiw.moments import parse_since_us, show_bytes, show_duration_ms, show_iso, show_unix_s
+from tiw.opening import open_store
+from tiw.output import print_fields, print_json, print_table
+from tiw.settings import Settings
+
+
+async def list_all(settings: Settings, args: argparse.Namespace) -> int:
+    """Print recordings, newest first."""
+    since_us = parse_since_us(args.since)
+    status = None if args.status is None else RecordingStatus(args.status)
+    async with open_store(settings) as store:
+        await check_schema(store)
+        recordings = await list_recordings(store, app=args.app, status=status, since_us=since_us, limit=args.limit)
+    if args.json:
+        print_json(recordings)
+    else:
+        print_recordings(recordings)
+    return 0
+
+
+def print_recordings(recordings: Sequence[RecordingSummary]) -> None:
+    """Print a table of recordings, in their order."""
+    print_table(
+        ["recording", "status", "room", "started", "stopped", "length", "result"],
+        [_row(recording) for recording in recordings],
+        empty="No recordings yet.",
+    )
+
+
+async def show(settings: Settings, args: argparse.Namespace) -> int:
+    """Print one recording with its videos and events."""
+    async with open_store(settings) as store:
+        await check_schema(store)
+        found = await find_recordings(store, args.task_id, app=args.app)
+    if not found:
+        raise FailedError(f"there is no recording {args.task_id}")
+    if len(found) > 1:
+        apps = ", ".join(str(recording.sdk_app_id) for recording in found)
+        raise UsageError(f"several applications have a recording {args.task_id}: choose with --app from {apps}")
+    if args.json:
+        print_json(found[0])
+    else:
+        _print(found[0])
+    return 0
+
+
+def _row(recording: RecordingSummary) -> tuple[object, ...]:
+    return (
+        recording.task_id,
+        recording.status.value,
+        recording.room_id,
+        show_unix_s(recording.record_start_time),
+        show_unix_s(recording.record_stop_time or recording.force_stop_time),
+        show_duration_ms(recording.total_time_ms),
+        _result(recording),
+    )
+
+
+def _result(recording: RecordingSummary) -> str:
+    if recording.error is not None:
+        return f"failed: {recording.error.code or 'no code'}"
+    if recording.status is RecordingStatus.PAUSED and recording.estimate_stop_time:
+        return f"will be stopped at {show_unix_s(recording.estimate_stop_time)}"
+    if recording.force_stop_time:
+        return "stopped after a long pause"
+    return recording.finish_reason or ""
+
+
+def _print(recording: Recording) -> None:
+    print_fields(
+        {
+            "status": recording.status.value,
+            "application": recording.sdk_app_id,
+            "room": recording.room_id,
+            "group": recording.group_id,
+            "recorded by": recording.record_user_id,
+            "finish reason": recording.finish_reason,
+            "failed": None if recording.error is None else f"failed: {recording.error.code}: {recording.error.message}",
+            "started": show_unix_s(recording.record_start_time),
+            "stopped": show_unix_s(recording.record_stop_time),
+            "length": show_duration_ms(recording.total_time_ms),
+            "anomalies": recording.exception_count,
+            "paused since": show_unix_s(recording.pause_time),
+            "to be stopped at": show_unix_s(recording.estimate_stop_time),
+            "force-stopped at": show_unix_s(recording.force_stop_time),
+        },
+        title=f"Recording {recording.task_id}",
+    )
+    if recording.omitted_durations:
+        print_table(
+            ["video time", "paused at", "resumed at"],
+            [
+                (
+                    show_duration_ms(o.video_time_ms),
+                    show_duration_ms(o.pause_time_ms),
+                    show_duration_ms(o.resume_time_ms),
+                )
+                for o in recording.omitted_durations
+            ],
+            title="Omitted from the joined videos",
+            empty="",
+        )
+    print_table(
+        ["video", "of", "starts at", "length", "size", "address"],
+        [
+            (
+                video.video_id,
+                video.user_id or ("whiteboard" if video.user_id == "" else None),
+                show_duration_ms(video.video_play_time_ms),
+                show_duration_ms(video.video_duration_ms),
+                show_bytes(video.video_size),
+                video.video_url,
+            )
+            for video in recording.videos
+        ],
+        title="Videos",
+        empty="No videos.",
+    )
+    print_table(
+        ["event", "sent", "received", "event_id"],
+        [
+            (event.event_type, show_unix_s(event.timestamp), show_iso(event.received_at), event.event_id)
+            for event in recording.events
+        ],
+        title="Events",
+        empty="No events.",
+    )

@@ -1,0 +1,64 @@
+"""`tiw up`: the whole pipeline until Ctrl-C."""
+
+import argparse
+import asyncio
+import os
+
+from ingest import KeyRing
+from ingest.generated_keys import FILE_NAME
+from telemetry import configure_logging
+from tiw.discovery import discover_consumers
+from tiw.keys import open_keys
+from tiw.pipeline import Pipeline, run_pipeline
+from tiw.settings import DEFAULT_ADMIN, Address, Settings
+from tiw.stopping import until_stopped
+
+_EXAMPLE = (
+    '{"EventType":"OnlineRecordStarted","Timestamp":\'$NOW\',"SdkAppId":%d,'
+    '"EventData":{"TaskId":"hello","RoomId":1,"RecordUserId":"tic_record_user_1_01"}%s}'
+)
+
+
+async def up(settings: Settings, args: argparse.Namespace) -> int:
+    """Run until SIGINT or SIGTERM, then finish what is here."""
+    del args
+    configure_logging(settings.log_format)
+    custom = await discover_consumers(os.environ)
+    keys = open_keys(settings)
+    admin = settings.admin or DEFAULT_ADMIN
+    async with run_pipeline(settings, keys=keys, admin=admin, custom=custom, environ=os.environ) as pipeline:
+        _greet(settings, keys, admin, pipeline)
+        stopped = asyncio.create_task(until_stopped())
+        await asyncio.wait({stopped, pipeline.failure}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopped.done():
+            stopped.cancel()
+            pipeline.failure.result()
+    return 0
+
+
+def _greet(settings: Settings, keys: KeyRing, admin: Address, pipeline: Pipeline) -> None:
+    """Say where things are, and how to send a first callback."""
+    address = f"http://{Address(host=settings.http.host, port=pipeline.http_port)}{pipeline.path}"
+    health = f"http://{Address(host=admin.host, port=pipeline.admin_port or admin.port)}/readyz"
+    print(f"callbacks  {address}")
+    print(f"health     {health}")
+    print(f"data       {settings.data_dir}")
+    print("\nSend a callback:\n")
+    print(_curl(settings, keys, address))
+    print("\nLook at it: tiw recordings list    Stop: Ctrl-C\n", flush=True)
+
+
+def _curl(settings: Settings, keys: KeyRing, address: str) -> str:
+    """Return lines for a shell. The Sign is computed there: printed here, it would be one more place to find it."""
+    app = next(iter(keys.current), None)
+    if app is None:
+        unsigned = next(iter(sorted(settings.allow_unsigned)), 0)
+        return f"NOW=$(date +%s); curl -sS {address} -d '{_EXAMPLE % (unsigned, '')}'"
+    if settings.callback_keys is not None:
+        key = "KEY='the callback key'"
+    else:
+        file = settings.callback_keys_file or settings.data_dir / FILE_NAME
+        read = f"import json; print(json.load(open('{file}'))['{app}'][0])"
+        key = f'KEY=$(python3 -c "{read}")'
+    sign = ',"ExpireTime":\'$NOW\',"Sign":"\'$(printf %s "$KEY$NOW" | md5sum | cut -c1-32)\'"'
+    return f"{key}; NOW=$(date +%s)\ncurl -sS {address} -d '{_EXAMPLE % (app, sign)}'"

@@ -1,0 +1,129 @@
+"""`tiw work`: consumers over a broker.
+
+Built-in consumers share one process; each consumer of a user gets one of its own as soon as it is not alone, so that
+none that blocks or kills its process touches another.
+"""
+
+import argparse
+import asyncio
+import os
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+import structlog
+
+from broker import BUILT_IN_CONSUMERS, ConsumerQueues
+from telemetry import AdminListener, Readiness, configure_logging
+from tiw.discovery import discover_consumers
+from tiw.errors import UsageError
+from tiw.opening import open_store, open_transport, require_amqp
+from tiw.processes import Processes, tiw_command
+from tiw.settings import Settings
+from tiw.stopping import until_stopped
+from workers import BUILT_IN, Worker, load_consumers
+
+#: How often the folder of plugins is looked at while it is empty.
+_LOOK_EVERY_S = 3.0
+
+log = structlog.get_logger()
+
+
+async def work(settings: Settings, args: argparse.Namespace) -> int:
+    """Run consumers until SIGTERM."""
+    if args.describe:
+        return describe(settings)
+    if args.child:
+        return await run_here(settings, args.consumers, with_parent=True)
+    require_amqp(settings, "work")
+    custom = await _custom(settings, is_waiting=args.custom and not args.consumers)
+    if custom is None:
+        return 0
+    built_in_names = [consumer.consumer for consumer in BUILT_IN_CONSUMERS]
+    custom_names = [consumer.consumer for consumer in custom]
+    chosen = args.consumers or [*([] if args.custom else built_in_names), *custom_names]
+    unknown = sorted(set(chosen) - {*built_in_names, *custom_names})
+    if unknown:
+        raise UsageError(
+            f"there is no consumer {unknown[0]!r}: there are {', '.join([*built_in_names, *custom_names])}"
+            + ("" if custom_names else "; TIW_CONSUMERS names those of your own")
+        )
+    apart = [name for name in chosen if name in custom_names]
+    if not apart or len(chosen) == 1:
+        return await run_here(settings, chosen, with_parent=False)
+    return await _run_apart(settings, [name for name in chosen if name not in apart], apart)
+
+
+def describe(settings: Settings) -> int:
+    """Print users' consumers as one line of JSON: what `discover_consumers` reads."""
+    found = [{"name": c.name, "routing_keys": c.routing_keys} for c in load_consumers(settings.consumers)]
+    print(f"\n{msgspec.json.encode(found).decode()}")
+    return 0
+
+
+async def run_here(settings: Settings, names: Sequence[str], *, with_parent: bool) -> int:
+    """Run the consumers of these names in this process."""
+    configure_logging(settings.log_format)
+    custom = load_consumers(settings.consumers) if set(names) - {c.name for c in BUILT_IN} else []
+    consumers = [consumer for consumer in (*BUILT_IN, *custom) if consumer.name in names]
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings))
+        transport = await stack.enter_async_context(open_transport(settings, [c.queues for c in custom]))
+        worker = Worker(consumers, transport=transport, store=store, retry_delays_s=settings.retry_delays_s)
+
+        def ready() -> Readiness:
+            return Readiness(not_ready=() if worker.is_ready else ("a consumer is not at its queue",))
+
+        if settings.admin is not None and not with_parent:
+            admin = AdminListener(settings.admin.host, settings.admin.port, ready=ready)
+            await stack.enter_async_context(admin)
+        await stack.enter_async_context(worker)
+        await _first(until_stopped(with_parent=with_parent), worker.wait())
+    return 0
+
+
+async def _run_apart(settings: Settings, here: Sequence[str], apart: Sequence[str]) -> int:
+    """Supervise a child for each of `apart`, and one for all of `here`."""
+    configure_logging(settings.log_format)
+    commands = {name: tiw_command("work", "--child", name) for name in apart}
+    if here:
+        commands["built-in"] = tiw_command("work", "--child", *here)
+    processes = Processes(commands, environ=os.environ)
+
+    def ready() -> Readiness:
+        return Readiness(not_ready=tuple(f"process {name} does not run" for name in processes.not_running))
+
+    async with AsyncExitStack() as stack:
+        if settings.admin is not None:
+            await stack.enter_async_context(AdminListener(settings.admin.host, settings.admin.port, ready=ready))
+        await stack.enter_async_context(processes)
+        await until_stopped()
+    return 0
+
+
+async def _custom(settings: Settings, *, is_waiting: bool) -> list[ConsumerQueues] | None:
+    """Return users' consumers; `is_waiting`: once there is one, None if this process is asked to stop before."""
+    custom = await discover_consumers(os.environ)
+    if custom or not is_waiting:
+        return custom
+    configure_logging(settings.log_format)
+    log.info("idle", reason="TIW_CONSUMERS names no consumer yet", sources=settings.consumers)
+    stopped = asyncio.create_task(until_stopped())
+    while not stopped.done():
+        await asyncio.wait({stopped}, timeout=_LOOK_EVERY_S)
+        custom = await discover_consumers(os.environ)
+        if custom:
+            stopped.cancel()
+            return custom
+    return None
+
+
+async def _first(*waits: Coroutine[Any, Any, None]) -> None:
+    """Return when the first of `waits` ends, raising what it raises."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    for task in done:
+        task.result()

@@ -1,0 +1,32 @@
+"""Open what the settings name: the transport, the store, the keys."""
+
+from collections.abc import Sequence
+
+from broker import ConsumerQueues, Transport
+from store import Store
+from tiw.errors import UsageError
+from tiw.settings import Settings
+
+
+def open_transport(settings: Settings, consumers: Sequence[ConsumerQueues] = ()) -> Transport:
+    """Return the transport, not entered yet; `consumers` are those of users."""
+    if settings.is_embedded:
+        from broker.embedded import EmbeddedTransport  # noqa: PLC0415 - each transport is imported only where it is used
+
+        return EmbeddedTransport(settings.data_dir, consumers=consumers, retry_delays_s=settings.retry_delays_s)
+    from broker.amqp import AmqpTransport  # noqa: PLC0415 - as above
+
+    return AmqpTransport(settings.amqp_urls, consumers=consumers, retry_delays_s=settings.retry_delays_s)
+
+
+def open_store(settings: Settings) -> Store:
+    """Return the store, not entered yet."""
+    return Store(settings.database_url)
+
+
+def require_amqp(settings: Settings, command: str) -> None:
+    """Raise `UsageError` if there is no broker for a process that runs on its own."""
+    if settings.is_embedded:
+        raise UsageError(
+            f"`tiw {command}` needs TIW_AMQP_URL: without a broker everything runs in one process, `tiw up`"
+        )

@@ -1,0 +1,87 @@
+"""The whole pipeline in one process: ingest and the built-in consumers, and a child for each consumer of a user."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from msgspec import Struct
+
+from broker import ConsumerQueues
+from ingest import IngestServer, KeyRing
+from store import Store, StoreError
+from telemetry import AdminListener, Readiness
+from tiw.commands.migrate import migrate_when_there
+from tiw.folder_lock import folder_lock
+from tiw.ingest_config import ingest_config
+from tiw.opening import open_store, open_transport
+from tiw.processes import Processes, tiw_command
+from tiw.settings import Address, Settings
+from workers import BUILT_IN, Worker
+
+log = structlog.get_logger()
+
+
+class Pipeline(Struct, frozen=True, kw_only=True):
+    """A pipeline that runs. `failure` ends, raising, if it cannot go on."""
+
+    http_port: int
+    path: str
+    admin_port: int | None
+    store: Store
+    failure: "asyncio.Task[None]"
+
+
+@asynccontextmanager
+async def run_pipeline(
+    settings: Settings,
+    *,
+    keys: KeyRing,
+    admin: Address | None,
+    custom: list[ConsumerQueues],
+    environ: Mapping[str, str],
+) -> AsyncIterator[Pipeline]:
+    """Run the pipeline while the block runs; then stop taking callbacks, finish what is here, and let go.
+
+    Callbacks are taken at once; consumers start when the database is there and its schema is brought up to date.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(folder_lock(settings.data_dir))
+        await stack.enter_async_context(keys)
+        store = await stack.enter_async_context(open_store(settings))
+        transport = await stack.enter_async_context(open_transport(settings, custom))
+        worker = Worker(BUILT_IN, transport=transport, store=store, retry_delays_s=settings.retry_delays_s)
+        await stack.enter_async_context(worker)
+        commands = {queues.consumer: tiw_command("work", "--child", queues.consumer) for queues in custom}
+        processes = await stack.enter_async_context(Processes(commands, environ=environ))
+        config = ingest_config(settings)
+        server = await stack.enter_async_context(IngestServer(config, transport, keys))
+        stack.push_async_callback(server.drain)
+        failure = asyncio.create_task(_watch(store, worker), name="pipeline")
+        stack.push_async_callback(_end, failure)
+
+        def ready() -> Readiness:
+            consumers = () if worker.is_ready else ("a consumer is not at its queue",)
+            missing = tuple(f"process {name} does not run" for name in processes.not_running)
+            return Readiness(not_ready=(*server.ready().not_ready, *consumers, *missing))
+
+        admin_port = None
+        if admin is not None:
+            listener = await stack.enter_async_context(AdminListener(admin.host, admin.port, ready=ready))
+            admin_port = listener.port
+        yield Pipeline(http_port=server.port, path=config.path, admin_port=admin_port, store=store, failure=failure)
+
+
+async def _watch(store: Store, worker: Worker) -> None:
+    """Bring the schema up to date, then return only by raising what broke the worker."""
+    try:
+        await migrate_when_there(store)
+    except StoreError as error:
+        log.error("migration_failed", error=str(error))  # noqa: TRY400 - its text is made for a person
+        raise
+    await worker.wait()
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait({task})
