@@ -1,3 +1,4 @@
+import asyncio
 import socket
 from random import Random
 
@@ -66,6 +67,7 @@ async def test_the_last_try_can_still_be_accepted() -> None:
 async def test_anything_but_a_200_is_tried_again(behaviour: Behaviour, failure: str) -> None:
     time = FakeClock()
     async with (
+        asyncio.timeout(10),
         receiving(behaviour) as receiver,
         Sender(receiver.url, key=KEY, patience=QUICK, clock=time.clock) as sender,
     ):
