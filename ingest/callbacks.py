@@ -7,11 +7,12 @@ import structlog
 from aiohttp import web
 from prometheus_client import Counter
 
-from broker import BrokerError, Message, Transport
+from broker import BrokerError, Message
 from ingest import answers
 from ingest.admission import Admitted, admit
 from ingest.config import IngestConfig
 from ingest.key_ring import KeyRing
+from ingest.publisher import Publisher
 from ingest.refusal_log import RefusalLog
 from ingest.refusals import Refusal, RefusedError
 from ingest.requests import check_headers, read_body
@@ -34,7 +35,7 @@ class Callbacks:
     `running` counts the requests that are not answered yet; `idle` is set while there are none.
     """
 
-    def __init__(self, config: IngestConfig, transport: Transport, keys: KeyRing) -> None:
+    def __init__(self, config: IngestConfig, transport: Publisher, keys: KeyRing) -> None:
         self._config = config
         self._transport = transport
         self._keys = keys

@@ -7,11 +7,11 @@ from typing import Self
 import structlog
 from aiohttp import http_parser, web
 
-from broker import Transport
 from ingest.callbacks import Callbacks
 from ingest.config import IngestConfig
 from ingest.connections import Connections
 from ingest.key_ring import KeyRing
+from ingest.publisher import Publisher
 from ingest.refusals import Refusal
 from telemetry import Readiness
 
@@ -35,7 +35,7 @@ class IngestServer:
     the caller.
     """
 
-    def __init__(self, config: IngestConfig, transport: Transport, keys: KeyRing) -> None:
+    def __init__(self, config: IngestConfig, transport: Publisher, keys: KeyRing) -> None:
         self._config = config
         self._transport = transport
         self._callbacks = Callbacks(config, transport, keys)

@@ -1,0 +1,107 @@
+"""The server's life: starting without a broker, and ending without losing what is in flight."""
+
+import asyncio
+
+import pytest
+from aiohttp import http_parser
+
+import ingest.server
+from ingest import IngestConfig, IngestServer, KeyRing
+from tests.ingest.callback_bodies import KEYS, callback
+from tests.ingest.conftest import Serve
+from tests.ingest.raw_http import connected, post, request
+from tests.ingest.recording_transport import RecordingTransport
+from tests.ingest.waiting import until
+
+
+async def test_it_serves_while_the_broker_is_away(serve: Serve, transport: RecordingTransport) -> None:
+    transport.is_ready = False
+    server = await serve()
+    assert server.ready().not_ready == ("the broker cannot be reached",)
+    assert (await post(server.port, callback())).status == 200
+    transport.is_ready = True
+    assert server.ready().not_ready == ()
+
+
+async def test_a_drain_finishes_what_is_in_flight(serve: Serve, transport: RecordingTransport) -> None:
+    server = await serve()
+    transport.gate.clear()
+    async with (
+        connected(server.port) as publishing,
+        connected(server.port) as uploading,
+        connected(server.port) as idle,
+    ):
+        body = callback()
+        await publishing.send(request(body))
+        await uploading.send(request(body[:20], content_length=len(body)))
+        await until(lambda: transport.waiting == 1 and server._callbacks.running == 2)
+        draining = asyncio.create_task(server.drain())
+        await until(lambda: "shutting down" in server.ready().not_ready)
+        with pytest.raises(OSError, match="Connect call failed"):
+            await asyncio.open_connection("127.0.0.1", server.port)
+        await uploading.send(body[20:])
+        await until(lambda: transport.waiting == 2)
+        assert not draining.done()
+        transport.gate.set()
+        for connection in (publishing, uploading):
+            answer = await connection.answer()
+            assert answer.status == 200
+            assert answer.headers["connection"] == "close"
+        await draining
+        assert await idle.is_closed_by_the_server()
+    assert len(transport.published) == 2
+
+
+async def test_a_drain_is_bounded(serve: Serve, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest.server, "DRAIN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(ingest.server, "CLOSE_TIMEOUT_S", 0.1)
+    server = await serve()
+    transport.gate.clear()
+    async with connected(server.port) as connection:
+        await connection.send(request(callback()))
+        await until(lambda: transport.waiting == 1)
+        await server.drain()
+        assert await connection.is_closed_by_the_server()
+
+
+async def test_two_servers_share_a_port(serve: Serve, transport: RecordingTransport) -> None:
+    first = await serve(reuse_port=True)
+    config = IngestConfig(port=first.port, reuse_port=True)
+    async with IngestServer(config, transport, KeyRing(KEYS)) as second:
+        assert second.port == first.port
+        await first.drain()
+        assert (await post(second.port, callback())).status == 200
+
+
+async def test_an_address_that_is_taken_stops_the_start(serve: Serve, transport: RecordingTransport) -> None:
+    first = await serve()
+    with pytest.raises(OSError, match="address already in use"):
+        async with IngestServer(IngestConfig(port=first.port), transport, KeyRing(KEYS)):
+            pass
+
+
+async def test_it_refuses_to_start_without_the_c_parser(
+    transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
+    with pytest.raises(RuntimeError, match="without its C parser: unset"):
+        async with IngestServer(IngestConfig(port=0), transport, KeyRing(KEYS)):
+            pass
+
+
+async def test_a_defect_of_ours_is_an_answer_and_a_log_line(
+    serve: Serve, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def publish(message: object) -> None:
+        raise KeyError(message)
+
+    monkeypatch.setattr(transport, "publish", publish)
+    server = await serve()
+    answer = await post(server.port, callback())
+    assert (answer.status, answer.content["error_code"]) == (500, 500)
+
+
+@pytest.mark.parametrize("token", ["short", "twenty-two characters and a blank", "x" * 30 + "/"])
+def test_a_path_token_that_would_not_work_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="at least 22 characters"):
+        IngestConfig(path_token=token)
