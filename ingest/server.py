@@ -13,7 +13,7 @@ from ingest.connections import Connections
 from ingest.key_ring import KeyRing
 from ingest.publisher import Publisher
 from ingest.refusals import Refusal
-from telemetry import Readiness
+from telemetry import Readiness, locations
 
 #: A drain waits this long for requests in flight; each of them is answered within 5 s.
 DRAIN_TIMEOUT_S = 6.0
@@ -96,7 +96,9 @@ class IngestServer:
     def _on_error(self, status: int, error: BaseException | None) -> web.Response:
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return self._callbacks.refuse(Refusal.MALFORMED_HTTP)
-        _log.error("answering_failed", exc_info=error)
+        # Without the error's own text: it may quote the callback.
+        frames = [] if error is None else locations(error)
+        _log.error("answering_failed", error=type(error).__name__, frames=frames)
         return self._callbacks.refuse(Refusal.BROKEN)
 
 

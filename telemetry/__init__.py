@@ -2,7 +2,7 @@
 
 from telemetry import metrics
 from telemetry.admin import AdminListener, Readiness
-from telemetry.logging import LogFormat, configure_logging
+from telemetry.logging import LogFormat, configure_logging, locations
 from telemetry.metrics import forget_process, render_metrics
 from telemetry.redaction import presentable
 
@@ -12,6 +12,7 @@ __all__ = [
     "Readiness",
     "configure_logging",
     "forget_process",
+    "locations",
     "metrics",
     "presentable",
     "render_metrics",

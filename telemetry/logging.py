@@ -4,7 +4,6 @@ import logging
 import sys
 import traceback
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 import structlog
@@ -19,7 +18,6 @@ SECRET_NAMES = frozenset({"sign", "callback_key", "callback_keys", "key", "keys"
 
 _MAX_FRAMES = 20
 _MAX_DEPTH = 4
-_ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def configure_logging(format: LogFormat, *, level: int = logging.INFO) -> None:  # noqa: A002 - what it is called everywhere
@@ -55,6 +53,12 @@ def configure_logging(format: LogFormat, *, level: int = logging.INFO) -> None: 
     root.setLevel(logging.WARNING)
 
 
+def locations(error: BaseException) -> list[str]:
+    """Return where `error` came from, one `file:line function` per frame, the innermost last."""
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+
+
 def _renderer(format: LogFormat) -> Processor:  # noqa: A002 - as in configure_logging
     if format == "json":
         return structlog.processors.JSONRenderer()
@@ -66,25 +70,23 @@ def _renderer(format: LogFormat) -> Processor:  # noqa: A002 - as in configure_l
 def _describe_exception(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Replace exc_info by what may be shown of it."""
     del logger, method
-    exc_info = _exc_info(event.pop("exc_info", None))
-    if exc_info is not None:
-        kind, error, trace = exc_info
-        event["exception"] = f"{kind.__name__}: {error}"
-        event["frames"] = [
-            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)[-_MAX_FRAMES:]
-        ]
+    error = _error(event.pop("exc_info", None))
+    if error is not None:
+        event["exception"] = f"{type(error).__name__}: {error}"
+        event["frames"] = locations(error)
         if error.__cause__ is not None:
             event["cause"] = f"{type(error.__cause__).__name__}: {error.__cause__}"
     return event
 
 
-def _exc_info(value: Any) -> _ExcInfo | None:
-    if isinstance(value, BaseException):
-        return type(value), value, value.__traceback__
-    if not value:
+def _error(exc_info: Any) -> BaseException | None:
+    """Return the exception meant by what loggers take as exc_info: it, a tuple with it, or True for the current one."""
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if not exc_info:
         return None
-    kind, error, trace = value if isinstance(value, tuple) else sys.exc_info()
-    return None if kind is None or error is None else (kind, error, trace)
+    error = (exc_info if isinstance(exc_info, tuple) else sys.exc_info())[1]
+    return error if isinstance(error, BaseException) else None
 
 
 def _make_presentable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

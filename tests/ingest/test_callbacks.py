@@ -25,9 +25,7 @@ DOCUMENTED = {200, 400, 401, 408, 413, 503}
 
 
 @pytest.mark.parametrize("sample", [path.read_bytes() for path in SAMPLES], ids=[path.stem for path in SAMPLES])
-async def test_a_sample_comes_through_without_its_sign(
-    serve: Serve, transport: RecordingTransport, sample: bytes
-) -> None:
+async def test_a_sample_travels_without_its_sign(serve: Serve, transport: RecordingTransport, sample: bytes) -> None:
     server = await serve(allow_unsigned=frozenset({0}))
     sent = signed_anew(sample)
     answer = await post(server.port, sent)

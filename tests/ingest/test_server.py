@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import structlog
 from aiohttp import http_parser
 
 import ingest.server
@@ -96,9 +97,14 @@ async def test_a_defect_of_ours_is_an_answer_and_a_log_line(
         raise KeyError(message)
 
     monkeypatch.setattr(transport, "publish", publish)
-    server = await serve()
-    answer = await post(server.port, callback())
+    with structlog.testing.capture_logs() as logs:
+        server = await serve()
+        answer = await post(server.port, callback())
     assert (answer.status, answer.content["error_code"]) == (500, 500)
+    (failed,) = [entry for entry in logs if entry["event"] == "answering_failed"]
+    assert failed["error"] == "KeyError"
+    assert "test_server.py" in failed["frames"][-1]
+    assert "tic_record_user" not in repr(failed)
 
 
 @pytest.mark.parametrize("token", ["short", "twenty-two characters and a blank", "x" * 30 + "/"])
