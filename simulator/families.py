@@ -40,29 +40,25 @@ def transcoding(rng: Random, *, sdk_app_id: int | None, task_id: str, at: int) -
 def whiteboard_push(
     *, sdk_app_id: int | None, task_id: str, room_id: int, started_at: int, stopped_at: int
 ) -> tuple[Callback, ...]:
-    """Return the callbacks of a whiteboard being pushed as a stream, from `started_at` to `stopped_at`."""
-    subject = {"TaskId": task_id, "RoomId": room_id}
-    push_user = {"PushUserId": f"tic_push_user_{room_id}_01"}
-    result = {
+    """Return the callbacks of a whiteboard being pushed as a stream, from `started_at` to `stopped_at`.
+
+    Source: https://www.tencentcloud.com/document/product/1176/55567
+    """
+    push_user_id = f"tic_push_user_{room_id}_01"
+    started = {"PushStartTime": started_at, "PushUserId": push_user_id, "RoomId": room_id, "TaskId": task_id}
+    stopped = {
+        "TaskId": task_id,
+        "RoomId": room_id,
+        "GroupId": str(room_id),
+        "PushUserId": push_user_id,
         "FinishReason": "USER_CALL",
         "PushStartTime": started_at,
         "PushStopTime": stopped_at,
         "IMSyncTime": started_at,
         "ExceptionCnt": 0,
     }
-    return (
-        make_callback(
-            "WhiteboardPushStarted",
-            timestamp=started_at,
-            sdk_app_id=sdk_app_id,
-            event_data=subject | push_user,
-            form=SPACED,
-        ),
-        make_callback(
-            "WhiteboardPushStopped",
-            timestamp=stopped_at,
-            sdk_app_id=sdk_app_id,
-            event_data=subject | {"GroupId": str(room_id)} | push_user | result,
-            form=SPACED,
-        ),
+    events = (("WhiteboardPushStarted", started_at, started), ("WhiteboardPushStopped", stopped_at, stopped))
+    return tuple(
+        make_callback(event_type, timestamp=at, sdk_app_id=sdk_app_id, event_data=event_data, form=SPACED)
+        for event_type, at, event_data in events
     )
