@@ -16,6 +16,7 @@ from store.dead_letters import (
 )
 from store.errors import SchemaMismatchError, StoreError, StoreUnavailableError
 from store.instants import iso8601
+from store.leases import lease_owners, release_owner
 from store.migrating import migrate
 from store.reading_events import EventRow, KeptRow, count_events, find_event, list_events, pages_for_replay
 from store.reading_recordings import find_recordings, list_recordings
@@ -62,6 +63,7 @@ __all__ = [
     "forget",
     "iso8601",
     "keep_dead_letters",
+    "lease_owners",
     "list_dead_letters",
     "list_events",
     "list_recordings",
@@ -74,6 +76,7 @@ __all__ = [
     "register_consumers",
     "registered_consumers",
     "release",
+    "release_owner",
     "renew",
     "unregister_consumer",
     "wait_for_schema",

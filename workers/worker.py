@@ -1,9 +1,6 @@
 """One process's consumers over one transport and one store."""
 
 import asyncio
-import os
-import secrets
-import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -12,9 +9,19 @@ from typing import Self
 import structlog
 
 from broker import DEFAULT_RETRY_DELAYS_S, Transport
-from store import Store, StoreError, StoreUnavailableError, register_consumers, renew, wait_for_schema
+from store import (
+    Store,
+    StoreError,
+    StoreUnavailableError,
+    lease_owners,
+    register_consumers,
+    release_owner,
+    renew,
+    wait_for_schema,
+)
 from workers.consumer import Consumer
 from workers.dead_letters import DeadLetterMover
+from workers.owner import is_gone, new_owner
 from workers.runner import Runner
 from workers.stall_watch import StallWatch
 from workers.store_watch import StoreWatch
@@ -51,7 +58,7 @@ class Worker:
         self._retry_delays_s = tuple(retry_delays_s)
         self._lease_s = lease_s
         self._drain_grace_s = drain_grace_s
-        self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._owner = new_owner()
         self._runners: list[Runner] = []
         self._main: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -114,6 +121,9 @@ class Worker:
             await wait_for_schema(self._store)
             try:
                 await register_consumers(self._store, routing_keys)
+                # What a killed process left behind need not run out first.
+                for owner in filter(is_gone, await lease_owners(self._store)):
+                    await release_owner(self._store, owner)
             except StoreUnavailableError:
                 continue
             return
