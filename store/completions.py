@@ -7,7 +7,7 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, delete, func, null, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, null, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.connecting import Store
@@ -139,10 +139,12 @@ async def forget(store: Store, *, consumer: str, event_ids: Collection[str]) -> 
 
 async def prune_completions(store: Store, *, older_than_s: float = REMEMBERED_S) -> int:
     """Delete what was completed, or whose lease ran out, longer ago than `older_than_s`; return how many."""
-    last_needed = func.coalesce(completions.c.completed_at_us, completions.c.leased_until_us)
+    since_us = _from_now(-older_than_s)
     old = (
         select(completions.c.consumer, completions.c.event_id)
-        .where(last_needed < _from_now(-older_than_s))
+        .where(
+            or_(completions.c.completed_at_us < since_us, and_(_UNFINISHED, completions.c.leased_until_us < since_us))
+        )
         .limit(PRUNED_AT_ONCE)
     )
     statement = delete(completions).where(_KEY.in_(old))

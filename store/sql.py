@@ -7,8 +7,8 @@ from sqlalchemy import BigInteger, Row
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-#: Values per statement, far below the 32,767 of PostgreSQL and the 32,766 of SQLite.
-MAX_VALUES = 5000
+#: Items in a list of an SQL statement, of up to three values each: PostgreSQL and SQLite take 32,766 values.
+MAX_VALUES = 1000
 
 Item = TypeVar("Item")
 

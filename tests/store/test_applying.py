@@ -1,0 +1,241 @@
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event, func, select
+
+from schemas import OnlineRecordStarted, Unrecognized, decode
+from store import (
+    KeptEvent,
+    Store,
+    StoreError,
+    apply_events,
+    count_events,
+    find_event,
+    find_recordings,
+    fold,
+    list_events,
+    list_recordings,
+)
+from store.tables import events, recordings
+from tests.store.classes import START_US, callback, keep, random_deliveries, random_groups
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+_example = itertools.count()
+
+
+def sample(name: str, **event_data: Any) -> KeptEvent:
+    content = json.loads((SAMPLES / name).read_text())
+    for secret in ("Sign", "ExpireTime"):
+        content.pop(secret, None)
+    content["EventData"] |= event_data
+    return keep(content)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(random=st.randoms(use_true_random=False))
+async def test_any_order_repetition_and_grouping_gives_what_fold_gives(store: Store, random: Any) -> None:
+    task_id = f"task-{next(_example)}"
+    deliveries = random_deliveries(random, task_id=task_id)
+    for group in random_groups(random, deliveries):
+        await apply_events(store, group)
+    assert await find_recordings(store, task_id) == [fold(deliveries)]
+
+
+async def test_one_task_id_of_two_apps_and_of_other_families_stays_apart(store: Store) -> None:
+    kept = [
+        keep(callback("OnlineRecordStarted", sdk_app_id=1, TaskId="t", RoomId=1)),
+        keep(callback("OnlineRecordStopped", sdk_app_id=2, TaskId="t", RoomId=2)),
+        keep({"EventType": "OnlineRecordStarted", "Timestamp": 1, "EventData": {"TaskId": "t"}}),
+        keep(callback("TranscodeFinished", sdk_app_id=1, TaskId="t", RoomId=3)),
+        keep(callback("OnlineRecordFinished", sdk_app_id=1, Error={"Code": "c"})),
+    ]
+    await apply_events(store, kept)
+    found = await find_recordings(store, "t")
+    assert found == [fold([kept[2]]), fold([kept[0]]), fold([kept[1]])]
+    assert [recording.sdk_app_id for recording in found] == [0, 1, 2]
+    assert await find_recordings(store, "t", app=2) == [fold([kept[1]])]
+    assert await find_recordings(store, "t", app=3) == []
+    assert await count_events(store) == 5
+
+
+async def test_the_samples_come_out_field_for_field(store: Store) -> None:
+    names = sorted(path.name for path in SAMPLES.glob("*.json") if path.name != "finished-error.json")
+    assert len(names) == 9
+    failed = sample("finished-error.json", TaskId="failed")
+    await apply_events(store, [failed, *map(sample, names)])
+
+    finished = json.loads((SAMPLES / "finished.json").read_text())["EventData"]
+    (recording,) = await find_recordings(store, finished["TaskId"])
+    got = json.loads(msgspec.json.encode(recording))
+    (ref,) = got.pop("events")
+    assert (ref["event_type"], ref["timestamp"]) == ("OnlineRecordFinished", 1575545412)
+    assert got == {
+        "sdk_app_id": 1400000001,
+        "task_id": "ghucnligqtgtvk2624mb",
+        "room_id": 880528,
+        "group_id": "880528",
+        "record_user_id": "tic_record_user_880528_test-01",
+        "status": "FINISHED",
+        "finish_reason": "USER_CALL",
+        "error": None,
+        "record_start_time": 1568949369,
+        "record_stop_time": 1568949392,
+        "total_time_ms": 18317,
+        "exception_count": 0,
+        "pause_time": None,
+        "estimate_stop_time": None,
+        "force_stop_time": None,
+        "omitted_durations": [],
+        "videos": [
+            {
+                "video_id": video["VideoId"],
+                "video_url": video["VideoUrl"],
+                "video_format": video["VideoFormat"],
+                "video_type": video["VideoType"],
+                "video_size": video["VideoSize"],
+                "video_play_time_ms": video["VideoPlayTime"],
+                "video_duration_ms": video["VideoDuration"],
+                "user_id": video["UserId"],
+                "width": None,
+                "height": None,
+            }
+            for video in finished["VideoInfos"]
+        ],
+    }
+
+    (paused,) = await find_recordings(store, "bj0mt2l23osdj300hl30", app=1400000001)
+    assert (paused.status, paused.pause_time, paused.estimate_stop_time, paused.force_stop_time) == (
+        "STOPPED",
+        1575545412,
+        1575546412,
+        1575546412,
+    )
+    assert len(paused.events) == 4
+    (unsigned,) = await find_recordings(store, "bj0mt2l23osdj300hl30", app=0)
+    assert (unsigned.status, unsigned.room_id) == ("RECORDING", 1253)
+    (failed_recording,) = await find_recordings(store, "failed")
+    assert failed_recording == fold([failed])
+    assert failed_recording.error is not None
+    assert failed_recording.error.code == "FailedOperation.Record"
+    assert failed_recording.record_start_time == 0
+    assert await count_events(store) == 10
+    unrecognized = {row.event_type for row in await list_events(store, unrecognized=True)}
+    assert unrecognized == {"TranscodeFinished", "WhiteboardPushStopped"}
+
+
+async def test_an_event_stays_as_it_was_first_accepted(store: Store) -> None:
+    content = callback("OnlineRecordStarted", TaskId="t")
+    first = keep(content | {"Extra": 1}, received_at_us=START_US)
+    again = keep(content | {"Extra": 2}, received_at_us=START_US + 1)
+    assert first.event_id == again.event_id
+    for order in ([again, first], [first, again], [again]):
+        await apply_events(store, order)
+    row = await find_event(store, first.event_id)
+    assert row is not None
+    assert (row.received_at, row.body) == ("2023-11-14T22:13:20.000000Z", first.body.decode())
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("recognized_first", [True, False])
+async def test_an_event_that_is_recognized_once_is_recognized(
+    store: Store, *, recognized_first: bool, grouped: bool
+) -> None:
+    content = callback("OnlineRecordStarted", timestamp=START_US // 1_000_000 + 86_401, TaskId="t")
+    too_early, in_time = keep(content), keep(content, received_at_us=START_US + 2_000_000)
+    assert isinstance(too_early.event, Unrecognized)
+    assert isinstance(in_time.event, OnlineRecordStarted)
+    order = [in_time, too_early] if recognized_first else [too_early, in_time]
+    for group in [order] if grouped else [[one] for one in order]:
+        await apply_events(store, group)
+    assert await find_recordings(store, "t") == [fold([in_time])]
+    assert await count_events(store) == 1
+
+
+async def test_an_event_type_that_sql_cannot_hold_is_kept(store: Store) -> None:
+    strange = KeptEvent(
+        event=Unrecognized(reason="why\0", event_type="a\0b\ud800"), event_id="e", received_at_us=1, body=b"\xff\0"
+    )
+    await apply_events(store, [strange])
+    (row,) = await list_events(store, bodies=True)
+    assert row.event_type == "a\ufffdb\ufffd"
+    assert row.body_base64 == "/wA="
+
+
+async def test_nothing_to_apply_is_nothing_done(store: Store) -> None:
+    await apply_events(store, [])
+    assert await count_events(store) == 0
+
+
+async def test_thousands_of_recordings_in_one_group_are_split_over_statements(store: Store) -> None:
+    kept = [keep(callback("OnlineRecordStarted", TaskId=f"t{number}")) for number in range(2_500)]
+    await apply_events(store, kept)
+    assert len(await list_recordings(store, limit=0)) == 2_500
+    assert {recording.status for recording in await list_recordings(store, limit=0)} == {"RECORDING"}
+
+
+async def test_a_group_is_all_or_nothing(store: Store) -> None:
+    good = keep(callback("OnlineRecordStarted", TaskId="a"))
+    poison = keep(callback("OnlineRecordFinished", TaskId="b"))
+    await apply_events(store, [msgspec.structs.replace(poison, body=b"{}")])
+    weaker = keep(callback("OnlineRecordStarted", TaskId="b"))
+    with pytest.raises(StoreError, match="recognized by another version"):
+        await apply_events(store, [good, weaker])
+    assert await find_recordings(store, "a") == []
+    assert await count_events(store) == 1
+
+
+class Traffic:
+    """The statements that a store sends."""
+
+    def __init__(self, store: Store) -> None:
+        self.statements: list[str] = []
+        event.listen(store._engine.sync_engine, "after_cursor_execute", self._count)
+
+    def _count(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        self.statements.append(statement)
+
+
+async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner = keep(callback("OnlineRecordFinished", timestamp=200, TaskId="t"))
+    losers = [keep(callback("OnlineRecordFinished", TaskId="t", RoomId=number)) for number in range(10_000)]
+    started = keep(callback("OnlineRecordStarted", TaskId="t"))
+    await apply_events(store, [winner, *losers])
+    decoded: list[bytes] = []
+
+    def counting_decode(body: bytes, *, received_at_us: int) -> Any:
+        decoded.append(body)
+        return decode(body, received_at_us=received_at_us)
+
+    monkeypatch.setattr("store.applying.decode", counting_decode)
+    traffic = Traffic(store)
+    await apply_events(store, [started])
+    assert decoded == [winner.body]
+    assert len([one for one in traffic.statements if not one.startswith("BEGIN")]) == 6
+    (recording,) = await find_recordings(store, "t")
+    assert len(recording.events) == 10_002
+
+
+async def test_a_hundred_events_take_as_many_statements_as_one(store: Store) -> None:
+    traffic = Traffic(store)
+    await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId="t"))])
+    for_one = len(traffic.statements)
+    traffic.statements.clear()
+    await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId=f"t{number}")) for number in range(100)])
+    assert len(traffic.statements) == for_one
+
+
+async def test_no_recording_is_left_without_a_status(store: Store) -> None:
+    await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId="t"))])
+    async with store.reading() as connection:
+        statuses = (await connection.execute(select(recordings.c.status))).scalars().all()
+        kept = (await connection.execute(select(func.count()).select_from(events))).scalar_one()
+    assert (statuses, kept) == (["RECORDING"], 1)

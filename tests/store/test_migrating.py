@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text, update
+from structlog.testing import capture_logs
+
+from store import SchemaMismatchError, Store, StoreUnavailableError, check_schema, migrate, wait_for_schema
+from store.migrating import SCRIPTS
+from store.schema import LEVEL
+from store.tables import metadata, schema_level
+from tests.store.processes import run_at_once
+
+
+async def test_an_empty_database_is_brought_up_and_left_alone_after_that(store_url: str) -> None:
+    async with Store(store_url) as store:
+        with pytest.raises(SchemaMismatchError, match="run `tiw migrate`"):
+            await check_schema(store)
+        await migrate(store)
+        await check_schema(store)
+        await migrate(store)
+        await check_schema(store)
+
+
+async def test_four_processes_may_migrate_at_once(store_url: str) -> None:
+    await run_at_once("migrate", store_url, 4)
+    async with Store(store_url) as store:
+        await check_schema(store)
+
+
+async def test_the_migrations_build_what_the_code_declares(store: Store) -> None:
+    def differences(connection: Connection) -> list[object]:
+        options = {"compare_type": True, "compare_server_default": True}
+        found = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+        names = set(inspect(connection).get_table_names()) ^ set(metadata.tables)
+        return [*found, *(names - {"alembic_version"})]
+
+    async with store.reading() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_keys_sort_by_their_bytes_on_postgresql(postgres_url: str) -> None:
+    async with Store(postgres_url) as store:
+        await migrate(store)
+        query = "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE collation_name = 'C'"
+        async with store.reading() as connection:
+            built = set((await connection.execute(text(query))).scalars())
+    declared = {
+        f"{table.name}.{column.name}"
+        for table in metadata.tables.values()
+        for column in table.columns
+        if getattr(column.type.dialect_impl(store._engine.dialect), "collation", None) == "C"
+    }
+    assert declared
+    assert built >= declared
+    assert {name for name in built if name.partition(".")[0] in metadata.tables} == declared
+
+
+def test_the_level_is_that_of_the_newest_migration() -> None:
+    scripts = ScriptDirectory(str(SCRIPTS))
+    assert scripts.get_heads() == [f"{LEVEL:04}"]
+    for revision in scripts.walk_revisions():
+        assert 1 <= revision.module.USABLE_SINCE <= int(revision.revision)
+
+
+async def set_level(store: Store, *, level: int, usable_since: int) -> None:
+    async with store.writing() as connection:
+        await connection.execute(update(schema_level).values(level=level, usable_since=usable_since))
+
+
+async def test_old_code_goes_on_beside_a_newer_additive_migration(store: Store) -> None:
+    await set_level(store, level=LEVEL + 1, usable_since=LEVEL)
+    await check_schema(store)
+    await migrate(store)
+    async with store.reading() as connection:
+        level = (await connection.execute(text("SELECT level FROM schema_level"))).scalar_one()
+    assert level == LEVEL + 1
+
+
+async def test_code_that_is_too_old_says_so_and_touches_nothing(store: Store) -> None:
+    await set_level(store, level=LEVEL + 2, usable_since=LEVEL + 1)
+    with pytest.raises(SchemaMismatchError, match="run the newer version"):
+        await check_schema(store)
+    with pytest.raises(SchemaMismatchError, match="run the newer version"):
+        await migrate(store)
+
+
+async def test_older_tables_ask_for_a_migration(store: Store) -> None:
+    await set_level(store, level=LEVEL - 1, usable_since=LEVEL - 1)
+    with pytest.raises(SchemaMismatchError, match=r"have level 0, this version needs 1: run `tiw migrate`"):
+        await check_schema(store)
+
+
+async def test_waiting_for_the_schema_says_so_once_and_ends_with_the_migration(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = 0
+
+    async def check_and_migrate_at_the_fifth(store: Store) -> None:
+        nonlocal checks
+        checks += 1
+        if checks == 2:
+            raise StoreUnavailableError("away")
+        if checks == 5:
+            await migrate(store)
+        await check_schema(store)
+
+    monkeypatch.setattr("store.schema.check_schema", check_and_migrate_at_the_fifth)
+    async with Store(store_url) as store:
+        with capture_logs() as logs:
+            await wait_for_schema(store, poll_s=0.01)
+    assert checks == 5
+    assert [entry["event"] for entry in logs] == ["schema_awaited"]
+    assert "tiw migrate" in logs[0]["reason"]
+
+
+async def test_waiting_reminds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("store.schema.REMINDER_S", 0.0)
+    failures = 3
+
+    async def fail_three_times(_: Store) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise StoreUnavailableError("away")
+
+    monkeypatch.setattr("store.schema.check_schema", fail_three_times)
+    async with Store(f"sqlite+aiosqlite:///{tmp_path}/a.db") as store:
+        with capture_logs() as logs:
+            await wait_for_schema(store, poll_s=0.0)
+    assert len(logs) == 3
+
+
+async def test_a_migration_that_fails_leaves_nothing(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with Store(store_url) as store:
+        with monkeypatch.context() as broken:
+            broken.setattr("store.migrating.insert", fail)
+            with pytest.raises(ZeroDivisionError):
+                await migrate(store)
+        async with store.reading() as connection:
+            assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == []
+        await migrate(store)
+        await check_schema(store)
