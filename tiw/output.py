@@ -61,6 +61,13 @@ def print_fields(fields: Mapping[str, object], *, title: str = "") -> None:
     console.print(grid)
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines that are never broken, so that they can be copied."""
+    console = make_console()
+    for line in lines:
+        console.print(_cell(line), soft_wrap=True)
+
+
 def make_console() -> Console:
     """Return a console on standard output."""
     console = Console(highlight=False)

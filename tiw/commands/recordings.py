@@ -14,7 +14,7 @@ from store import (
 from tiw.errors import FailedError, UsageError
 from tiw.moments import parse_since_us, show_bytes, show_duration_ms, show_iso, show_unix_s
 from tiw.opening import open_store
-from tiw.output import print_fields, print_json, print_table
+from tiw.output import print_fields, print_json, print_lines, print_table
 from tiw.settings import Settings
 
 
@@ -115,7 +115,7 @@ def _print(recording: Recording) -> None:
             empty="",
         )
     print_table(
-        ["video", "of", "starts at", "length", "size", "address"],
+        ["video", "of", "starts at", "length", "size"],
         [
             (
                 video.video_id,
@@ -123,13 +123,13 @@ def _print(recording: Recording) -> None:
                 show_duration_ms(video.video_play_time_ms),
                 show_duration_ms(video.video_duration_ms),
                 show_bytes(video.video_size),
-                video.video_url,
             )
             for video in recording.videos
         ],
         title="Videos",
         empty="No videos.",
     )
+    print_lines([video.video_url for video in recording.videos if video.video_url])
     print_table(
         ["event", "sent", "received", "event_id"],
         [

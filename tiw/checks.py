@@ -1,0 +1,201 @@
+"""What `tiw doctor` checks: each a function that returns what it found and, if it is not well, what to do."""
+
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from msgspec import Struct
+from sqlalchemy import text
+
+from broker import BrokerError, Transport
+from ingest import KeysError
+from ingest.generated_keys import FILE_NAME
+from ingest.keys import SAFE_CHARACTERS, parse_keys
+from store import Store, StoreError, check_schema, count_dead_letters
+from tiw.consumer_states import consumer_states
+from tiw.discovery import DiscoveryError, discover_consumers
+from tiw.settings import Settings, unknown_variables
+
+#: Signatures are accepted until 5 minutes after their expiry: a clock that is off by more refuses everything.
+MAX_SKEW_S = 60.0
+
+#: The embedded transport, a spool and SQLite need room to work.
+MIN_FREE_BYTES = 1024**3
+
+#: The oldest RabbitMQ that knows every argument that is declared.
+OLDEST_RABBITMQ = (3, 10)
+
+_WAIT_S = 10.0
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One finding. `remedy` says what to do; it may also advise where all is well."""
+
+    check: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def check_environment(settings: Settings) -> Check:
+    """Find variables that nothing reads, and a door that is open wider than it should be."""
+    unknown = unknown_variables(os.environ)
+    if unknown:
+        return Check(
+            check="environment",
+            ok=False,
+            detail=f"nothing reads {', '.join(unknown)}",
+            remedy="correct the spelling, or unset them; README.md lists all variables",
+        )
+    if not settings.http.is_loopback and settings.path_token is None:
+        return Check(
+            check="environment",
+            ok=True,
+            detail=f"{settings.http} is reached from other machines",
+            remedy="set TIW_PATH_TOKEN: the signature does not cover the body, a secret address helps; and use HTTPS",
+        )
+    return Check(check="environment", ok=True, detail="every TIW_ variable is known")
+
+
+def check_keys(settings: Settings) -> Check:
+    """Read the callback keys as an ingest node would."""
+    path = settings.callback_keys_file or settings.data_dir / FILE_NAME
+    try:
+        if settings.callback_keys is not None:
+            keys, source = parse_keys(settings.callback_keys), "TIW_CALLBACK_KEYS"
+        else:
+            keys, source = parse_keys(path.read_bytes()), str(path)
+    except FileNotFoundError:
+        if settings.callback_keys_file is None:
+            return Check(check="keys", ok=True, detail=f"none yet: one is generated into {path} at the first start")
+        return Check(check="keys", ok=False, detail=f"{path} is not there", remedy="create it, or correct the variable")
+    except (KeysError, OSError) as error:
+        return Check(check="keys", ok=False, detail=str(error), remedy="correct the callback keys")
+    detail = ", ".join(f"{app}: {len(accepted)}" for app, accepted in sorted(keys.items())) + f" (from {source})"
+    if any(len(key) < SAFE_CHARACTERS for accepted in keys.values() for key in accepted):
+        remedy = f"choose keys of {SAFE_CHARACTERS} to 64 random characters: short ones are found by trying"
+        return Check(check="keys", ok=False, detail=f"{detail}; one is short", remedy=remedy)
+    return Check(check="keys", ok=True, detail=detail)
+
+
+async def check_clock(store: Store) -> Check:
+    """Compare the clock with the database's, where that is another one."""
+    if store.safe_url.startswith("sqlite"):
+        return Check(check="clock", ok=True, detail=f"{_now()} UTC; nothing to compare it with")
+    before_s = time.time()
+    try:
+        async with store.reading() as connection:
+            theirs_s = float(
+                (await connection.execute(text("select extract(epoch from clock_timestamp())"))).scalar_one()
+            )
+    except StoreError:
+        return Check(check="clock", ok=True, detail=f"{_now()} UTC; the database does not answer to compare it")
+    skew_s = theirs_s - (before_s + time.time()) / 2
+    detail = f"{_now()} UTC; the database's is {abs(skew_s):.1f} s {'ahead' if skew_s > 0 else 'behind'}"
+    if abs(skew_s) > MAX_SKEW_S:
+        return Check(
+            check="clock", ok=False, detail=detail, remedy="let NTP (chrony, systemd-timesyncd) set both clocks"
+        )
+    return Check(check="clock", ok=True, detail=detail)
+
+
+async def check_broker(transport: Transport) -> AsyncIterator[Check]:
+    """Ask the broker what it is and how it is."""
+    try:
+        info = await transport.info()
+    except BrokerError as error:
+        yield Check(check="broker", ok=False, detail=str(error), remedy="start the broker, or correct TIW_AMQP_URL")
+        return
+    version = tuple(int(part) for part in info.version.split(".")[:2] if part.isdigit())
+    if info.product == "RabbitMQ" and version < OLDEST_RABBITMQ:
+        remedy = "use RabbitMQ 3.10 or newer"
+        yield Check(check="broker", ok=False, detail=f"{info.product} {info.version} is too old", remedy=remedy)
+    else:
+        yield Check(check="broker", ok=True, detail=f"{info.product} {info.version}")
+    if info.alarms:
+        remedy = "free memory or disk on the broker: it takes no callbacks until then"
+        yield Check(check="broker alarms", ok=False, detail=", ".join(info.alarms), remedy=remedy)
+    if info.feature_flags_disabled:
+        yield Check(
+            check="feature flags",
+            ok=False,
+            detail=f"disabled: {', '.join(info.feature_flags_disabled)}",
+            remedy="run `rabbitmqctl enable_feature_flag all`: the next version of RabbitMQ needs them",
+        )
+    if info.orphaned:
+        yield Check(
+            check="orphans",
+            ok=False,
+            detail=f"{info.orphaned} events wait in tiw.orphaned: their consumer's queue was deleted",
+            remedy="start the consumer again and use `tiw events replay --consumer NAME`, then empty the queue",
+        )
+
+
+async def check_consumers(transport: Transport, store: Store) -> AsyncIterator[Check]:
+    """Find queues that nobody consumes, and dead letters."""
+    try:
+        states = await consumer_states(transport, store)
+    except (BrokerError, StoreError) as error:
+        yield Check(check="consumers", ok=False, detail=str(error), remedy="see the checks of broker and database")
+        return
+    abandoned = [state for state in states if state.abandoned]
+    if abandoned == states:
+        remedy = "start `tiw up`, or `tiw work` where there is a broker"
+        yield Check(check="queues", ok=False, detail="no consumer runs", remedy=remedy)
+    elif abandoned:
+        yield Check(
+            check="queues",
+            ok=False,
+            detail=f"nobody consumes {', '.join(f'{state.queue} ({state.ready} events)' for state in abandoned)}",
+            remedy="start these consumers, or remove those that are gone: `tiw consumers remove NAME`",
+        )
+    else:
+        yield Check(check="queues", ok=True, detail=f"{len(states)}, all consumed")
+    dead = {state.name: state.dead for state in states if state.dead}
+    if dead:
+        detail = ", ".join(f"{count} of {name}" for name, count in dead.items())
+        remedy = "`tiw dead-letters list` says why; mend the cause, then `tiw dead-letters replay`"
+        yield Check(check="dead letters", ok=False, detail=detail, remedy=remedy)
+
+
+async def check_database(store: Store) -> Check:
+    """Ask the database for its schema."""
+    try:
+        await check_schema(store)
+        waiting = sum((await count_dead_letters(store)).values())
+    except StoreError as error:
+        remedy = "start the database, correct TIW_DATABASE_URL, or run `tiw migrate`"
+        return Check(check="database", ok=False, detail=str(error), remedy=remedy)
+    return Check(check="database", ok=True, detail=f"{store.safe_url}, {waiting} dead letters")
+
+
+def check_disk(settings: Settings) -> Check:
+    """See whether the data folder can be written and has room."""
+    folder = settings.data_dir
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return Check(
+            check="disk", ok=False, detail=f"{folder} cannot be written", remedy="correct TIW_DATA_DIR or its owner"
+        )
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1024**3:.1f} GiB free in {Path(folder).absolute()}"
+    if free < MIN_FREE_BYTES:
+        return Check(check="disk", ok=False, detail=detail, remedy="free at least 1 GiB, or move TIW_DATA_DIR")
+    return Check(check="disk", ok=True, detail=detail)
+
+
+async def check_modules() -> Check:
+    """Load users' consumers."""
+    try:
+        found = await discover_consumers(os.environ)
+    except DiscoveryError as error:
+        return Check(check="TIW_CONSUMERS", ok=False, detail=str(error), remedy="correct the file or the variable")
+    names = ", ".join(consumer.consumer for consumer in found) or "none"
+    return Check(check="TIW_CONSUMERS", ok=True, detail=names)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())

@@ -1,0 +1,45 @@
+"""`tiw doctor`."""
+
+import argparse
+
+from tiw.checks import (
+    Check,
+    check_broker,
+    check_clock,
+    check_consumers,
+    check_database,
+    check_disk,
+    check_environment,
+    check_keys,
+    check_modules,
+)
+from tiw.errors import FailedError
+from tiw.opening import open_store, open_transport
+from tiw.output import print_json, print_table
+from tiw.settings import Settings
+from tiw.waiting import require_broker
+
+
+async def doctor(settings: Settings, args: argparse.Namespace) -> int:
+    """Print every finding with its remedy; exit code 1 if anything is not well."""
+    checks = [check_environment(settings), check_keys(settings), check_disk(settings), await check_modules()]
+    async with open_store(settings) as store:
+        checks += [await check_clock(store), await check_database(store)]
+        async with open_transport(settings) as transport:
+            try:
+                await require_broker(transport)
+            except FailedError as error:
+                remedy = "start the broker, or correct TIW_AMQP_URL"
+                checks.append(Check(check="broker", ok=False, detail=str(error), remedy=remedy))
+            else:
+                checks += [check async for check in check_broker(transport)]
+                checks += [check async for check in check_consumers(transport, store)]
+    if args.json:
+        print_json(checks)
+    else:
+        print_table(
+            ["", "check", "found", "what to do"],
+            [("ok" if check.ok else "problem", check.check, check.detail, check.remedy) for check in checks],
+            empty="",
+        )
+    return 0 if all(check.ok for check in checks) else 1
