@@ -7,7 +7,7 @@ from simulator.callback import Callback, render
 from simulator.classes import DEFAULT_KINDS, ClassKind, play_class
 from simulator.clock import SYSTEM_CLOCK, Clock
 from simulator.report import SimulationCounts, SimulationProgress, SimulationReport
-from simulator.schedule import Send, schedule
+from simulator.scheduling import Send, schedule
 from simulator.sender import SIGNATURE_LIFETIME_S, Outcome, Patience, Sender
 from simulator.signing import Signature, sign
 from simulator.simulation import OnProgress, SimulationConfig, simulate

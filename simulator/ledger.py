@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from simulator.report import SimulationProgress, SimulationReport
-from simulator.schedule import Send
+from simulator.scheduling import Send
 from simulator.sender import Outcome
 
 

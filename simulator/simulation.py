@@ -12,7 +12,7 @@ from simulator.clock import SYSTEM_CLOCK, Clock
 from simulator.ledger import Ledger
 from simulator.pacing import paced
 from simulator.report import SimulationProgress, SimulationReport
-from simulator.schedule import Send, schedule
+from simulator.scheduling import Send, schedule
 from simulator.sender import Patience, Sender
 
 #: Called in the event loop after every send that is settled: it must be quick.
@@ -25,7 +25,7 @@ class SimulationConfig(Struct, frozen=True, kw_only=True):
     Without a `key` callbacks are not signed. `kinds` take turns, class by class. With a `rate`, in callbacks per
     second, repetitions included, each send begins when it is due, however many are still under way: an open loop,
     as the vendor's is. Without one, `concurrency` senders each take the next callback when they are done with one,
-    retries included. `duplicates` and `disorder` are shares from 0 to 1; see `simulator.schedule`.
+    retries included. `duplicates` and `disorder` are shares from 0 to 1; see `schedule`.
 
     The same `seed` gives the same callbacks, byte by byte but for their signatures, and begins them in the same
     order: a receiver that has them already sees repetitions only. Another seed gives other TaskIds. Callbacks that
