@@ -46,9 +46,10 @@ class EmbeddedTransport:
         self._path = folder / DATABASE_NAME
         self._consumers = (*BUILT_IN_CONSUMERS, *consumers)
         self._retry_delays_s = tuple(retry_delays_s)
+        self._identity: tuple[int, int] | None = None
         self._ready = asyncio.Event()
         self._owner = Owner(folder)
-        self._commits = GroupCommit(self._connect)
+        self._commits = GroupCommit(self._connect, check=self._check)
         self._watch = Watch(self._commits, self._owner)
 
     @property
@@ -121,18 +122,34 @@ class EmbeddedTransport:
         await self._close()
 
     async def _close(self) -> None:
-        await self._watch.close()
-        await self._commits.close()
-        self._owner.leave()
+        try:
+            await self._watch.close()
+            await self._commits.close()
+        finally:
+            self._owner.leave()
 
     def _connect(self) -> sqlite3.Connection:
         prepare_folder(self._folder)
-        with opening(self._folder):
-            try:
+        try:
+            with opening(self._folder):
                 has_company = self._owner.take()
-                return open_database(self._path, check=not has_company)
-            except OSError as error:
-                raise BrokerError(f"cannot use {self._folder}: {error.strerror}; free space or give access") from error
+                connection = open_database(self._path, check=not has_company)
+                self._identity = self._identify()
+                return connection
+        except OSError as error:
+            raise BrokerError(f"cannot use {self._folder}: {error.strerror}; free space or give access") from error
+
+    def _check(self) -> None:
+        # SQLite goes on writing to a file that was deleted, and says that all is well.
+        if self._identify() != self._identity:
+            raise BrokerError(f"{self._path} was moved or deleted while it was in use; put it back, or start again")
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
 
     async def _keep(self, make: Callable[[], Operation[None]]) -> None:
         try:

@@ -45,10 +45,14 @@ _Group: TypeAlias = list[_Waiting]
 
 
 class GroupCommit:
-    """The thread and its connection. Operations run in the order of `submit`."""
+    """The thread and its connection. Operations run in the order of `submit`.
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    `connect` opens the file; `check` raises `BrokerError` if a commit to it would not last. Both run in the thread.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], *, check: Callable[[], None]) -> None:
         self._connect = connect
+        self._check = check
         self._inbox: SimpleQueue[_Group | None] = SimpleQueue()
         self._gathered: _Group = []
         self._on_commit: Callable[[set[str]], None] | None = None
@@ -187,6 +191,7 @@ class GroupCommit:
         if level is Level.READ:
             connection.execute("BEGIN")
             return
+        self._check()
         if self._is_suspect:
             self._mend(connection)
         if level is not self._level:

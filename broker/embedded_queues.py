@@ -70,7 +70,7 @@ class Sight(Struct, frozen=True, kw_only=True):
 
 def publish(message: Message) -> Operation[None]:
     """Insert an event into every queue bound to its routing key."""
-    encoded = msgspec.msgpack.encode(message)
+    encoded = _encode(message)
     routing_key = message.routing_key
 
     def operation(transaction: Transaction) -> None:
@@ -82,24 +82,23 @@ def publish(message: Message) -> Operation[None]:
 
 def send(consumer: str, message: Message) -> Operation[None]:
     """Insert a message into one consumer's queue."""
-    encoded = msgspec.msgpack.encode(message)
+    encoded = _encode(message)
     return lambda transaction: transaction.insert(transaction.home_of(consumer), encoded)
 
 
 def retry(consumer: str, message: Message, *, visible_at_us: int) -> Operation[None]:
     """Insert a message that goes to its consumer's queue when its time has come."""
-    encoded = msgspec.msgpack.encode(message)
+    encoded = _encode(message)
     return lambda transaction: transaction.insert(queue_name(consumer), encoded, visible_at_us)
 
 
 def bury(consumer: str, message: Message) -> Operation[None]:
-    """Insert a message into a consumer's queue of dead letters."""
-    encoded = msgspec.msgpack.encode(message)
+    """Insert a message into a consumer's queue of dead letters, which is made if it was removed."""
+    encoded = _encode(message)
 
     def operation(transaction: Transaction) -> None:
         dead = dead_queue_name(consumer)
-        if not transaction.has_queue(dead):
-            raise MissingQueueError(f"there is no queue {dead}; start the consumer {consumer} once to have it made")
+        transaction.make_queue(dead)
         transaction.insert(dead, encoded)
 
     return operation
@@ -109,7 +108,7 @@ def declare(consumers: Sequence[ConsumerQueues]) -> Operation[None]:
     """Make the queues and bindings of `consumers`, and the queue of the orphaned."""
 
     def operation(transaction: Transaction) -> None:
-        transaction.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (ORPHANED_QUEUE,))
+        transaction.make_queue(ORPHANED_QUEUE)
         for queues in consumers:
             transaction.declare(queues)
 
@@ -214,7 +213,10 @@ def look(owner: Owner, held: Collection[int]) -> Operation[Sight]:
 
 def give_space_back(transaction: Transaction) -> None:
     """Cut some of the free pages off the file."""
-    transaction.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_AT_ONCE})").fetchall()
+    # A call frees one page, whatever its argument says: Python steps a statement without columns only once.
+    # https://www.sqlite.org/pragma.html#pragma_incremental_vacuum
+    for _ in range(_FREE_PAGES_AT_ONCE):
+        transaction.execute("PRAGMA incremental_vacuum(1)")
 
 
 def inspect(consumers: Sequence[str]) -> Operation[list[QueueState]]:
@@ -232,7 +234,7 @@ def remove(consumer: str, *, force: bool) -> Operation[None]:
 
     def operation(transaction: Transaction) -> None:
         queue = queue_name(consumer)
-        if not transaction.has_queue(queue):
+        if not transaction.has_queue(queue) and not transaction.has_queue(dead_queue_name(consumer)):
             raise MissingQueueError(f"there is no queue {queue}")
         state = _state(transaction, consumer)
         events = state.ready + (state.unacked or 0)
@@ -278,6 +280,15 @@ def _count(transaction: Transaction, queue: str, condition: str) -> int:
     # `condition` is one of the constants above.
     sql = f"SELECT count(*) FROM messages WHERE queue = ? AND {condition}"  # noqa: S608 - no value of anybody's
     return int(transaction.execute(sql, (queue,)).fetchone()[0])
+
+
+def _encode(message: Message) -> bytes:
+    try:
+        return msgspec.msgpack.encode(message)
+    except UnicodeEncodeError:  # an exception's text can hold what UTF-8 cannot
+        texts = {name: text for name, text in msgspec.structs.asdict(message).items() if isinstance(text, str)}
+        mended = {name: text.encode(errors="replace").decode() for name, text in texts.items()}
+        return msgspec.msgpack.encode(msgspec.structs.replace(message, **mended))
 
 
 def _read(encoded: bytes) -> Message:

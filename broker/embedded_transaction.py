@@ -62,11 +62,17 @@ class Transaction:
         self._learn_routes()
         return queue in self._queues
 
+    def make_queue(self, name: str) -> None:
+        """Make a queue if it is missing."""
+        if not self.has_queue(name):
+            self.execute("INSERT INTO queues (name) VALUES (?)", (name,))
+            self._queues.add(name)
+
     def declare(self, queues: ConsumerQueues) -> None:
         """Make a consumer's queues and bindings as far as they are missing."""
         queue = queue_name(queues.consumer)
-        for name in (queue, dead_queue_name(queues.consumer)):
-            self.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
+        self.make_queue(queue)
+        self.make_queue(dead_queue_name(queues.consumer))
         for routing_key in queues.routing_keys:
             self.execute("INSERT OR IGNORE INTO bindings (routing_key, queue) VALUES (?, ?)", (routing_key, queue))
         self._knows_routes = False
