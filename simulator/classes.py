@@ -116,7 +116,7 @@ def _long_pause_resumed(rng: Random, cls: _Class) -> tuple[Callback, ...]:
     limit_s = _pause_limit_s(rng)
     resumed_at = paused_at + rng.randint(limit_s // 2 + 1, limit_s - 1)
     stopped_at = resumed_at + _length_s(rng)
-    videos = one_teacher(rng, _take(rng, cls, stopped_at))
+    videos = one_teacher(rng, _take(rng, cls, stopped_at - (resumed_at - paused_at)))
     return (
         _started(cls),
         _long_pause_warning(cls, paused_at, limit_s),
@@ -255,6 +255,7 @@ def _bare_subject(cls: _Class) -> dict[str, Any]:
 
 
 def _take(rng: Random, cls: _Class, stopped_at: int) -> Take:
+    """Return what all files share. The length counts up to `stopped_at`, from which pauses were taken off."""
     total_time_ms = (stopped_at - cls.started_at) * 1_000 - rng.randrange(1_000)
     return Take(room_id=cls.room_id, folder=random_name(rng), total_time_ms=total_time_ms)
 

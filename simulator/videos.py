@@ -80,7 +80,10 @@ def _video(
     video_id = f"{rng.getrandbits(128):032x}"
     video_format = "mp3" if video_type == _AUDIO else "mp4"
     play_time_ms = 0 if whole else rng.randrange(max(1, min(2_000, take.total_time_ms)))
-    duration_ms = take.total_time_ms if whole else rng.randint(0, take.total_time_ms - play_time_ms)
+    rest_ms = take.total_time_ms - play_time_ms
+    # People come and go, and share their screens for a while; what shows the class itself lasts as long as it.
+    shortest_ms = max(0, rest_ms - 1_000) if video_type in (_WHITEBOARD, _MIXED_STREAM) else 0
+    duration_ms = take.total_time_ms if whole else rng.randint(shortest_ms, rest_ms)
     width_and_height = {} if size is None else {"Width": size[0], "Height": size[1]}
     return {
         "UserId": user_id,

@@ -175,3 +175,14 @@ def test_other_families_use_the_task_id_of_a_recording() -> None:
 
     assert {callback.event_type for callback in callbacks} >= {"TranscodeFinished", "WhiteboardPushStopped"}
     assert all(callback.sdk_app_id == APP for callback in callbacks)
+
+
+@given(seed=SEEDS)
+def test_a_pause_is_not_part_of_the_recording(seed: int) -> None:
+    event = finished(ClassKind.LONG_PAUSE_RESUMED, seed)
+
+    assert event.record_start_time is not None
+    assert event.record_stop_time is not None
+    assert event.total_time_ms is not None
+    # It lasted at least half of the shorter limit, which is 30 minutes.
+    assert event.total_time_ms < (event.record_stop_time - event.record_start_time - 900) * 1_000
