@@ -179,9 +179,10 @@ class Link:
         log = _log.bind(connection=self._name, broker=endpoint.name)
         connection = await Connection.open(endpoint, name=self._name)
         log.info("broker_connected", version=str(connection.amqp.server_properties.get("version", "")))
-        self._connection = connection
-        self._changed.set()
         try:
+            raise_if_cancelled()
+            self._connection = connection
+            self._changed.set()
             with backoff.working():
                 log.warning("broker_lost", error=await connection.wait_closed())
         finally:
@@ -261,6 +262,17 @@ def cancellation_as_loss() -> Iterator[None]:
         if task is None or task.cancelling():
             raise
         raise aiormq.ConnectionClosed(0, "closed while in use") from None
+
+
+def raise_if_cancelled() -> None:
+    """Raise the cancellation of the current task that a call of aiormq has swallowed.
+
+    To be called before waiting for what may never happen. asyncio.wait_for, which aiormq waits with, loses a
+    cancellation that meets its result, up to Python 3.11: https://github.com/python/cpython/issues/86296
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def describe(error: BaseException | None) -> str:

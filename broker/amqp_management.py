@@ -1,5 +1,6 @@
 """What only RabbitMQ's management API tells. It is a convenience: where it does not answer, None."""
 
+from base64 import b64encode
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +24,8 @@ class Management:
         scheme, port = _PORTS[endpoint.url.scheme]
         self._base = URL(url) if url else URL.build(scheme=scheme, host=endpoint.url.host or "", port=port)
         self._vhost = quote(endpoint.url.path.removeprefix("/") or "/", safe="")
-        self._credentials = aiohttp.BasicAuth(endpoint.url.user or "guest", endpoint.url.password or "guest")
+        credentials = f"{endpoint.url.user or 'guest'}:{endpoint.url.password or 'guest'}"
+        self._headers = {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
 
     async def unacked(self) -> dict[str, int] | None:
         """Return the deliveries that are not settled, by queue. The broker counts every few seconds."""
@@ -55,9 +57,7 @@ class Management:
         url = URL(f"{str(self._base).rstrip('/')}/api/{path}", encoded=True)
         try:
             async with (
-                aiohttp.ClientSession(
-                    timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), auth=self._credentials
-                ) as session,
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), headers=self._headers) as session,
                 session.get(url) as response,
             ):
                 if response.status != HTTPStatus.OK:

@@ -14,6 +14,7 @@ from broker.amqp_connection import (
     cancellation_as_loss,
     close_channel,
     describe,
+    raise_if_cancelled,
 )
 from broker.amqp_headers import to_properties
 from broker.amqp_topology import Declarer
@@ -139,6 +140,7 @@ class Publisher:
         self._problem = "the broker does not answer"
         self._opened.set()
         try:
+            raise_if_cancelled()
             with backoff.working():
                 reason = await channel.wait_lost()
             _log.warning("publish_channel_lost", error=reason)

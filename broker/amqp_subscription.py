@@ -15,6 +15,7 @@ from broker.amqp_connection import (
     cancellation_as_loss,
     close_channel,
     describe,
+    raise_if_cancelled,
 )
 from broker.amqp_headers import from_properties, returns
 from broker.amqp_topology import Declarer
@@ -99,19 +100,21 @@ class AmqpSubscription:
         await self._declarer.declare(connection, self._topology)
         channel = await connection.amqp.channel(publisher_confirms=False, timeout=REQUEST_TIMEOUT_S)
         intake = _Intake(connection, channel, self._queue, self._on_delivery)
+        # Now, because deliveries come before the next line returns, and they may lead to another prefetch.
+        self._intake = intake
         try:
             async with self._turn:
-                await intake.set_prefetch(self._prefetch)
-                # From here on a change of the prefetch goes to this channel.
-                self._intake = intake
+                await intake.resume(self._prefetch)
             self._problem = ""
             _log.info("consumer_started", queue=self._queue)
             with backoff.working():
+                raise_if_cancelled()
                 while await intake.wait_cancelled():
                     _log.warning("consumer_lost", queue=self._queue, error="cancelled by the broker")
                     await self._declarer.declare(connection, self._topology)
                     async with self._turn:
                         await intake.resume(self._prefetch)
+                    raise_if_cancelled()
                     _log.info("consumer_started", queue=self._queue)
             _log.warning("consumer_lost", queue=self._queue, error=intake.reason)
         finally:
@@ -155,6 +158,7 @@ class _Intake:
         self._on_delivery = on_delivery
         self._prefetch = 0
         self._consumer_tag: str | None = None
+        self._consuming = False
         self._unsettled = 0
         self._held: deque[AmqpDelivery] = deque()
         self._cancelled = asyncio.Event()
@@ -166,33 +170,27 @@ class _Intake:
     def is_open(self) -> bool:
         """Whether the broker has this consumer, or would have it with a prefetch above 0."""
         return (
-            self._connection.is_open
-            and not self._channel.is_closed
-            and not self._given_up.done()
-            and not self._cancelled.is_set()
+            self._connection.is_open and not self._channel.is_closed and not self._given_up.done() and self._consuming
         )
 
     async def set_prefetch(self, prefetch: int) -> None:
         """Consume with another bound; 0: not at all."""
-        if prefetch == self._prefetch:
+        if prefetch == self._prefetch or not self._consuming:
             return
-        self._prefetch = prefetch
         tag, self._consumer_tag = self._consumer_tag, None
-        if tag is not None and not self._cancelled.is_set():
+        if tag is not None:
             await self._channel.basic_cancel(tag, timeout=REQUEST_TIMEOUT_S)
-        await self._start()
+        await self.resume(prefetch)
 
     async def resume(self, prefetch: int) -> None:
-        """Consume again after the broker cancelled, on the same channel: what is unsettled can still be settled."""
+        """Consume, for the first time or again after the broker cancelled: what is unsettled can still be settled."""
         self._cancelled.clear()
         self._prefetch = prefetch
-        await self._start()
-
-    async def _start(self) -> None:
         if self._prefetch > 0:
             await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=REQUEST_TIMEOUT_S)
             consuming = await self._channel.basic_consume(self._queue, self._on_message, timeout=REQUEST_TIMEOUT_S)
             self._consumer_tag = consuming.consumer_tag
+        self._consuming = not self._cancelled.is_set()
         self._hand_over()
 
     async def wait_cancelled(self) -> bool:
@@ -236,6 +234,7 @@ class _Intake:
     def _on_cancelled(self, frame: object) -> None:
         del frame
         self._consumer_tag = None
+        self._consuming = False
         self._cancelled.set()
 
     async def _on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:

@@ -1,3 +1,3 @@
 """What all tests share."""
 
-pytest_plugins = ["tests.servers.postgres_fixtures"]
+pytest_plugins = ["tests.servers.postgres_fixtures", "tests.servers.rabbitmq_fixtures"]
