@@ -1,0 +1,117 @@
+"""What `@consumer` makes of a function, and what it says when it cannot."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from schemas import (
+    Event,
+    OnlineRecordFinished,
+    OnlineRecordStarted,
+    OnlineRecordStopped,
+    RecordingEvent,
+    Unrecognized,
+)
+from workers import Context, DefinitionError, consumer
+
+
+def test_the_name_names_the_queue_and_the_annotation_chooses_the_events() -> None:
+    @consumer(attempts=3, timeout_s=5)
+    async def archive(event: OnlineRecordFinished, ctx: Context) -> None: ...
+
+    assert archive.queues.consumer == "archive"
+    assert archive.routing_keys == ("OnlineRecordFinished",)
+    assert (archive.attempts, archive.timeout_s, archive.concurrency, archive.remember) == (3, 5, 10, True)
+
+
+def test_without_options_the_defaults_hold() -> None:
+    @consumer
+    def report(event: OnlineRecordStarted, ctx: Context) -> None: ...
+
+    assert (report.attempts, report.timeout_s) == (8, 60)
+    assert not report.is_async
+
+
+def test_a_union_takes_several_events() -> None:
+    @consumer
+    async def both(event: OnlineRecordStopped | OnlineRecordStarted, ctx: Context) -> None: ...
+
+    assert both.routing_keys == ("OnlineRecordStarted", "OnlineRecordStopped")
+
+
+def test_recording_event_takes_the_five_and_event_takes_the_rest_too() -> None:
+    @consumer
+    async def five(event: RecordingEvent, ctx: Context) -> None: ...
+
+    @consumer
+    async def everything(event: Event, ctx: Context) -> None: ...
+
+    @consumer
+    async def rest(event: Unrecognized, ctx: Context) -> None: ...
+
+    assert len(five.routing_keys) == 5
+    assert set(everything.routing_keys) == {*five.routing_keys, "unrecognized"}
+    assert rest.routing_keys == ("unrecognized",)
+
+
+def _no_annotation(event, ctx): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - that is the mistake
+
+
+def _wrong_annotation(event: int, ctx: Context) -> None: ...
+
+
+def _one_parameter(event: OnlineRecordStarted) -> None: ...
+
+
+def events(event: OnlineRecordStarted, ctx: Context) -> None: ...
+
+
+def Shout(event: OnlineRecordStarted, ctx: Context) -> None: ...  # noqa: N802 - that is the mistake
+
+
+def _missing_name(event: "Nothing", ctx: Context) -> None: ...  # type: ignore[name-defined]  # noqa: F821 - that is the mistake
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (_no_annotation, "lower-case"),
+        (events, "taken"),
+        (Shout, "lower-case"),
+    ],
+)
+def test_a_name_that_cannot_be_a_queue_is_refused(function: Callable[..., Any], sentence: str) -> None:
+    with pytest.raises(DefinitionError, match=sentence):
+        consumer(function)
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (_no_annotation, "annotate 'event'"),
+        (_wrong_annotation, "is not an event"),
+        (_one_parameter, "two parameters"),
+        (_missing_name, "cannot be read"),
+    ],
+)
+def test_a_function_that_cannot_be_a_consumer_is_refused_with_its_place(
+    function: Callable[..., Any], sentence: str
+) -> None:
+    function.__name__ = function.__name__.strip("_")
+
+    with pytest.raises(DefinitionError, match=sentence) as refusal:
+        consumer(function)
+
+    assert f"{__file__}:" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"attempts": 0}, {"attempts": True}, {"timeout_s": 1501}, {"timeout_s": 0}, {"concurrency": 0}],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    def archive(event: OnlineRecordFinished, ctx: Context) -> None: ...
+
+    with pytest.raises(DefinitionError, match=next(iter(options))):
+        consumer(**options)(archive)
