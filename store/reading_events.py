@@ -113,6 +113,8 @@ async def pages_for_replay(
         query = query.where(events.c.task_id == task_id)
     async with store.reading() as connection:
         last_us = (await connection.execute(select(func.max(events.c.received_at_us)))).scalar_one()
+    if last_us is None:
+        return
     query = query.where(events.c.received_at_us <= last_us).limit(page)
     rows: list[KeptRow] = []
     while not rows or len(rows) == page:

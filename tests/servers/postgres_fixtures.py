@@ -12,7 +12,7 @@ NOT_INSTALLED = "PostgreSQL is not installed: install postgresql, or run `./dev 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """Run a server for the whole session. A test that stops it starts it again."""
+    """Run a server for the whole session."""
     binaries = postgres_binaries()
     if binaries is None:
         if os.environ.get("CI") == "true":
@@ -24,7 +24,9 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    """Give an empty database of the test's own."""
+    """Give an empty database of the test's own. The test may stop the server: it runs again afterwards."""
     url = postgres.create_database()
     yield url
+    if not postgres.is_running:
+        postgres.start()
     postgres.drop_database(url)
