@@ -91,8 +91,8 @@ def find_members(body: bytes) -> dict[str, Span]:
 
 def _end_of_nested(body: bytes, start: int) -> int:
     """Return where the array or object ends that begins at `start`."""
-    open_brackets = bytearray()
-    for step in _STEP.finditer(body, start):
+    open_brackets = bytearray(body[start : start + 1])
+    for step in _STEP.finditer(body, start + 1):
         run = step[1]
         if not run:
             break
