@@ -22,7 +22,7 @@ MAX_TIMEOUT_S = 1500
 _ROUTING_KEYS: dict[type, str] = {kind: name for name, kind in EVENT_TYPES.items()} | {Unrecognized: UNRECOGNIZED}
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 
-EventT = TypeVar("EventT", bound=Event)
+EventT = TypeVar("EventT", bound=RecordingEvent | Unrecognized)
 Result: TypeAlias = Outcome | None
 Handler: TypeAlias = Callable[[EventT, Context], Awaitable[Result] | Result]
 

@@ -1,0 +1,60 @@
+"""Whose lease may be taken: only that of a process that has certainly ended."""
+
+import os
+import subprocess
+import sys
+
+from schemas import OnlineRecordStarted
+from store import claim
+from tests.workers.house import House, eventually, started
+from workers import Context, consumer
+from workers.owner import is_gone, new_owner
+
+IMITATION = "import workers.owner; print(workers.owner.new_owner())"
+
+
+def owner_of_another_process() -> str:
+    """Return the name that a process made which has ended since."""
+    done = subprocess.run([sys.executable, "-c", IMITATION], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_names_are_never_the_same() -> None:
+    assert new_owner() != new_owner()
+
+
+def test_a_process_that_ended_is_gone() -> None:
+    assert is_gone(owner_of_another_process())
+
+
+def test_one_that_runs_is_not_gone() -> None:
+    host, namespace, _, token = new_owner().rsplit("/", 3)
+
+    assert not is_gone(new_owner())
+    assert not is_gone(f"{host}/{namespace}/{os.getppid()}/{token}")
+
+
+def test_one_elsewhere_is_never_known_to_be_gone() -> None:
+    _, namespace, pid, token = owner_of_another_process().rsplit("/", 3)
+    host, _, _, _ = new_owner().rsplit("/", 3)
+
+    assert not is_gone(f"elsewhere/{namespace}/{pid}/{token}")
+    assert not is_gone(f"{host}/pid:[1]/{pid}/{token}")
+    assert not is_gone("not a name of ours")
+
+
+async def test_the_lease_of_a_killed_worker_does_not_have_to_run_out(house: House) -> None:
+    handled: list[str] = []
+
+    @consumer
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
+        handled.append(event.task_id)
+
+    message = started()
+    await claim(
+        house.store, consumer="archive", event_id=message.event_id, owner=owner_of_another_process(), lease_s=3600
+    )
+
+    async with house.working(archive) as transport:
+        await transport.publish(message)
+        await eventually(lambda: handled == ["task"])
