@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from broker.embedded_database import explain, open_database
-from broker.embedded_folder import DATABASE_NAME, opening, prepare_folder
+from broker.embedded_folder import DATABASE_NAME, free_bytes, opening, prepare_folder
 from broker.embedded_group_commit import GroupCommit, Level, Operation
 from broker.embedded_owner import Owner
 from broker.embedded_queues import bury, count_orphaned, declare, inspect, now_us, publish, remove, retry, send, tidy
@@ -49,7 +49,7 @@ class EmbeddedTransport:
         self._identity: tuple[int, int] | None = None
         self._ready = asyncio.Event()
         self._owner = Owner(folder)
-        self._commits = GroupCommit(self._connect, check=self._check)
+        self._commits = GroupCommit(self._connect, check=self._check, free_bytes=lambda: free_bytes(folder))
         self._watch = Watch(self._commits, self._owner)
 
     @property

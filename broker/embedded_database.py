@@ -8,6 +8,9 @@ from broker.errors import BrokerError
 
 SCHEMA_VERSION = 1
 
+#: The first that has RETURNING: https://www.sqlite.org/lang_returning.html
+_OLDEST_SQLITE = (3, 35)
+
 #: How long other processes may keep the file locked before an operation fails.
 LOCK_TIMEOUT_S = 2.0
 
@@ -46,6 +49,8 @@ def open_database(path: Path, *, check: bool) -> sqlite3.Connection:
     The connection is in autocommit mode, fsyncs every commit and does not wait for locks. Raises `BrokerError` that
     says what to do if the file is damaged, not a transport's, or written by a newer version.
     """
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise BrokerError(f"SQLite {sqlite3.sqlite_version} is too old: this needs 3.35 or newer, or use TIW_AMQP_URL")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_TIMEOUT_S)
@@ -72,6 +77,11 @@ def error_code(error: sqlite3.Error) -> int:
 def is_trouble(error: BaseException) -> bool:
     """Say whether an error is the file's or the disk's, not that of one statement."""
     return isinstance(error, sqlite3.Error) and error_code(error) in _TROUBLES
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether the disk was full."""
+    return isinstance(error, sqlite3.Error) and error_code(error) == sqlite3.SQLITE_FULL
 
 
 def explain(error: BaseException, path: Path) -> str:

@@ -49,6 +49,12 @@ def file_system(folder: Path, mounts: str) -> str:
     return kind
 
 
+def free_bytes(folder: Path) -> int:
+    """Return how much this user may still write to the disk of `folder`."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
 @contextmanager
 def opening(folder: Path) -> Iterator[None]:
     """Keep every other process from opening the file in `folder` meanwhile. Raises `BrokerError` after 30 s.

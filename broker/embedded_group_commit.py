@@ -10,13 +10,14 @@ from enum import IntEnum
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from broker.embedded_database import LOCK_TIMEOUT_S, error_code, is_trouble
+from broker.embedded_database import LOCK_TIMEOUT_S, error_code, is_full, is_trouble
 from broker.embedded_transaction import Transaction
 from broker.errors import BrokerError
 
 T = TypeVar("T")
 Operation: TypeAlias = Callable[[Transaction], T]
 
+_EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
 _LOCK_POLL_S = 0.0005
 
 
@@ -47,11 +48,19 @@ _Group: TypeAlias = list[_Waiting]
 class GroupCommit:
     """The thread and its connection. Operations run in the order of `submit`.
 
-    `connect` opens the file; `check` raises `BrokerError` if a commit to it would not last. Both run in the thread.
+    `connect` opens the file; `check` raises `BrokerError` if a commit to it would not last; `free_bytes` tells of
+    its disk. All run in the thread.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], *, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        check: Callable[[], None],
+        free_bytes: Callable[[], int],
+    ) -> None:
         self._connect = connect
+        self._free_bytes = free_bytes
         self._check = check
         self._inbox: SimpleQueue[_Group | None] = SimpleQueue()
         self._gathered: _Group = []
@@ -76,14 +85,15 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = loop.create_future()
         self._ended = loop.create_future()
-        self._thread = threading.Thread(target=self._work, args=(loop, opened, self._ended), daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, args=(loop, opened, self._ended), daemon=True, name="group-commit"
+        )
         self._thread.start()
         try:
             await opened
-        except asyncio.CancelledError:
+        except BaseException:
             self._inbox.put(None)
-            raise
-        except Exception:
+            await asyncio.wait([self._ended])
             self._thread.join()
             raise
         self._loop = loop
@@ -124,13 +134,13 @@ class GroupCommit:
         try:
             connection = self._connect()
         except Exception as error:  # noqa: BLE001 - it is raised where `open` waits
-            _call(loop, _settle, [_Outcome(opened, None, error)])
+            _call(loop, _settle, [_Outcome(opened, None, error), _Outcome(ended, None, None)])
             return
         _call(loop, _settle, [_Outcome(opened, None, None)])
         is_last = False
         while not is_last and (group := self._inbox.get()) is not None:
             is_last = self._gather_more(group)
-            transaction = Transaction(connection)
+            transaction = Transaction(connection, self._free_bytes)
             outcomes = self._run(connection, transaction, group)
             if not _call(loop, self._settle_group, outcomes, transaction.touched):
                 break
@@ -159,6 +169,9 @@ class GroupCommit:
         try:
             return self._commit(connection, transaction, group, _apply_all)
         except Exception as error:  # noqa: BLE001 - it is raised where the operations are awaited
+            if len(group) > 1 and is_full(error):
+                # One of them may have been too large: now each has a transaction of its own.
+                return [outcome for waiting in group for outcome in self._run(connection, transaction, [waiting])]
             if len(group) == 1 or is_trouble(error):
                 return [_Outcome(waiting.future, None, error) for waiting in group]
         # One of them failed. Now each is undone alone.
@@ -183,6 +196,10 @@ class GroupCommit:
                 self._is_suspect = True
             transaction.forget()
             _roll_back(connection)
+            if is_full(error):
+                # What the log holds has a place in the database's free pages, if there are any.
+                with suppress(sqlite3.Error):
+                    connection.execute(_EMPTY_LOG)
             raise
         return outcomes
 
@@ -214,7 +231,7 @@ class GroupCommit:
         A failed fsync is not repeated by the next one: pages that it lost would tear the log before everything
         that is written behind them. https://www.sqlite.org/pragma.html#pragma_wal_checkpoint
         """
-        is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        is_busy, _, _ = connection.execute(_EMPTY_LOG).fetchone()
         if is_busy:
             raise BrokerError("a disk error is being mended while other processes use the file; it is tried again")
         self._is_suspect = False

@@ -17,7 +17,7 @@ from schemas import UNRECOGNIZED, decode
 
 _decoder = msgspec.msgpack.Decoder(Message)
 
-#: More than these and half of the file's pages are free: give the disk some back, a few at a time.
+#: More than these are free, and half of the file is or the disk is short: give some back, a few at a time.
 _FREE_PAGES_KEPT = 2048
 _FREE_PAGES_AT_ONCE = 512
 
@@ -205,7 +205,7 @@ def look(owner: Owner, held: Collection[int]) -> Operation[Sight]:
             version=version,
             due_at_us=due_at_us,
             abandoned=_abandoned(transaction, owner, held),
-            wastes_space=free > _FREE_PAGES_KEPT and 2 * free > pages,
+            wastes_space=free > _FREE_PAGES_KEPT and (2 * free > pages or transaction.is_short_of_space),
         )
 
     return operation

@@ -1,11 +1,15 @@
 """One transaction of the embedded transport: what a group of operations has in common."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from broker.errors import BrokerError
 from broker.topology import BUILT_IN_CONSUMERS, ORPHANED_QUEUE, ConsumerQueues, dead_queue_name, queue_name
 from schemas import UNRECOGNIZED
+
+#: On a disk that is full to its last byte no event can be settled either, so nothing would ever free it.
+RESERVED_BYTES = 16 * 1024 * 1024
 
 _UNRECOGNIZED_CONSUMER = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED)
 
@@ -16,8 +20,10 @@ class Transaction:
     `touched` names the queues in which something may have become ready.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, free_bytes: Callable[[], int]) -> None:
         self._connection = connection
+        self._free_bytes = free_bytes
+        self._spare_bytes: int | None = None
         self._rows: list[tuple[str, int, bytes]] = []
         self._routes: dict[str, list[str]] = {}
         self._queues: set[str] = set()
@@ -31,9 +37,23 @@ class Transaction:
         return self._connection.execute(sql, parameters)
 
     def insert(self, queue: str, message: bytes, visible_at_us: int = 0) -> None:
-        """Put an encoded message into a queue, at the latest on `flush`."""
+        """Put an encoded message into a queue, at the latest on `flush`. Raises `BrokerError` if space is short."""
+        if self._spare_bytes is None:
+            self._spare_bytes = self._free_bytes() - RESERVED_BYTES
+        # It is written twice, to the log and from there to the database.
+        self._spare_bytes -= 2 * len(message)
+        if self._spare_bytes < 0:
+            raise BrokerError(
+                f"no space left for events: the disk's last {RESERVED_BYTES >> 20} MiB are kept "
+                "for handling those that wait; free some"
+            )
         self._rows.append((queue, visible_at_us, message))
         self.touched.add(queue)
+
+    @property
+    def is_short_of_space(self) -> bool:
+        """Whether the disk comes near to where no more events are taken."""
+        return self._free_bytes() < 2 * RESERVED_BYTES
 
     def flush(self) -> None:
         """Insert the rows that are still in memory."""
@@ -88,8 +108,9 @@ class Transaction:
         self._knows_routes = False
 
     def forget(self) -> None:
-        """Forget what was rolled back: rows in memory and routes."""
+        """Forget what was rolled back: rows in memory and routes. Look at the disk's space again."""
         self._rows.clear()
+        self._spare_bytes = None
         self._knows_routes = False
 
     def _learn_routes(self) -> None:

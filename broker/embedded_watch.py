@@ -1,7 +1,6 @@
 """Notices what no commit of this process tells: other processes' commits and deaths, and retries that are due."""
 
 import asyncio
-import sqlite3
 from contextlib import suppress
 from typing import Protocol
 
@@ -10,7 +9,6 @@ import structlog
 from broker.embedded_group_commit import GroupCommit, Level
 from broker.embedded_owner import Owner
 from broker.embedded_queues import Sight, give_space_back, look, now_us, tidy
-from broker.errors import BrokerError
 
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +93,7 @@ class Watch:
                 await self._commits.submit(tidy(self._owner, self.held), Level.WRITE)
             if sight.wastes_space:
                 await self._commits.submit(give_space_back, Level.WRITE)
-        except (BrokerError, sqlite3.Error) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, retries must not wait for ever
             if not self._is_failing:
                 _log.warning("embedded_transport_failed", error=str(error))
             self._is_failing = True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import ConsumerQueues, EmbeddedTransport, MissingQueueError, NotPublishedError
+from broker import ConsumerQueues, EmbeddedTransport, MissingQueueError, NotPublishedError, embedded_transaction
 from broker import embedded_group_commit as group_commit
 from broker.embedded_group_commit import Level
 from broker.embedded_transaction import Transaction
@@ -93,6 +93,41 @@ async def test_a_commit_that_fails_fails_all_of_its_callers(tmp_path: Path) -> N
         assert [type(result) for result in results] == [NotPublishedError, NotPublishedError]
         assert await _ready(transport) == 0
         await transport.publish(message("b"))
+        assert await _ready(transport) == 1
+
+
+async def test_one_that_finds_no_space_takes_no_other_with_it(tmp_path: Path) -> None:
+    def leave_little_space(transaction: Transaction) -> None:
+        pages = transaction.execute("PRAGMA page_count").fetchone()[0]
+        transaction.execute(f"PRAGMA max_page_count = {pages + 20}")
+
+    async with EmbeddedTransport(tmp_path, consumers=CONSUMERS) as transport:
+        await transport._commits.submit(leave_little_space, Level.READ)
+        results = await asyncio.gather(
+            transport.publish(message("a")),
+            transport.publish(message("large", body=bytes(1_000_000))),
+            transport.publish(message("b")),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [type(None), NotPublishedError, type(None)]
+        assert "no space left" in str(results[1])
+        assert await _ready(transport) == 2
+
+
+async def test_what_waits_is_handled_while_there_is_no_space_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox()
+    async with EmbeddedTransport(tmp_path, consumers=CONSUMERS) as transport:
+        await transport.publish(message("a"))
+        monkeypatch.setattr(embedded_transaction, "RESERVED_BYTES", 2**60)
+        async with transport.subscribe(ARCHIVE, inbox, prefetch=1):
+            with pytest.raises(NotPublishedError, match="no space left"):
+                await transport.publish(message("b"))
+            (delivery,) = await inbox.wait(1)
+            assert await delivery.ack()
+        monkeypatch.undo()
+        await transport.publish(message("c"))
         assert await _ready(transport) == 1
 
 
