@@ -13,21 +13,22 @@ from workers.stall_watch import StallWatch
 
 @consumer
 async def blocking(event: OnlineRecordStarted, ctx: Context) -> None:
-    time.sleep(0.8)  # noqa: ASYNC251 - that is the mistake
+    time.sleep(1.5)  # noqa: ASYNC251 - that is the mistake
 
 
 async def test_a_blocked_loop_is_logged_with_the_consumer_and_its_length() -> None:
     event = OnlineRecordStarted(task_id="t", timestamp=1)
     with structlog.testing.capture_logs() as logs:
-        async with StallWatch({blocking.function.__code__: "blocking"}, stall_s=0.2):
+        async with StallWatch({blocking.function.__code__: "blocking"}, stall_s=0.7):
             await asyncio.sleep(0.3)
             await run_consumer(blocking, event)
             await eventually(lambda: any(entry["event"] == "loop_resumed" for entry in logs))
 
-    stalled, resumed = (entry for entry in logs if entry["event"].startswith("loop_"))
-    assert (stalled["event"], stalled["consumer"]) == ("loop_stalled", "blocking")
+    stalled = next(entry for entry in logs if entry["event"] == "loop_stalled" and entry["consumer"])
+    resumed = next(entry for entry in logs if entry["event"] == "loop_resumed" and entry["consumer"])
+    assert (stalled["consumer"], resumed["consumer"]) == ("blocking", "blocking")
     assert stalled["at"].startswith(f"{__file__}:")
-    assert resumed["stalled_s"] >= 0.5
+    assert resumed["stalled_s"] >= 1.0
 
 
 async def test_a_loop_that_turns_is_not_logged() -> None:
