@@ -68,6 +68,7 @@ class Store:
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection whose statements all see the database at one moment.
 
+        Only for work with the database: an OSError or TimeoutError of other work is taken for the database's.
         Raises `StoreUnavailableError`, or `SchemaMismatchError` if a table is missing.
         """
         with self._errors_translated():
@@ -80,6 +81,7 @@ class Store:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection in a transaction that is committed at the end, or rolled back by an exception.
 
+        Only for work with the database, as `reading`.
         Raises `StoreUnavailableError`, or `SchemaMismatchError` if a table is missing. Another transaction can
         be in the way: prefer `write`, which runs again then.
         """

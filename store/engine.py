@@ -1,9 +1,11 @@
 """SQLAlchemy engines, set up so that what is committed is kept and nothing waits for ever."""
 
+import inspect
 import os
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -25,7 +27,7 @@ WRITING = "tiw_writing"
 def create_engine(url: URL, *, statement_timeout_s: float) -> AsyncEngine:
     """Return an engine for `sqlite+aiosqlite` or `postgresql+asyncpg`; connects to nothing yet.
 
-    Raises `StoreError` for another kind of URL.
+    Raises `StoreError` for another kind of URL, or one with parameters that the driver does not know.
     """
     if url.drivername == "sqlite+aiosqlite" and url.database and url.database != ":memory:":
         return _sqlite(url)
@@ -38,6 +40,9 @@ def create_engine(url: URL, *, statement_timeout_s: float) -> AsyncEngine:
 
 
 def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
+    unknown = sorted(url.query.keys() - inspect.signature(asyncpg.connect).parameters.keys())
+    if unknown:
+        raise StoreError(f"the database's URL has parameters that asyncpg does not know: {unknown}; for TLS use ssl=")
     return create_async_engine(
         url,
         **_common(),
@@ -51,8 +56,6 @@ def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
                 "application_name": "tiw",
                 "statement_timeout": str(round(statement_timeout_s * 1000)),
                 "idle_in_transaction_session_timeout": str(round(statement_timeout_s * 4000)),
-                # Faster than the default of compiling short statements first: https://github.com/MagicStack/asyncpg/issues/530
-                "jit": "off",
             },
         },
     )

@@ -34,6 +34,7 @@ _AWAY_SQLSTATE_CLASSES = (
     "25P03",  # idle_in_transaction_session_timeout
     "28",  # invalid authorization: the operator mends it without a restart of ours
     "3D",  # the database does not exist (yet)
+    "42501",  # insufficient_privilege: the operator mends it too
     "53",  # insufficient resources: connections, disk, memory
     "55P03",  # lock_not_available
     "57",  # operator intervention: shutdown, start-up, cancelled by a time-out
@@ -74,9 +75,9 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def text_of(error: BaseException) -> str:
-    """Return what the driver said, on one line, without the statement and its parameters."""
+    """Return the first line of what the driver said: no statement, no parameters, no values of rows."""
     cause = _driver_error(error)
-    return " ".join(str(cause).split()) or type(cause).__name__
+    return str(cause).partition("\n")[0] or type(cause).__name__
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, text
 
 from schemas import OnlineRecordStarted, Unrecognized, decode
 from store import (
@@ -192,14 +192,30 @@ async def test_a_group_is_all_or_nothing(store: Store) -> None:
 
 
 class Traffic:
-    """The statements that a store sends."""
+    """The statements that a store sends, with their parameters."""
 
     def __init__(self, store: Store) -> None:
-        self.statements: list[str] = []
-        event.listen(store._engine.sync_engine, "after_cursor_execute", self._count)
+        self.sent: list[tuple[str, Any]] = []
+        event.listen(store._engine.sync_engine, "before_cursor_execute", self._note)
 
-    def _count(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        self.statements.append(statement)
+    def _note(self, _connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if not statement.startswith("BEGIN"):
+            self.sent.append((statement, parameters))
+
+
+async def rows_touched(store: Store, statement: str, parameters: Any) -> float:
+    """Return the most rows that any step of a SELECT goes through (SQLite tells only whether it is all of them)."""
+    explain = "EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN (ANALYZE, FORMAT JSON) "
+    async with store.reading() as connection:
+        plan = (await connection.exec_driver_sql(explain + statement, parameters)).all()
+    if store.is_sqlite:
+        return float("inf") if any(row.detail.startswith(("SCAN events", "SCAN recordings")) for row in plan) else 1
+
+    def most(node: dict[str, Any]) -> float:
+        return max(node["Actual Rows"], node.get("Rows Removed by Filter", 0), *map(most, node.get("Plans", ())), 0)
+
+    (document,) = plan[0][0] if isinstance(plan[0][0], list) else json.loads(plan[0][0])
+    return float(most(document["Plan"]))
 
 
 async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
@@ -219,7 +235,14 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
     traffic = Traffic(store)
     await apply_events(store, [started])
     assert decoded == [winner.body]
-    assert len([one for one in traffic.statements if not one.startswith("BEGIN")]) == 6
+    sent = [*traffic.sent]
+    assert len(sent) == 6
+    async with store.writing() as connection:
+        await connection.execute(text("ANALYZE"))
+    selects = [one for one in sent if one[0].startswith("SELECT")]
+    assert len(selects) == 3
+    for statement, parameters in selects:
+        assert await rows_touched(store, statement.replace(" FOR UPDATE", ""), parameters) <= 10
     (recording,) = await find_recordings(store, "t")
     assert len(recording.events) == 10_002
 
@@ -227,10 +250,10 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
 async def test_a_hundred_events_take_as_many_statements_as_one(store: Store) -> None:
     traffic = Traffic(store)
     await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId="t"))])
-    for_one = len(traffic.statements)
-    traffic.statements.clear()
+    for_one = len(traffic.sent)
+    traffic.sent.clear()
     await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId=f"t{number}")) for number in range(100)])
-    assert len(traffic.statements) == for_one
+    assert len(traffic.sent) == for_one
 
 
 async def test_no_recording_is_left_without_a_status(store: Store) -> None:

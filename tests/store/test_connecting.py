@@ -25,10 +25,11 @@ STARTED = keep(callback("OnlineRecordStarted", TaskId="t"))
         "postgresql://h/d",
         "mysql://u:hidden@h/d",
         "u:hidden@h",
+        "postgresql+asyncpg://u:hidden@h/d?sslmode=require",
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_with_what_to_set(url: str) -> None:
-    with pytest.raises(StoreError, match="://") as raised:
+    with pytest.raises(StoreError, match=r"://|ssl=") as raised:
         Store(url)
     assert "hidden" not in str(raised.value)
 
@@ -67,6 +68,14 @@ async def test_a_missing_database_is_a_store_that_is_away(postgres: PostgresServ
     async with Store(postgres.url("absent")) as store:
         with pytest.raises(StoreUnavailableError, match='database "absent" does not exist'):
             await count_events(store)
+
+
+async def test_a_role_without_privileges_is_a_store_that_is_away(postgres: PostgresServer, postgres_url: str) -> None:
+    postgres.query("DROP ROLE IF EXISTS stranger")
+    postgres.query("CREATE ROLE stranger LOGIN")
+    async with Store(postgres_url.replace("tiw@", "stranger@")) as store:
+        with pytest.raises(StoreUnavailableError, match="permission denied"):
+            await migrate(store)
 
 
 async def test_missing_tables_ask_for_a_migration(store_url: str) -> None:
