@@ -23,14 +23,17 @@ from telemetry import metrics
 #: How long the transport has to say that a callback is durable.
 PUBLISH_TIMEOUT_S = 2.5
 
-#: A larger body is read in a thread: 1 MiB made for the purpose takes some tenths of a second.
+#: A larger body is looked at in a thread: 1 MiB made for the purpose takes some tenths of a second.
 LARGE_BODY_BYTES = 64 * 1024
+
+#: How long that may take, the wait for a thread included: the answer to a flood of such bodies must leave in time, too.
+ADMISSION_TIMEOUT_S = 1.0
 
 _NOT_KEPT = frozenset({Refusal.NO_ROOM, Refusal.NOT_CONFIRMED, Refusal.BROKEN})
 
 
 class Callbacks:
-    """Answers requests: authenticates, publishes, and says 200 only then. Each answer leaves within 5 s.
+    """Answers requests: authenticates, publishes, and says 200 only then. Each answer leaves within 6 s.
 
     `running` counts the requests that are not answered yet; `idle` is set while there are none.
     """
@@ -97,9 +100,13 @@ class Callbacks:
         keys, allow_unsigned = self._keys.current, self._config.allow_unsigned
         if len(body) <= LARGE_BODY_BYTES:
             return admit(body, keys=keys, allow_unsigned=allow_unsigned, received_at_us=received_at_us)
-        return await asyncio.to_thread(
-            admit, body, keys=keys, allow_unsigned=allow_unsigned, received_at_us=received_at_us
-        )
+        try:
+            async with asyncio.timeout(ADMISSION_TIMEOUT_S):
+                return await asyncio.to_thread(
+                    admit, body, keys=keys, allow_unsigned=allow_unsigned, received_at_us=received_at_us
+                )
+        except TimeoutError:
+            raise RefusedError(Refusal.NO_ROOM) from None
 
     async def _publish(self, message: Message, sdk_app_id: int) -> None:
         try:

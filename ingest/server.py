@@ -15,7 +15,7 @@ from ingest.publisher import Publisher
 from ingest.refusals import Refusal
 from telemetry import Readiness, locations
 
-#: A drain waits this long for requests in flight; each of them is answered within 5 s.
+#: A drain waits this long for requests in flight; each of them is answered within 6 s.
 DRAIN_TIMEOUT_S = 6.0
 
 #: Then connections have this long, twice, to end by themselves.

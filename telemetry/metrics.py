@@ -105,7 +105,12 @@ def render_metrics() -> bytes:
 
 
 def least_ready() -> float | None:
-    """Return the least `tiw_ready` of the processes that share the multiprocess folder; None if none has said."""
+    """Return the least `tiw_ready` of the processes that share the multiprocess folder; None if none has said.
+
+    For their parent, which does their work no more than it has gauges of its own: those are taken out of the sum.
+    """
+    # prometheus-client writes a 0 for every gauge of a process that imports this module.
+    forget_process(os.getpid())
     summed = CollectorRegistry()
     MultiProcessCollector(summed)  # type: ignore[no-untyped-call]  # the library leaves it untyped
     return summed.get_sample_value("tiw_ready")

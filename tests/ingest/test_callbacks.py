@@ -149,6 +149,18 @@ async def test_bodies_in_flight_are_bounded_together(serve: Serve, transport: Re
     assert (await post(server.port, body)).status == 200
 
 
+async def test_a_flood_of_large_bodies_is_answered_in_time(
+    serve: Serve, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest.callbacks, "LARGE_BODY_BYTES", 10)
+    server = await serve()
+    assert (await post(server.port, callback())).status == 200
+    monkeypatch.setattr(ingest.callbacks, "ADMISSION_TIMEOUT_S", 0)
+    assert (await post(server.port, callback())).status == 503
+    assert (await post(server.port, b"{}")).status == 401
+    assert len(transport.published) == 1
+
+
 async def test_room_is_given_back_whatever_happens(serve: Serve) -> None:
     body = callback()
     server = await serve(max_in_flight_bytes=len(body), max_body_bytes=len(body))

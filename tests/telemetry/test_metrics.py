@@ -16,15 +16,17 @@ metrics.CALLBACKS_ACCEPTED.labels(routing_key="unrecognized").inc(2)
 metrics.ANSWER_SECONDS.observe(0.01)
 metrics.BYTES_IN_FLIGHT.set(100)
 metrics.STORE_AWAY.set(int(sys.argv[1]))
+metrics.READY.set(1)
 print("done", flush=True)
 sys.stdin.readline()
 """
 PARENT = """
 import sys
-from telemetry import forget_process, render_metrics
+from telemetry import forget_process, metrics, render_metrics
 for pid in sys.argv[1:]:
     forget_process(int(pid))
-sys.stdout.buffer.write(render_metrics())
+ready = metrics.least_ready()
+sys.stdout.buffer.write(render_metrics() + b"least ready %d" % ready)
 """
 
 
@@ -71,6 +73,8 @@ def test_several_processes_are_summed_and_gauges_of_ended_ones_forgotten(tmp_pat
         b"tiw_answer_seconds_count 2.0\n",
         b"tiw_bytes_in_flight 200.0\n",
         b"tiw_store_away 1.0\n",
+        b"tiw_ready 1.0\n",
+        b"least ready 1",
     ):
         assert line in summed
     assert b'tiw_callbacks_accepted_total{routing_key="unrecognized"} 4.0\n' in one_ended
