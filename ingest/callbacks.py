@@ -17,6 +17,7 @@ from ingest.refusal_log import RefusalLog
 from ingest.refusals import Refusal, RefusedError
 from ingest.requests import check_headers, read_body
 from ingest.room import Room
+from ingest.tracing import traceparent
 from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
 from telemetry import metrics
 
@@ -91,10 +92,13 @@ class Callbacks:
                 event_id=admitted.decoded.event_id,
                 routing_key=UNRECOGNIZED if isinstance(event, Unrecognized) else type(event).__name__,
                 received_at_us=received_at_us,
+                trace=traceparent(request.headers.get("traceparent")),
             )
             await self._publish(message, admitted.sdk_app_id)
         metrics.CALLBACKS_ACCEPTED.labels(routing_key=message.routing_key).inc()
-        self._log.debug("callback_accepted", event_id=message.event_id, routing_key=message.routing_key)
+        self._log.debug(
+            "callback_accepted", event_id=message.event_id, routing_key=message.routing_key, trace=message.trace
+        )
 
     async def _admit(self, body: bytes, received_at_us: int) -> Admitted:
         keys, allow_unsigned = self._keys.current, self._config.allow_unsigned
