@@ -6,6 +6,7 @@ import pytest
 import structlog
 from aiohttp import http_parser
 
+import ingest.connections
 import ingest.server
 from ingest import IngestConfig, IngestServer, KeyRing
 from tests.ingest.callback_bodies import KEYS, callback
@@ -38,7 +39,7 @@ async def test_a_drain_finishes_what_is_in_flight(serve: Serve, transport: Recor
         await until(lambda: transport.waiting == 1 and server._callbacks.running == 2)
         draining = asyncio.create_task(server.drain())
         await until(lambda: "shutting down" in server.ready().not_ready)
-        with pytest.raises(OSError, match="Connect call failed"):
+        with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", server.port)
         await uploading.send(body[20:])
         await until(lambda: transport.waiting == 2)
@@ -62,6 +63,17 @@ async def test_a_drain_is_bounded(serve: Serve, transport: RecordingTransport, m
         await connection.send(request(callback()))
         await until(lambda: transport.waiting == 1)
         await server.drain()
+        assert await connection.is_closed_by_the_server()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"POST /callbacks/tiw HTTP/1.1\r\nHost: te", request(callback())])
+async def test_a_silent_connection_is_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch, beginning: bytes) -> None:
+    monkeypatch.setattr(ingest.connections, "KEEPALIVE_TIMEOUT_S", 0.1)
+    server = await serve()
+    async with connected(server.port) as connection:
+        await connection.send(beginning)
+        if beginning.endswith(b"}"):
+            assert (await connection.answer()).status == 200
         assert await connection.is_closed_by_the_server()
 
 
