@@ -50,7 +50,8 @@ def parse_endpoints(urls: Sequence[str]) -> tuple[Endpoint, ...]:
 def _parse(position: int, text: str) -> Endpoint:
     try:
         url = URL(text.strip())
-        host, port = url.host, url.port or {"amqp": 5672, "amqps": 5671}[url.scheme]
+        usual_port = {"amqp": 5672, "amqps": 5671}[url.scheme]
+        host, port = url.host, url.port or usual_port
     except (ValueError, KeyError):
         host, port = None, 0
     if not host:

@@ -220,6 +220,7 @@ class RabbitMQServer:
                     "disk_free_limit.absolute = 50MB",
                     # Small write-ahead logs: the default of 512 MiB is for production.
                     "raft.wal_max_size_bytes = 33554432",
+                    "collect_statistics_interval = 1000",
                     "log.console = false",
                     "log.file.level = warning",
                     "",
