@@ -5,7 +5,20 @@ from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Row, ScalarSelect, and_, bindparam, case, null, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    ScalarSelect,
+    and_,
+    bindparam,
+    case,
+    delete,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import EVENT_TYPES, UNRECOGNIZED, Event, Unrecognized, decode
@@ -53,7 +66,9 @@ async def _apply(store: Store, connection: AsyncConnection, by_id: Mapping[str, 
     await _lock_recordings(store, connection, keys)
     await _insert_events(store, connection, [by_id[event_id] for event_id in sorted(by_id)])
     if keys:
-        await _update_recordings(connection, await _read_winners(connection, keys, by_id))
+        winners = await _read_winners(connection, keys, by_id)
+        await _update_recordings(connection, winners)
+        await _delete_recordings(connection, [key for key in keys if key not in winners])
 
 
 def _once_each(kept: Iterable[KeptEvent]) -> dict[str, KeptEvent]:
@@ -107,6 +122,8 @@ async def _insert_events(store: Store, connection: AsyncConnection, kept: Sequen
         and_(is_known, ~was_known),
         and_(
             is_known == was_known,
+            new.sdk_app_id == events.c.sdk_app_id,
+            new.task_id.is_not_distinct_from(events.c.task_id),
             tuple_(new.received_at_us, new.body) < tuple_(events.c.received_at_us, events.c.body),
         ),
     )
@@ -194,7 +211,17 @@ async def _update_recordings(connection: AsyncConnection, winners: Mapping[Recor
     statement = update(recordings).where(
         recordings.c.sdk_app_id == bindparam("of_sdk_app_id"), recordings.c.task_id == bindparam("of_task_id")
     )
-    await connection.execute(statement, rows)
+    if rows:
+        await connection.execute(statement, rows)
+
+
+async def _delete_recordings(connection: AsyncConnection, keys: Sequence[RecordingKey]) -> None:
+    """Take back recordings that turned out to have no event: its id was already that of another recording's.
+
+    Ids are digests of the content, so a sender cannot bring this about; somebody who writes into the queues can.
+    """
+    for part in chunks(keys, MAX_VALUES):
+        await connection.execute(delete(recordings).where(_is_one_of(part)))
 
 
 def _recording_row(recording: Recording) -> dict[str, Any]:

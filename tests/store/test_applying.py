@@ -168,6 +168,19 @@ async def test_an_event_type_that_sql_cannot_hold_is_kept(store: Store) -> None:
     assert row.body_base64 == "/wA="
 
 
+@pytest.mark.parametrize("received_at_us", [START_US - 1, START_US, START_US + 1])
+async def test_an_event_id_stays_with_the_recording_that_had_it_first(store: Store, received_at_us: int) -> None:
+    honest = keep(callback("OnlineRecordStarted", TaskId="a"))
+    forged = msgspec.structs.replace(
+        keep(callback("OnlineRecordStarted", TaskId="b"), received_at_us=received_at_us), event_id=honest.event_id
+    )
+    await apply_events(store, [honest])
+    await apply_events(store, [forged])
+    assert [recording.task_id for recording in await list_recordings(store)] == ["a"]
+    assert await find_recordings(store, "a") == [fold([honest])]
+    assert await find_recordings(store, "b") == []
+
+
 async def test_nothing_to_apply_is_nothing_done(store: Store) -> None:
     await apply_events(store, [])
     assert await count_events(store) == 0
@@ -209,13 +222,18 @@ async def rows_touched(store: Store, statement: str, parameters: Any) -> float:
     async with store.reading() as connection:
         plan = (await connection.exec_driver_sql(explain + statement, parameters)).all()
     if store.is_sqlite:
-        return float("inf") if any(row.detail.startswith(("SCAN events", "SCAN recordings")) for row in plan) else 1
+        details = " ".join(row.detail for row in plan)
+        is_sorted = "CORRELATED" in details and "TEMP B-TREE" in details
+        return float("inf") if is_sorted or "SCAN events" in details or "SCAN recordings" in details else 1
 
     def most(node: dict[str, Any]) -> float:
-        return max(node["Actual Rows"], node.get("Rows Removed by Filter", 0), *map(most, node.get("Plans", ())), 0)
+        rows: float = max(
+            node["Actual Rows"], node.get("Rows Removed by Filter", 0), *map(most, node.get("Plans", ())), 0
+        )
+        return rows
 
     (document,) = plan[0][0] if isinstance(plan[0][0], list) else json.loads(plan[0][0])
-    return float(most(document["Plan"]))
+    return most(document["Plan"])
 
 
 async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
@@ -223,7 +241,7 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
 ) -> None:
     winner = keep(callback("OnlineRecordFinished", timestamp=200, TaskId="t"))
     losers = [keep(callback("OnlineRecordFinished", TaskId="t", RoomId=number)) for number in range(10_000)]
-    started = keep(callback("OnlineRecordStarted", TaskId="t"))
+    started = [keep(callback("OnlineRecordStarted", TaskId=task_id)) for task_id in ("t", "u")]
     await apply_events(store, [winner, *losers])
     decoded: list[bytes] = []
 
@@ -233,12 +251,13 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
 
     monkeypatch.setattr("store.applying.decode", counting_decode)
     traffic = Traffic(store)
-    await apply_events(store, [started])
+    await apply_events(store, started)
     assert decoded == [winner.body]
     sent = [*traffic.sent]
     assert len(sent) == 6
-    async with store.writing() as connection:
-        await connection.execute(text("ANALYZE"))
+    if not store.is_sqlite:  # which would rightly scan a table that it knows to have two rows
+        async with store.writing() as connection:
+            await connection.execute(text("ANALYZE"))
     selects = [one for one in sent if one[0].startswith("SELECT")]
     assert len(selects) == 3
     for statement, parameters in selects:
