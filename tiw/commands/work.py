@@ -8,7 +8,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import structlog
 
 from broker import BUILT_IN_CONSUMERS, ConsumerQueues
 from telemetry import AdminListener, Readiness, configure_logging
+from telemetry.admin import ReadyCheck
 from tiw.discovery import discover_consumers
 from tiw.errors import UsageError
 from tiw.opening import open_store, open_transport, require_amqp
@@ -75,9 +76,8 @@ async def run_here(settings: Settings, names: Sequence[str], *, with_parent: boo
         def ready() -> Readiness:
             return Readiness(not_ready=() if worker.is_ready else ("a consumer is not at its queue",))
 
-        if settings.admin is not None and not with_parent:
-            admin = AdminListener(settings.admin.host, settings.admin.port, ready=ready)
-            await stack.enter_async_context(admin)
+        if not with_parent:
+            await stack.enter_async_context(_admin(settings, ready))
         await stack.enter_async_context(worker)
         await _first(until_stopped(with_parent=with_parent), worker.wait())
     return 0
@@ -94,12 +94,16 @@ async def _run_apart(settings: Settings, here: Sequence[str], apart: Sequence[st
     def ready() -> Readiness:
         return Readiness(not_ready=tuple(f"process {name} does not run" for name in processes.not_running))
 
-    async with AsyncExitStack() as stack:
-        if settings.admin is not None:
-            await stack.enter_async_context(AdminListener(settings.admin.host, settings.admin.port, ready=ready))
-        await stack.enter_async_context(processes)
+    async with _admin(settings, ready), processes:
         await until_stopped()
     return 0
+
+
+def _admin(settings: Settings, ready: ReadyCheck) -> AbstractAsyncContextManager[object]:
+    """Return the admin listener, if one is asked for."""
+    if settings.admin is None:
+        return nullcontext()
+    return AdminListener(settings.admin.host, settings.admin.port, ready=ready)
 
 
 async def _custom(settings: Settings, *, is_waiting: bool) -> list[ConsumerQueues] | None:
@@ -110,12 +114,13 @@ async def _custom(settings: Settings, *, is_waiting: bool) -> list[ConsumerQueue
     configure_logging(settings.log_format)
     log.info("idle", reason="TIW_CONSUMERS names no consumer yet", sources=settings.consumers)
     stopped = asyncio.create_task(until_stopped())
-    while not stopped.done():
-        await asyncio.wait({stopped}, timeout=_LOOK_EVERY_S)
-        custom = await discover_consumers(os.environ)
-        if custom:
-            stopped.cancel()
-            return custom
+    async with _admin(settings, Readiness):
+        while not stopped.done():
+            await asyncio.wait({stopped}, timeout=_LOOK_EVERY_S)
+            custom = await discover_consumers(os.environ)
+            if custom and not stopped.done():
+                stopped.cancel()
+                return custom
     return None
 
 
