@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import importlib
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Coroutine, Sequence
@@ -48,6 +49,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(settings: Settings, parsed: argparse.Namespace) -> int:
+    # Imported here: metrics decide on their first import whether they are shared.
+    from telemetry import configure_logging  # noqa: PLC0415
+
+    # Standard output is for what was asked for. Commands that run until they are stopped say more.
+    configure_logging(settings.log_format, level=logging.WARNING)
     module, _, function = parsed.runs.partition(":")
     run = getattr(importlib.import_module(f"tiw.commands.{module}"), function)
     code = run(settings, parsed)
