@@ -178,10 +178,11 @@ class Transports(RuleBasedStateMachine):
         """Drain both queues: exactly what the model has left comes, each event once."""
 
         async def drain() -> None:
-            await self._idle()
             for holder in list(self.open):
+                await self._idle()
                 self._returns(holder)
                 await holder.subscription.close()
+            assert not self.failures
             drains = [Holder(self, 1, consumer) for consumer in CONSUMERS]
             for holder in drains:
                 holder.subscription._prefetch = 1000
@@ -190,16 +191,21 @@ class Transports(RuleBasedStateMachine):
             async def is_drained() -> bool:
                 return sum(len(holder.deliveries) for holder in drains) == len(self.events)
 
-            await eventually(is_drained)
+            await eventually(is_drained, timeout_s=5)
             for holder in drains:
                 assert all([await delivery.ack() for delivery in holder.deliveries])
             states = await self.transports[0].inspect(list(CONSUMERS))
             assert {(state.ready, state.unacked) for state in states} == {(0, 0)}
+
+        async def end() -> None:
             for transport in self.transports:
                 await transport.__aexit__()
 
         try:
-            self.runner.run(drain())
+            try:
+                self.runner.run(drain())
+            finally:
+                self.runner.run(end())
             assert not self.failures
             assert [path.name for path in self.folder.iterdir()] == ["transport.db"]
         finally:
