@@ -14,6 +14,7 @@ from aiormq.connection import TCPTransportFactory, TLSTransportFactory
 from msgspec import Struct
 from yarl import URL
 
+from broker.amqp_decoding import tolerate_strangers
 from broker.errors import BrokerError
 
 #: In seconds. A peer that is silent for three of these is given up.
@@ -29,6 +30,7 @@ CONNECTION_ERRORS = (aiormq.AMQPError, aiormq.ChannelInvalidStateError, OSError,
 # This module reports every loss by itself, with host and port only. The library's own records repeat them with
 # tracebacks, and its debug records hold bodies.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+tolerate_strangers()
 
 _log = structlog.get_logger()
 

@@ -427,6 +427,43 @@ async def test_a_strangers_message_is_taken(url: str, transport: AmqpTransport, 
     assert (delivery.message.attempt, delivery.message.crashes, delivery.crashes) == (1, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("readable", "unreadable"),
+    [
+        (b"Strange-name", b"Strange-\xff\xfe\xfd\xfc"),
+        (b"text/strange", b"\xff" * 12),
+        (b"\0\0\0\0\x07[\xcd\x15", b"\x7f" * 8),
+    ],
+)
+async def test_a_stranger_may_send_what_cannot_be_decoded(
+    url: str, transport: AmqpTransport, readable: bytes, unreadable: bytes
+) -> None:
+    class Unreadable(aiormq.spec.Basic.Properties):
+        def marshal(self) -> bytes:
+            whole = super().marshal()
+            assert readable in whole
+            return whole.replace(readable, unreadable)
+
+    properties = Unreadable(
+        headers={"Strange-name": 1},
+        content_type="text/strange",
+        timestamp=datetime.fromtimestamp(123_456_789, UTC),
+        message_id="m",
+    )
+    inbox = Inbox()
+    with structlog.testing.capture_logs() as logs:
+        async with _stranger(url) as channel, transport.subscribe(ARCHIVE, inbox, prefetch=2):
+            await channel.basic_publish(b"{}", exchange="", routing_key="tiw.archive", properties=properties)
+            await inbox.wait(1)
+            await transport.publish(_message())
+            await inbox.wait(2)
+            for delivery in inbox.deliveries:
+                assert await delivery.ack()
+    assert inbox.messages[0].body == b"{}"
+    assert inbox.messages[1] == _message()
+    assert "broker_lost" not in [entry["event"] for entry in logs]
+
+
 async def test_a_retry_carries_nothing_that_the_broker_added(url: str, transport: AmqpTransport) -> None:
     await transport.retry("archive", _message(), delay_s=SHORT_S)
     inbox = Inbox()

@@ -208,6 +208,8 @@ class RabbitMQServer:
         cookie.chmod(0o400)
         (self._folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (self._folder / "rabbitmq-env.conf").write_text("")
+        # Counts of quorum queues are fresh after a second, not five.
+        (self._folder / "advanced.config").write_text("[{rabbit, [{quorum_tick_interval, 1000}]}].\n")
         (self._folder / "rabbitmq.conf").write_text(
             "\n".join(
                 (
@@ -238,6 +240,7 @@ class RabbitMQServer:
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CONF_ENV_FILE": str(self._folder / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._folder / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(self._folder / "data"),
             "RABBITMQ_LOG_BASE": str(self._folder / "log"),
