@@ -16,7 +16,6 @@ from contextlib import nullcontext
 from typing import Any
 
 from tiw.errors import FailedError, UsageError
-from tiw.intruders import find_intruder
 from tiw.parser import build_parser
 from tiw.settings import Settings, SettingsError, read_settings
 from tiw.shared_metrics import shared_metrics
@@ -28,9 +27,6 @@ MISUSED = 2
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     parsed = build_parser().parse_args(arguments)
-    intruder = find_intruder()
-    if intruder is not None:
-        return _say(intruder, MISUSED)
     try:
         settings = read_settings(os.environ, is_terminal=sys.stderr.isatty())
         with shared_metrics() if _has_children(parsed, settings) else nullcontext():

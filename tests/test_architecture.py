@@ -1,0 +1,185 @@
+"""The shape of the house: who may import whom, what a package says of itself, and what must not be in it."""
+
+import ast
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Every arrow there is: a package may import those of its value, and itself.
+ARROWS = {
+    "schemas": set[str](),
+    "telemetry": set[str](),
+    "broker": {"schemas", "telemetry"},
+    "store": {"schemas"},
+    "ingest": {"schemas", "telemetry", "broker"},
+    "workers": {"schemas", "telemetry", "broker", "store"},
+    "simulator": {"schemas"},
+    "tiw": {"schemas", "telemetry", "broker", "store", "ingest", "workers", "simulator"},
+    "examples": {"schemas", "workers"},
+}
+PACKAGES = [name for name in ARROWS if name != "examples"]
+
+#: Longer files, each with its reason.
+MAX_LINES = 300
+LONGER: dict[str, str] = {
+    "broker/embedded_queues.py": "the statements that change one table stand together, where they can be held against each other",
+}
+
+#: Who else reads the environment: prometheus-client's variable must be known before its metrics are made.
+READERS_OF_THE_ENVIRONMENT = {"telemetry/metrics.py"}
+
+#: Written in two halves, so that this file does not hold what it looks for.
+_HOSTS = [
+    *("py" + "pi.org", "pythonhos" + "ted.org", "npm" + "js.org", "npm" + "js.com", "yarn" + "pkg.com"),
+    *("docker" + ".io", "docker" + ".com", "gh" + "cr.io", "qua" + "y.io", "gc" + "r.io", "proxy.go" + "lang.org"),
+    *("crates" + ".io", "deb.deb" + "ian.org", "archive.ubu" + "ntu.com", "//mirr" + "ors."),
+]
+_PRIVATE_PATHS = ["/wo" + "rk/main", "/wo" + "rk/shared", "/wo" + "rk/.", "/tm" + "p/w/", "/ro" + "ot/", "/ho" + "me/"]
+
+
+def modules(package: str) -> list[Path]:
+    return sorted(path for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+MODULES = [path for package in ARROWS for path in modules(package)]
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield every import, also those inside functions: the module and the name taken from it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ""
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative import"
+            for alias in node.names:
+                yield node.module or "", alias.name
+
+
+def kept_files() -> list[Path]:
+    """Return the files of the repository: git's, or where there is no git all but what is made here."""
+    git = shutil.which("git")
+    listed = git and subprocess.run([git, "-C", str(ROOT), "ls-files", "-z"], capture_output=True, check=False)
+    if listed and listed.returncode == 0 and listed.stdout:
+        return [ROOT / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    made = re.compile(r"/(\.(?!ci/)[^/]*|__pycache__|var|plugins)(/|$)")
+    return [path for path in ROOT.rglob("*") if path.is_file() and not made.search(f"/{name_of(path)}")]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_along_the_arrows(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    allowed = ARROWS[package] | {package}
+    imported = {module.split(".")[0] for module, _ in imports(path)}
+    assert imported & (set(ARROWS) | {"tests", "bench"}) <= allowed
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_takes_no_private_name_from_another_package(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    private = [
+        f"{module}.{name}"
+        for module, name in imports(path)
+        if (other := module.split(".")[0]) in ARROWS and other != package
+        if any(part.startswith("_") and part != "__version__" for part in [*module.split("."), name] if part)
+    ]
+    assert private == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_command_line_reads_the_environment(path: Path) -> None:
+    if name_of(path).startswith(("tiw/", "examples/")) or name_of(path) in READERS_OF_THE_ENVIRONMENT:
+        return
+    reading = [
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
+        if isinstance(node.value, ast.Name) and node.value.id == "os"
+    ]
+    assert reading == []
+    assert not {("os", "environ"), ("os", "environb"), ("os", "getenv")} & set(imports(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_holds_one_idea(path: Path) -> None:
+    assert path.stem not in {"utils", "util", "helpers", "helper", "common", "base", "misc", "shared"}
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES or name_of(path) in LONGER
+
+
+def test_the_exceptions_are_needed() -> None:
+    for name in LONGER:
+        assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) > MAX_LINES, f"{name} is short enough now"
+    for name in READERS_OF_THE_ENVIRONMENT:
+        assert "os.environ" in (ROOT / name).read_text(encoding="utf-8"), f"{name} does not read the environment"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_names_what_is_public(package: str) -> None:
+    module = importlib.import_module(package)
+    names: list[str] = module.__all__
+    assert [name for name in names if not hasattr(module, name)] == []
+    assert len(set(names)) == len(names)
+    # Constants, classes, functions: as ruff sorts them.
+    assert names == sorted(names, key=lambda name: (0 if name.isupper() else 1 if name[0].isupper() else 2, name))
+
+
+def test_every_package_of_ours_is_drawn() -> None:
+    found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "bench"}
+    assert found == set(PACKAGES)
+
+
+def test_no_file_names_a_registry_or_a_private_path() -> None:
+    found = []
+    for path in kept_files():
+        if not path.is_file():
+            continue
+        content = path.read_bytes().decode(errors="replace")
+        found += [f"{name_of(path)}: {word}" for word in (*_HOSTS, *_PRIVATE_PATHS) if word in content]
+    assert found == []
+
+
+def start(folder: Path, *before: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours in `folder`, with the folders of `before` earlier on Python's path."""
+    path = os.pathsep.join([*map(str, before), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-m", "tiw", "config"],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("package", [package for package in PACKAGES if package != "tiw"])
+def test_a_package_that_shadows_ours_is_named(tmp_path: Path, package: str) -> None:
+    intruder = tmp_path / "elsewhere" / package / "__init__.py"
+    intruder.parent.mkdir(parents=True)
+    intruder.write_text("raise RuntimeError('imported')\n", encoding="utf-8")
+    ended = start(tmp_path, intruder.parent.parent)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr == (
+        f"tiw: the package {package!r} is imported from {intruder.resolve()} instead of {ROOT / package}: "
+        "remove it, or start tiw where it is not on Python's path\n"
+    )
+
+
+def test_a_folder_of_the_same_name_that_is_no_package_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "schemas").mkdir()
+    assert start(tmp_path).returncode == 0
