@@ -1,0 +1,1 @@
+"""The whole pipeline as its users run it: real processes, real HTTP, real servers."""
