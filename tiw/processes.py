@@ -15,9 +15,10 @@ import structlog
 
 from telemetry import forget_process
 
-#: A child that ends is started again after this long, doubled each time, up to the last.
+#: A child that ends is started again after this long, doubled each time, up to the last. Not longer: an event that
+#: kills its worker six times is given up, and until then those behind it wait through these pauses.
 FIRST_RESTART_S = 1.0
-LAST_RESTART_S = 30.0
+LAST_RESTART_S = 5.0
 
 #: A child that ran this long is taken to be well: the next restart waits for FIRST_RESTART_S again.
 WELL_AFTER_S = 60.0

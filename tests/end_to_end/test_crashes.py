@@ -18,7 +18,7 @@ NEIGHBOURS = [f"neighbour-{number:02}" for number in range(20)]
 BEFORE, BEHIND = NEIGHBOURS[:10], NEIGHBOURS[10:]
 
 #: Six deaths, and the growing pauses before a worker is started again.
-POISONED_S = 150.0
+POISONED_S = 90.0
 
 
 def post_poison(deployment: Deployment) -> None:
