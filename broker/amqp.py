@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import Self
 
-from broker.amqp_connection import Link, parse_endpoints
+from broker.amqp_connection import Link
+from broker.amqp_endpoints import parse_endpoints
 from broker.amqp_inspection import Inspection
 from broker.amqp_publisher import Publisher
 from broker.amqp_subscription import AmqpSubscription

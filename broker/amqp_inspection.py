@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 import aiormq
 from msgspec import Struct
 
-from broker.amqp_connection import CONNECTION_ERRORS, Connection, Endpoint, cancellation_as_loss, describe
+from broker.amqp_connection import CONNECTION_ERRORS, Connection, cancellation_as_loss, describe
+from broker.amqp_endpoints import Endpoint
 from broker.amqp_management import Management
 from broker.errors import BrokerError, MissingQueueError
 from broker.protocol import BrokerInfo, QueueState

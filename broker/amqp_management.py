@@ -9,7 +9,7 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from broker.amqp_connection import Endpoint
+from broker.amqp_endpoints import Endpoint
 
 TIMEOUT_S = 2.0
 _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
