@@ -49,7 +49,8 @@ class VideoType(IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
-        if not isinstance(value, int):
+        # A larger number cannot be stored, see `Integer`.
+        if not isinstance(value, int) or not -(2**63) <= value < 2**63:
             return None
         member = int.__new__(cls, value)
         member._name_ = f"UNKNOWN_{value}"

@@ -65,7 +65,7 @@ def _open_enumeration(kind: type[FinishReason] | type[VideoType], schema: dict[s
     known = ", ".join(f"{member.value} ({member.name})" if kind is VideoType else str(member.value) for member in kind)
     return {
         "title": kind.__name__,
-        "type": "string" if kind is FinishReason else "integer",
+        **({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1} if kind is VideoType else {"type": "string"}),
         "description": f"{' '.join(schema.get('description', kind.__doc__ or '').split())} Known: {known}.",
         "examples": [member.value for member in kind],
     }
