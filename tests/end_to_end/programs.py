@@ -77,7 +77,7 @@ class Program:
     def __init__(self, folder: Path, settings: Mapping[str, str], *arguments: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.err")))
-        self._out = folder / f"{number:02} {' '.join(arguments)}.out"
+        self._out = folder / f"{number:02}-{arguments[0]}.out"
         self._err = self._out.with_suffix(".err")
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(

@@ -1,0 +1,137 @@
+"""`tiw ingest --processes 2`: one port, one listener for health and metrics, one end."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.end_to_end.deployment import Deployment, free_port, get
+from tests.end_to_end.programs import Program, eventually
+from tests.end_to_end.sending import callback, post, send, signed
+from tests.servers.rabbitmq import RabbitMQServer
+
+
+class Node:
+    """An ingest node of two processes."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.port, self.admin_port = free_port(), free_port()
+        self.program = deployment.program(
+            "ingest",
+            "--processes",
+            "2",
+            TIW_HTTP=f"127.0.0.1:{self.port}",
+            TIW_ADMIN=f"127.0.0.1:{self.admin_port}",
+        )
+        self.address = deployment.address = f"http://127.0.0.1:{self.port}/callbacks/tiw"
+
+    @property
+    def readiness(self) -> int:
+        return get(f"http://127.0.0.1:{self.admin_port}/readyz")[0]
+
+    def wait_readiness(self, status: int) -> None:
+        eventually(lambda: self.readiness == status)
+
+    @property
+    def accepted(self) -> int:
+        """What the metrics of all processes say together."""
+        _, metrics = get(f"http://127.0.0.1:{self.admin_port}/metrics")
+        return sum(int(float(value)) for value in re.findall(r"(?m)^tiw_callbacks_accepted_total\{.*\} (.+)$", metrics))
+
+
+def listening(program: Program, port: int) -> set[int]:
+    """Return which children have a socket that listens on `port`."""
+    local = f"0100007F:{port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {row[9] for row in rows if row[1] == local and row[3] == "0A"}
+    return {pid for pid in program.children() if inodes & set(sockets(pid))}
+
+
+def sockets(pid: int) -> Iterator[str]:
+    """Yield the inodes of a process's sockets."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        # One may be closed while we look.
+        with contextlib.suppress(FileNotFoundError):
+            yield descriptor.readlink().name.removeprefix("socket:[").removesuffix("]")
+
+
+@pytest.fixture
+def node(make_distributed: Callable[..., Deployment]) -> Node:
+    node = Node(make_distributed())
+    node.wait_readiness(200)
+    return node
+
+
+def test_both_processes_serve_and_their_metrics_are_summed(node: Node) -> None:
+    assert len(listening(node.program, node.port)) == 2
+    # Every callback comes over a connection of its own: the kernel spreads them.
+    send(node.address, *(callback("OnlineRecordStarted", f"class-{number}") for number in range(60)))
+    assert node.accepted == 60
+    assert get(f"http://127.0.0.1:{node.admin_port}/livez")[0] == 200
+
+
+def test_readiness_follows_the_broker(node: Node, rabbitmq: RabbitMQServer) -> None:
+    rabbitmq.stop()
+    node.wait_readiness(503)
+    assert post(node.address, signed(callback("OnlineRecordStarted", "class-1"))) == 503
+    assert get(f"http://127.0.0.1:{node.admin_port}/livez")[0] == 200
+    rabbitmq.start()
+    node.wait_readiness(200)
+    send(node.address, callback("OnlineRecordStarted", "class-1"))
+
+
+def test_a_child_that_is_killed_is_started_again_and_counts_go_on(node: Node) -> None:
+    send(node.address, *(callback("OnlineRecordStarted", f"class-{number}") for number in range(20)))
+    victim = node.program.children()[0]
+    os.kill(victim, signal.SIGKILL)
+    node.program.wait_logged("process_ended", exit="signal SIGKILL")
+    eventually(lambda: len(listening(node.program, node.port) - {victim}) == 2)
+    node.wait_readiness(200)
+    send(node.address, *(callback("OnlineRecordStopped", f"class-{number}") for number in range(20)))
+    assert node.accepted == 40, "a counter never goes back"
+
+
+def test_an_answer_in_flight_is_finished_before_the_node_ends(node: Node) -> None:
+    body = json.dumps(signed(callback("OnlineRecordStarted", "class-1"))).encode()
+    connection = http.client.HTTPConnection(urlsplit(node.address).netloc, timeout=10)
+    connection.putrequest("POST", "/callbacks/tiw")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:-1])
+    # One that has sent nothing keeps nobody waiting.
+    with socket.create_connection(("127.0.0.1", node.port)):
+        # Both processes answer these: by then the one has read the headers above.
+        send(node.address, *(callback("OnlineRecordStopped", f"class-{number}") for number in range(20)))
+        node.program.signal(signal.SIGTERM)
+        eventually(lambda: not can_connect(node.port))
+        connection.send(body[-1:])
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b'{"error_code":0}')
+        connection.close()
+        node.program.stop()
+
+
+def can_connect(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_children_do_not_outlive_a_parent_that_is_killed(
+    node: Node, make_distributed: Callable[..., Deployment]
+) -> None:
+    children = node.program.children()
+    assert len(children) == 2
+    node.program.signal(signal.SIGKILL)
+    node.program.wait()
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), within_s=10)
+    assert not can_connect(node.port)

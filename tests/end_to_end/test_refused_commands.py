@@ -1,0 +1,153 @@
+"""What cannot work ends with its exit code and one clear sentence, never with a traceback."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.deployment import embedded
+from tests.end_to_end.programs import Finished, eventually, run
+from tests.end_to_end.sending import callback, send
+from tiw.cli import main
+
+KEYS = '{"1400000001": ["4fd1c0a96b7e4c7f8a2e5d3b1c9f7a60"]}'
+
+BAD_SETTINGS: Mapping[str, tuple[dict[str, str], str]] = {
+    "keys that are no JSON": ({"TIW_CALLBACK_KEYS": "secret"}, "callback keys"),
+    "no keys at all": ({"TIW_CALLBACK_KEYS": "{}"}, "callback keys"),
+    "an empty key": ({"TIW_CALLBACK_KEYS": '{"1400000001": [""]}'}, "1400000001"),
+    "a key file that is not there": ({"TIW_CALLBACK_KEYS_FILE": "/nowhere/keys.json"}, "/nowhere/keys.json"),
+    "keys and a key file": (
+        {"TIW_CALLBACK_KEYS": KEYS, "TIW_CALLBACK_KEYS_FILE": "keys.json"},
+        "TIW_CALLBACK_KEYS and TIW_CALLBACK_KEYS_FILE are both set",
+    ),
+    "an application that is no number": ({"TIW_ALLOW_UNSIGNED": "mine"}, "TIW_ALLOW_UNSIGNED"),
+    "an application both signed and unsigned": (
+        {"TIW_CALLBACK_KEYS": KEYS, "TIW_ALLOW_UNSIGNED": "1400000001"},
+        "TIW_ALLOW_UNSIGNED names 1400000001",
+    ),
+    "unsigned callbacks from everywhere": (
+        {"TIW_ALLOW_UNSIGNED": "0", "TIW_HTTP": "0.0.0.0:0"},
+        "TIW_ALLOW_UNSIGNED beyond loopback needs TIW_PATH_TOKEN",
+    ),
+    "a short path token": ({"TIW_PATH_TOKEN": "short"}, "TIW_PATH_TOKEN must be at least 22"),
+    "a path token and its file": (
+        {"TIW_PATH_TOKEN": "a" * 22, "TIW_PATH_TOKEN_FILE": "token"},
+        "TIW_PATH_TOKEN and TIW_PATH_TOKEN_FILE are both set",
+    ),
+    "an address without a port": ({"TIW_HTTP": "127.0.0.1"}, "TIW_HTTP must be HOST:PORT"),
+    "a port that is none": ({"TIW_ADMIN": "127.0.0.1:99999"}, "TIW_ADMIN must be HOST:PORT"),
+    "an address of somebody else": ({"TIW_HTTP": "192.0.2.1:8080"}, "192.0.2.1:8080"),
+    "bodies of no size": ({"TIW_MAX_BODY_BYTES": "0"}, "TIW_MAX_BODY_BYTES"),
+    "bodies larger than the broker takes": ({"TIW_MAX_BODY_BYTES": str(16 * 1024 * 1024)}, "TIW_MAX_BODY_BYTES"),
+    "a broker of another kind": ({"TIW_AMQP_URL": "kafka://localhost"}, "TIW_AMQP_URL must be amqp://"),
+    "a broker's file that is not there": (
+        {"TIW_AMQP_URL_FILE": "/nowhere/url"},
+        "TIW_AMQP_URL_FILE names /nowhere/url",
+    ),
+    "a database of another kind": ({"TIW_DATABASE_URL": "mysql://localhost/tiw"}, "TIW_DATABASE_URL must be"),
+    "a database with another driver": (
+        {"TIW_DATABASE_URL": "postgresql://localhost/tiw"},
+        "TIW_DATABASE_URL must start with postgresql+asyncpg://",
+    ),
+    "a data folder that is a file": ({"TIW_DATA_DIR": "/dev/null"}, "/dev/null"),
+    "delays that shrink": ({"TIW_RETRY_DELAYS_S": "5,1"}, "TIW_RETRY_DELAYS_S"),
+    "no delays": ({"TIW_RETRY_DELAYS_S": "soon"}, "TIW_RETRY_DELAYS_S"),
+    "an unknown log format": ({"TIW_LOG_FORMAT": "xml"}, "TIW_LOG_FORMAT must be console or json"),
+    "a consumer's file that is not there": ({"TIW_CONSUMERS": "/nowhere/mine.py"}, "/nowhere/mine.py"),
+    "a module that is not there": ({"TIW_CONSUMERS": "no_such_module"}, "no_such_module"),
+}
+
+
+RESERVED_NAME = """
+from schemas import OnlineRecordFinished
+from workers import Context, consumer
+
+@consumer
+async def retry(event: OnlineRecordFinished, ctx: Context) -> None: ...
+"""
+
+
+def assert_refused(finished: Finished, code: int, words: str) -> None:
+    assert (finished.code, finished.out) == (code, ""), finished.err
+    assert finished.err.startswith("tiw: "), finished.err
+    assert finished.err.count("\n") == 1, finished.err
+    assert words in finished.err
+    assert "secret" not in finished.err
+
+
+@pytest.mark.parametrize("what", BAD_SETTINGS)
+def test_up_is_refused_for(what: str, tmp_path: Path) -> None:
+    settings, words = BAD_SETTINGS[what]
+    refused = run({"TIW_HTTP": "127.0.0.1:0", "TIW_ADMIN": "127.0.0.1:0", **settings}, "up", cwd=tmp_path)
+    assert_refused(refused, 2, words)
+    assert not (tmp_path / "var" / "store.db").exists(), "it had begun"
+
+
+@pytest.mark.parametrize("command", ["ingest", "work"])
+def test_a_process_of_its_own_needs_a_broker(command: str, tmp_path: Path) -> None:
+    refused = run({"TIW_DATA_DIR": str(tmp_path)}, command)
+    assert_refused(refused, 2, f"`tiw {command}` needs TIW_AMQP_URL")
+    assert "`tiw up`" in refused.err
+
+
+def test_an_unknown_consumer_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    refused = run({"TIW_DATA_DIR": str(tmp_path), "TIW_AMQP_URL": "amqp://user:secret@127.0.0.1:1"}, "work", "finish")
+    assert_refused(refused, 2, "there is no consumer 'finish': there are started, stopped")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("def broken(:\n", "mine.py:1: invalid syntax"),
+        ("import not_installed_here\n", "mine.py:1: there is no module 'not_installed_here'"),
+        ("\nraise RuntimeError('no bucket is set')\n", "mine.py:2: RuntimeError: no bucket is set"),
+        ("answer = 42\n", "mine.py defines no consumer"),
+        (
+            RESERVED_NAME,
+            "are taken: rename the function",
+        ),
+    ],
+)
+def test_a_users_module_that_cannot_be_used_is_refused_with_file_and_line(
+    content: str, words: str, tmp_path: Path
+) -> None:
+    module = tmp_path / "mine.py"
+    module.write_text(content)
+    settings = {"TIW_DATA_DIR": str(tmp_path / "data"), "TIW_CONSUMERS": str(module), "TIW_HTTP": "127.0.0.1:0"}
+    refused = run(settings, "up")
+    assert_refused(refused, 2, words)
+
+
+def test_a_second_pipeline_on_the_same_folder_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    with embedded(tmp_path) as deployment:
+        deployment.up()
+        assert_refused(deployment.run("up"), 2, "another `tiw up` uses")
+        send(deployment.address, callback("OnlineRecordStarted", "class-1"))
+        eventually(lambda: deployment.count("events") == 1)
+        assert_refused(deployment.run("recordings", "show", "class-2"), 1, "there is no recording class-2")
+        assert_refused(deployment.run("events", "list", "--since", "yesterday"), 2, "--since takes")
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with embedded(tmp_path) as deployment:
+        deployment.up()
+        taken = deployment.address.removeprefix("http://").partition("/")[0]
+        refused = deployment.run("up", TIW_DATA_DIR=str(tmp_path / "other"), TIW_HTTP=taken)
+        assert_refused(refused, 2, f"TIW_HTTP {taken}")
+
+
+def test_listings_before_anything_ran_say_what_to_do(tmp_path: Path) -> None:
+    refused = run({"TIW_DATA_DIR": str(tmp_path / "data")}, "recordings", "list")
+    assert_refused(refused, 1, "tiw migrate")
+    assert not (tmp_path / "data" / "store.db").exists(), "a listing makes no database"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["recordings"], ["events", "list", "--limit", "-1"]])
+def test_misuse_ends_with_two_and_the_usage(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("usage: tiw")
