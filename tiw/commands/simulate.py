@@ -1,19 +1,29 @@
 """`tiw simulate`: send callbacks as the vendor does."""
 
 import argparse
+import secrets
+import sys
 
 from ingest import KeyRing, parse_keys
 from ingest.generated_keys import FILE_NAME
-from simulator import SimulationConfig
+from simulator import SimulationConfig, SimulationReport
 from simulator import simulate as run_simulation
 from simulator.progress import show_progress
 from tiw.errors import UsageError
 from tiw.output import print_json
 from tiw.settings import Settings
 
+#: So many event_ids are named on standard error, not more.
+_MOST_NAMED = 20
+
 
 async def simulate(settings: Settings, args: argparse.Namespace) -> int:
-    """Play classes to `--url`; print the counts as JSON. Exit code 1 if any callback was given up."""
+    """Play classes to `--url`; print the counts as JSON. Exit code 1 if any callback was given up.
+
+    Standard error has the seed, which sends the same again, then why tries failed and what was given up.
+    """
+    # A new one each time: callbacks that a receiver has already are repetitions to it.
+    seed = secrets.randbelow(10**9) if args.seed is None else args.seed
     try:
         config = SimulationConfig(
             url=args.url,
@@ -22,14 +32,25 @@ async def simulate(settings: Settings, args: argparse.Namespace) -> int:
             classes=args.classes,
             rate=args.rate,
             concurrency=args.concurrency,
-            seed=args.seed,
+            seed=seed,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    print(f"seed {seed}", file=sys.stderr)
     with show_progress() as on_progress:
         report = await run_simulation(config, on_progress=on_progress)
+    _tell_failures(report)
     print_json(report.counts)
     return 1 if report.gave_up else 0
+
+
+def _tell_failures(report: SimulationReport) -> None:
+    for reason, count in sorted(report.failures.items(), key=lambda failure: -failure[1]):
+        print(f"failed {count} times: {reason}", file=sys.stderr)
+    for event_id in sorted(report.given_up_ids)[:_MOST_NAMED]:
+        print(f"gave up {event_id}", file=sys.stderr)
+    if report.gave_up > _MOST_NAMED:
+        print(f"gave up {report.gave_up - _MOST_NAMED} more", file=sys.stderr)
 
 
 def _known_key(settings: Settings, app: int) -> str:
