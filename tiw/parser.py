@@ -1,14 +1,24 @@
 """The parser of the command line: which commands and options there are, and which function runs each."""
 
 import argparse
-from typing import Any
+from typing import Any, NoReturn
 
 from tiw import __version__
 
 
-def build_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong, with exit code 2, and takes options by their whole name only."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102 - as argparse says
+        self.exit(2, f"tiw: {message} (see `{self.prog} --help`)\n")
+
+
+def build_parser() -> Parser:
     """Return the parser of all commands; `runs` says which function runs."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tiw", description="Receives the recording callbacks of Tencent Interactive Whiteboard and loses none."
     )
     parser.add_argument("--version", action="version", version=f"tiw {__version__}")
@@ -58,7 +68,7 @@ def _add_simulator(commands: Any) -> None:
     simulate.add_argument("--classes", type=_positive, default=10, metavar="N")
     simulate.add_argument("--rate", type=_rate, metavar="R", help="callbacks a second (default: as fast as answered)")
     simulate.add_argument("--concurrency", type=_positive, default=16, metavar="N")
-    simulate.add_argument("--seed", type=int, default=0, metavar="S")
+    simulate.add_argument("--seed", type=int, metavar="S", help="to send the same again (default: a new one, printed)")
     _json(simulate)
 
 
@@ -107,7 +117,9 @@ def _add_consumers(commands: Any) -> None:
     group = _command(commands, "consumers", "consumers:list_all", "The consumers and their queues; alone: list.")
     _json(group)
     consumers = group.add_subparsers(metavar="COMMAND")
-    _json(_command(consumers, "list", "consumers:list_all", "List consumers, built-in and of users."))
+    listing = _command(consumers, "list", "consumers:list_all", "List consumers, built-in and of users.")
+    # Without a default of its own: it would undo a --json that stands before `list`.
+    _json(listing, default=argparse.SUPPRESS)
     remove = _command(consumers, "remove", "consumers:remove", "Delete the queues of a consumer that is no more.")
     remove.add_argument("name", metavar="NAME")
     remove.add_argument("--force", action="store_true", help="even if events wait in it: they are lost to it")
@@ -122,8 +134,8 @@ def _add_inspection(commands: Any) -> None:
     _json(_command(commands, "doctor", "doctor:doctor", "Check keys, clock, broker, database and disk."))
 
 
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+def _json(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
+    parser.add_argument("--json", action="store_true", default=default, help="one JSON document on standard output")
 
 
 def _selection(parser: argparse.ArgumentParser) -> None:
