@@ -23,4 +23,6 @@ def masked(settings: Settings, *, reveal: bool = False) -> dict[str, object]:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"//([^:@/]*):[^@/]*@", r"//\1:***@", url)
+    # Up to the last @: a password may hold one although it should not.
+    masked_authority = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1***", masked_authority, flags=re.IGNORECASE)
