@@ -188,11 +188,10 @@ def _body_bytes(value: str) -> int:
 
 def _amqp_urls(value: str) -> tuple[str, ...]:
     urls = _list(value)
-    for url in urls:
-        split = _split(url)
-        if split.scheme not in ("amqp", "amqps") or not split.hostname:
-            # Never the value: it holds a password.
-            raise ValueError("must be amqp://USER:PASSWORD@HOST:PORT/VHOST, or several, separated by commas")
+    # None at all, as in an empty file, must not quietly mean the embedded transport.
+    if not urls or not all(_split(url).scheme in ("amqp", "amqps") and _split(url).hostname for url in urls):
+        # Never the value: it holds a password.
+        raise ValueError("must be amqp://USER:PASSWORD@HOST:PORT/VHOST, or several, separated by commas")
     return urls
 
 
