@@ -76,10 +76,14 @@ class Processes:
         restart_s = FIRST_RESTART_S
         while True:
             started_s = time.monotonic()
-            code = await self._run(name)
+            try:
+                ended = _describe_exit(await self._run(name))
+            except OSError as error:
+                # No memory or no process left: the next time there may be.
+                ended = f"not started: {error.strerror}"
             if time.monotonic() - started_s > WELL_AFTER_S:
                 restart_s = FIRST_RESTART_S
-            log.error("process_ended", process=name, exit=_describe_exit(code), restart_in_s=restart_s)
+            log.error("process_ended", process=name, exit=ended, restart_in_s=restart_s)
             await asyncio.sleep(restart_s)
             restart_s = min(2 * restart_s, LAST_RESTART_S)
 
@@ -110,4 +114,7 @@ class Processes:
 
 
 def _describe_exit(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
+    if code >= 0:
+        return f"code {code}"
+    known = {member.value: member.name for member in signal.Signals}
+    return f"signal {known.get(-code, -code)}"
