@@ -15,7 +15,7 @@ def parse_since_us(text: str | None) -> int | None:
         return None
     age = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
     if age:
-        return time.time_ns() // 1000 - int(age[1]) * _UNITS_S[age[2]] * 1_000_000
+        return max(0, time.time_ns() // 1000 - int(age[1]) * _UNITS_S[age[2]] * 1_000_000)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -46,8 +46,9 @@ def show_duration_ms(duration_ms: int | None) -> str:
     """Return a length of time as h:mm:ss."""
     if duration_ms is None:
         return ""
-    seconds = round(duration_ms / 1000)
-    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    seconds = round(abs(duration_ms) / 1000)
+    sign = "-" if duration_ms < 0 else ""
+    return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 def show_bytes(size: int | None) -> str:
