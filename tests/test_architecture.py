@@ -31,7 +31,7 @@ PACKAGES = [name for name in ARROWS if name != "examples"]
 #: Longer files, each with its reason.
 MAX_LINES = 300
 LONGER: dict[str, str] = {
-    "broker/embedded_queues.py": "the statements that change one table stand together, where they can be held against each other",
+    "broker/embedded_queues.py": "the statements that change one table stand together, to be held against each other",
 }
 
 #: Who else reads the environment: prometheus-client's variable must be known before its metrics are made.
