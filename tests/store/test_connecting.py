@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import SchemaMismatchError, Store, StoreError, StoreUnavailableError, apply_events, count_events, migrate
@@ -231,3 +231,30 @@ async def test_a_cancelled_transaction_is_rolled_back_and_holds_nobody_up(store:
     await apply_events(store, [STARTED])
     async with store.reading() as connection:
         assert (await connection.execute(select(consumers))).all() == []
+
+
+async def test_a_writer_that_is_cancelled_while_it_waits_for_sqlite_takes_no_lock_along(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.engine.SQLITE_BUSY_TIMEOUT_S", 0.2)
+    async with Store(sqlite_url) as store:
+        await migrate(store)
+        begun = asyncio.Event()
+        event.listen(store._engine.sync_engine, "before_cursor_execute", lambda *_: begun.set())
+        other = sqlite3.connect(sqlite_url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)
+        try:
+            for _ in range(3):
+                other.execute("BEGIN IMMEDIATE")
+                begun.clear()
+                waiting = asyncio.ensure_future(apply_events(store, [STARTED]))
+                async with asyncio.timeout(5):
+                    await begun.wait()
+                waiting.cancel()
+                await asyncio.wait({waiting})
+                assert waiting.cancelled()
+                other.execute("ROLLBACK")
+                await apply_events(store, [STARTED])
+                other.execute("BEGIN IMMEDIATE")
+                other.execute("ROLLBACK")
+        finally:
+            other.close()
