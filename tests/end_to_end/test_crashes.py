@@ -31,12 +31,15 @@ def succeeded(deployment: Deployment) -> Counter[str]:
 
 
 def assert_buried_alone(deployment: Deployment) -> None:
-    """Assert that the poison is the one dead letter, and its neighbours were all handled, each once."""
+    """Assert that the poison is the one dead letter, and that its neighbours were all handled.
+
+    At least once: one whose process dies between its effect and remembering it runs again.
+    """
     eventually(lambda: deployment.select("SELECT 1 FROM dead_letters"), within_s=POISONED_S, every_s=0.2)
     eventually(lambda: len(succeeded(deployment)) == len(NEIGHBOURS))
     (letter,) = deployment.run("dead-letters", "list", "--json").json
     assert (letter["consumer"], letter["reason"]) == ("poisoned", "worker crashed")
-    assert succeeded(deployment) == Counter(NEIGHBOURS)
+    assert set(succeeded(deployment)) == set(NEIGHBOURS)
     deaths = [line for line in deployment.logged("attempted", consumer="poisoned") if line["task_id"] == "poison"]
     assert len(deaths) == 6
     # The built-in consumer of the same events never noticed.
