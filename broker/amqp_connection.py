@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
+import aio_pika
 import aiormq
 import structlog
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory
@@ -32,9 +33,19 @@ _log = structlog.get_logger()
 
 
 class Connection:
-    """An open connection. Exactly what the library opened, and a way to end it at once."""
+    """An open connection of aio-pika, and a way to end it at once.
 
-    def __init__(self, amqp: aiormq.Connection, writers: Sequence[asyncio.StreamWriter]) -> None:
+    Not its robust one: what a loss takes with it (channels, consumers, what is not confirmed) is built anew here, from
+    scratch, so that nothing depends on what could be restored. `amqp` is the connection beneath, for channels.
+    """
+
+    def __init__(
+        self,
+        pika: aio_pika.Connection,
+        amqp: aiormq.abc.AbstractConnection,
+        writers: Sequence[asyncio.StreamWriter],
+    ) -> None:
+        self._pika = pika
         self.amqp = amqp
         self._writers = writers
 
@@ -42,18 +53,24 @@ class Connection:
     async def open(cls, endpoint: Endpoint, *, name: str) -> Self:
         """Connect within `CONNECT_TIMEOUT_S`. Raises one of `CONNECTION_ERRORS`."""
         writers: list[asyncio.StreamWriter] = []
-        factory = (_RecordingTLS if endpoint.url.scheme == "amqps" else _RecordingTCP)(writers)
-        amqp = aiormq.Connection(
-            endpoint.url, transport_factory=factory, client_properties={"connection_name": f"tiw {name}"}
-        )
+        pika = aio_pika.Connection(endpoint.url, client_properties={"connection_name": f"tiw {name}"})
+        pika.kwargs["transport_factory"] = (_RecordingTLS if endpoint.url.scheme == "amqps" else _RecordingTCP)(writers)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await amqp.connect()
+                await pika.connect()
+            if pika.transport is None:
+                raise aiormq.ConnectionClosed(0, "closed at once")  # noqa: TRY301 - ended like any other failure
         except BaseException:
             for writer in writers:
                 writer.transport.abort()
+            await pika.close()
             raise
-        return cls(amqp, writers)
+        return cls(pika, pika.transport.connection, writers)
+
+    @property
+    def version(self) -> str:
+        """The broker's version, as it says."""
+        return str(self.amqp.server_properties.get("version", ""))
 
     @property
     def is_open(self) -> bool:
@@ -77,7 +94,7 @@ class Connection:
         try:
             with cancellation_as_loss():
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self.amqp.close(aiormq.ConnectionClosed(0, "closed by this side"))
+                    await self._pika.close(aiormq.ConnectionClosed(0, "closed by this side"))
         except CONNECTION_ERRORS as error:
             _log.debug("connection_close_failed", error=describe(error))
         finally:
@@ -134,7 +151,7 @@ class Link:
         """Connect, and stay until the connection is lost."""
         log = _log.bind(connection=self._name, broker=endpoint.name)
         connection = await Connection.open(endpoint, name=self._name)
-        log.info("broker_connected", version=str(connection.amqp.server_properties.get("version", "")))
+        log.info("broker_connected", version=connection.version)
         try:
             raise_if_cancelled()
             self._connection = connection

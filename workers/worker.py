@@ -14,6 +14,7 @@ from store import (
     StoreError,
     StoreUnavailableError,
     lease_owners,
+    prune_completions,
     register_consumers,
     release_owner,
     renew,
@@ -28,6 +29,9 @@ from workers.store_watch import StoreWatch
 
 #: A lease outlives a missed renewal or two; after a crash the event waits this long at most, plus a rung.
 LEASE_S = 30.0
+
+#: How often completions are forgotten that are older than 7 days.
+PRUNE_EVERY_S = 3600.0
 
 #: What unfinished handlers get on shutdown before they are handed back.
 DRAIN_GRACE_S = 25.0
@@ -92,8 +96,8 @@ class Worker:
             code = {consumer.function.__code__: consumer.name for consumer in self._consumers}
             await stack.enter_async_context(StallWatch(code))
             store_watch = await stack.enter_async_context(StoreWatch(self._store))
-            renewal = asyncio.create_task(self._renew_leases(store_watch), name="lease renewal")
-            stack.push_async_callback(_end, renewal)
+            for chore in (self._renew_leases(store_watch), self._prune(store_watch)):
+                stack.push_async_callback(_end, asyncio.create_task(chore))
             for consumer in self._consumers:
                 mover = DeadLetterMover(
                     consumer.queues, transport=self._transport, store=self._store, store_watch=store_watch
@@ -135,6 +139,14 @@ class Worker:
                 await renew(self._store, owner=self._owner, lease_s=self._lease_s)
             except StoreError:
                 store_watch.report_away()
+
+    async def _prune(self, store_watch: StoreWatch) -> None:
+        while True:
+            try:
+                await prune_completions(self._store)
+            except StoreError:
+                store_watch.report_away()
+            await asyncio.sleep(PRUNE_EVERY_S)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
