@@ -1,0 +1,75 @@
+"""What `tiw config` shows."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tiw.masking import masked
+from tiw.settings import read_settings
+
+SECRET = "hunter2-very-secret-and-long"
+EVERYTHING = {
+    "TIW_CALLBACK_KEYS": f'{{"1400000001": ["{SECRET}"]}}',
+    "TIW_PATH_TOKEN": SECRET,
+    "TIW_AMQP_URL": f"amqp://user:{SECRET}@one:5672/v,amqps://user:{SECRET}@two/",
+    "TIW_DATABASE_URL": f"postgresql+asyncpg://user:{SECRET}@db/tiw",
+    "TIW_ALLOW_UNSIGNED": "2,0",
+}
+
+
+def test_secrets_are_masked() -> None:
+    values = masked(read_settings(EVERYTHING, is_terminal=False))
+    assert SECRET not in str(values)
+    assert values["callback_keys"] == "***"
+    assert values["path_token"] == "***"
+    assert values["amqp_urls"] == ["amqp://user:***@one:5672/v", "amqps://user:***@two/"]
+    assert values["database_url"] == "postgresql+asyncpg://user:***@db/tiw"
+
+
+def test_revealing_shows_the_keys_and_the_token_but_no_password() -> None:
+    values = masked(read_settings(EVERYTHING, is_terminal=False), reveal=True)
+    assert values["callback_keys"] == EVERYTHING["TIW_CALLBACK_KEYS"]
+    assert values["path_token"] == SECRET
+    assert SECRET not in str(values["amqp_urls"])
+    assert SECRET not in str(values["database_url"])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"amqp://:{SECRET}@h",
+        f"amqp://user:{SECRET}@more@h",
+        f"amqp://user:p@{SECRET}@h",
+        f"amqp://user:p/{SECRET}@h",
+        f"amqp://user:p:{SECRET}@h",
+        f"amqp://user:{SECRET}@h/v?heartbeat=5",
+        f"amqp://h/v?password={SECRET}&x=1",
+        f"amqp://h/v?x=1&ssl_PASSWORD={SECRET}",
+    ],
+)
+def test_a_password_is_masked_wherever_it_stands(url: str) -> None:
+    (shown,) = msgspec.convert(masked(read_settings({"TIW_AMQP_URL": url}, is_terminal=False))["amqp_urls"], list[str])
+    assert SECRET not in shown
+    assert "***" in shown
+
+
+def test_everything_else_is_shown_as_it_is() -> None:
+    values = masked(read_settings({"TIW_DATA_DIR": "/data", "TIW_HTTP": "[::1]:80"}, is_terminal=False))
+    assert json.loads(msgspec.json.encode(values)) == {
+        "callback_keys": None,
+        "callback_keys_file": None,
+        "allow_unsigned": [],
+        "path_token": None,
+        "http": "[::1]:80",
+        "admin": None,
+        "max_body_bytes": 1_048_576,
+        "amqp_urls": [],
+        "database_url": "sqlite+aiosqlite:////data/store.db",
+        "data_dir": str(Path("/data")),
+        "consumers": [],
+        "retry_delays_s": [1, 5, 30, 120, 600, 3600],
+        "log_format": "json",
+    }
+    assert masked(read_settings(EVERYTHING, is_terminal=False))["allow_unsigned"] == [0, 2]

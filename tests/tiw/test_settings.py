@@ -1,0 +1,198 @@
+"""Every variable: its default, what it takes, and how a bad value is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiw.settings import Address, Settings, SettingsError, read_settings, unknown_variables
+
+TOKEN = "t" * 22
+SECRET = "hunter2-very-secret"
+
+
+def settings(**environ: str) -> Settings:
+    return read_settings(environ, is_terminal=False)
+
+
+def refused(**environ: str) -> str:
+    with pytest.raises(SettingsError) as error:
+        settings(**environ)
+    return str(error.value)
+
+
+def test_nothing_has_to_be_set() -> None:
+    assert settings() == Settings(
+        callback_keys=None,
+        callback_keys_file=None,
+        allow_unsigned=frozenset(),
+        path_token=None,
+        http=Address(host="127.0.0.1", port=8080),
+        admin=None,
+        max_body_bytes=1_048_576,
+        amqp_urls=(),
+        database_url=f"sqlite+aiosqlite:///{Path.cwd()}/var/store.db",
+        data_dir=Path("var"),
+        consumers=(),
+        retry_delays_s=(1, 5, 30, 120, 600, 3600),
+        log_format="json",
+    )
+    assert settings().is_embedded
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "attribute", "expected"),
+    [
+        ("TIW_CALLBACK_KEYS", '{"1": ["k"]}', "callback_keys", '{"1": ["k"]}'),
+        ("TIW_CALLBACK_KEYS_FILE", "/run/keys.json", "callback_keys_file", Path("/run/keys.json")),
+        ("TIW_ALLOW_UNSIGNED", "0", "allow_unsigned", {0}),
+        ("TIW_ALLOW_UNSIGNED", "0, 1400000001,", "allow_unsigned", {0, 1400000001}),
+        ("TIW_PATH_TOKEN", "Az09._~-" * 3, "path_token", "Az09._~-" * 3),
+        ("TIW_HTTP", "0.0.0.0:80", "http", Address(host="0.0.0.0", port=80)),
+        ("TIW_HTTP", "[::1]:8080", "http", Address(host="::1", port=8080)),
+        ("TIW_HTTP", "localhost:0", "http", Address(host="localhost", port=0)),
+        ("TIW_ADMIN", "127.0.0.1:9999", "admin", Address(host="127.0.0.1", port=9999)),
+        ("TIW_MAX_BODY_BYTES", "1", "max_body_bytes", 1),
+        ("TIW_MAX_BODY_BYTES", "15728640", "max_body_bytes", 15 * 1024 * 1024),
+        ("TIW_AMQP_URL", "amqp://u:p@h:1/v", "amqp_urls", ("amqp://u:p@h:1/v",)),
+        ("TIW_AMQP_URL", "amqp://a, amqps://b/", "amqp_urls", ("amqp://a", "amqps://b/")),
+        ("TIW_DATABASE_URL", "postgresql+asyncpg://u:p@h/d", "database_url", "postgresql+asyncpg://u:p@h/d"),
+        ("TIW_DATABASE_URL", "sqlite+aiosqlite:////a/b.db", "database_url", "sqlite+aiosqlite:////a/b.db"),
+        ("TIW_DATA_DIR", "/data", "data_dir", Path("/data")),
+        ("TIW_DATA_DIR", "/data", "database_url", "sqlite+aiosqlite:////data/store.db"),
+        ("TIW_CONSUMERS", "archive.py, plugins ,my.module", "consumers", ("archive.py", "plugins", "my.module")),
+        ("TIW_RETRY_DELAYS_S", "0.5, 1,2.5", "retry_delays_s", (0.5, 1, 2.5)),
+        ("TIW_LOG_FORMAT", "console", "log_format", "console"),
+        ("TIW_LOG_FORMAT", "json", "log_format", "json"),
+    ],
+)
+def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expected: Any) -> None:
+    assert getattr(settings(**{variable: value}), attribute) == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "values"),
+    [
+        ("TIW_ALLOW_UNSIGNED", ["app", "-1", "1.5", "1;2", "\u0661", "9" * 19]),
+        ("TIW_PATH_TOKEN", ["t" * 21, "t" * 30 + "/", "t" * 30 + " t", "\u00e9" * 30]),
+        (
+            "TIW_HTTP",
+            ["8080", "localhost", ":8080", "h:port", "h:65536", "h:-1", "http://h:80", "u@h:80", "h:80/x", "["],
+        ),
+        ("TIW_ADMIN", ["9080", "h:", "h:80?x"]),
+        ("TIW_MAX_BODY_BYTES", ["0", "-1", "1.5", "1 MiB", "15728641", "9" * 20]),
+        ("TIW_AMQP_URL", ["h:5672", "http://h", "amqp://", "amqp://h,b", ",", " ", "amqp://["]),
+        (
+            "TIW_DATABASE_URL",
+            ["h", "mysql://h/d", "postgresql://h/d", "postgres://h/d", "postgresql+asyncpg:///d", "sqlite:////x", " "],
+        ),
+        ("TIW_RETRY_DELAYS_S", ["0", "-1", "5,1", "1,1", "a", ",", "nan", "inf", "1;2", "2592001"]),
+        ("TIW_LOG_FORMAT", ["text", "JSON"]),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_variable(variable: str, values: list[str]) -> None:
+    for value in values:
+        assert refused(**{variable: value}).startswith(f"{variable} must "), value
+
+
+def test_the_log_is_for_people_on_a_terminal() -> None:
+    assert read_settings({}, is_terminal=True).log_format == "console"
+    assert read_settings({"TIW_LOG_FORMAT": "json"}, is_terminal=True).log_format == "json"
+
+
+VARIABLES = [
+    *("TIW_CALLBACK_KEYS", "TIW_CALLBACK_KEYS_FILE", "TIW_ALLOW_UNSIGNED", "TIW_PATH_TOKEN", "TIW_PATH_TOKEN_FILE"),
+    *("TIW_HTTP", "TIW_ADMIN", "TIW_MAX_BODY_BYTES", "TIW_AMQP_URL", "TIW_AMQP_URL_FILE", "TIW_DATABASE_URL"),
+    *("TIW_DATABASE_URL_FILE", "TIW_DATA_DIR", "TIW_CONSUMERS", "TIW_RETRY_DELAYS_S", "TIW_LOG_FORMAT"),
+]
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_an_empty_variable_counts_as_unset(variable: str) -> None:
+    assert settings(**{variable: ""}) == settings()
+
+
+def test_every_variable_is_known_and_no_other() -> None:
+    assert unknown_variables(dict.fromkeys(VARIABLES, "")) == []
+    others = {"TIW_HTPP": "", "TIW_CONSUMERS_FILE": "", "TIW_": "", "PATH": "", "tiw_http": "", "TIW_PUBLISH": ""}
+    assert unknown_variables(others) == ["TIW_", "TIW_CONSUMERS_FILE", "TIW_HTPP"]
+
+
+FILES = [
+    ("TIW_PATH_TOKEN", TOKEN, "path_token", TOKEN),
+    ("TIW_AMQP_URL", "amqp://u:p@h", "amqp_urls", ("amqp://u:p@h",)),
+    ("TIW_DATABASE_URL", "postgresql+asyncpg://u:p@h/d", "database_url", "postgresql+asyncpg://u:p@h/d"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "attribute", "expected"), FILES)
+def test_a_secret_can_come_from_a_file(
+    tmp_path: Path, *, variable: str, value: str, attribute: str, expected: object
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"  {value}\r\n", encoding="utf-8")
+    assert getattr(settings(**{f"{variable}_FILE": str(file)}), attribute) == expected
+    # The other one, empty, counts as unset.
+    assert getattr(settings(**{f"{variable}_FILE": str(file), variable: ""}), attribute) == expected
+
+
+@pytest.mark.parametrize("variable", [name for name, *_ in FILES])
+def test_a_secret_file_that_cannot_be_used_is_named(tmp_path: Path, variable: str) -> None:
+    absent, empty, binary = tmp_path / "absent", tmp_path / "empty", tmp_path / "binary"
+    empty.write_text("\n", encoding="utf-8")
+    binary.write_bytes(b"\xff")
+    assert refused(**{f"{variable}_FILE": str(absent)}).startswith(f"{variable}_FILE names {absent}, which cannot be ")
+    assert refused(**{f"{variable}_FILE": str(tmp_path)}).startswith(f"{variable}_FILE names {tmp_path}, which cannot")
+    assert refused(**{f"{variable}_FILE": str(binary)}).startswith(f"{variable}_FILE names {binary}, which cannot be ")
+    assert refused(**{f"{variable}_FILE": str(empty)}).startswith(f"{variable} must ")
+
+
+@pytest.mark.parametrize("variable", [*(name for name, *_ in FILES), "TIW_CALLBACK_KEYS"])
+def test_a_secret_and_its_file_together_are_refused(tmp_path: Path, variable: str) -> None:
+    both = refused(**{variable: "x", f"{variable}_FILE": str(tmp_path / "secret")})
+    assert both == f"{variable} and {variable}_FILE are both set: keep one of them"
+
+
+def test_a_file_of_keys_is_left_to_whoever_watches_it(tmp_path: Path) -> None:
+    absent = tmp_path / "keys.json"
+    assert settings(TIW_CALLBACK_KEYS_FILE=str(absent)).callback_keys_file == absent
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"TIW_PATH_TOKEN": SECRET},
+        {"TIW_PATH_TOKEN": f"{SECRET}{SECRET}/"},
+        {"TIW_AMQP_URL": f"http://u:{SECRET}@h"},
+        {"TIW_AMQP_URL": f"amqp://u:{SECRET}@h,x"},
+        {"TIW_DATABASE_URL": f"mysql://u:{SECRET}@h/d"},
+        {"TIW_DATABASE_URL": f"postgresql://u:{SECRET}@h/d"},
+        {"TIW_CALLBACK_KEYS": SECRET, "TIW_CALLBACK_KEYS_FILE": "/keys"},
+    ],
+)
+def test_a_secret_is_never_in_the_words_of_an_error(environ: dict[str, str]) -> None:
+    assert SECRET not in refused(**environ)
+
+
+def test_a_secret_from_a_file_is_never_in_the_words_of_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET, encoding="utf-8")
+    for variable, *_ in FILES:
+        assert SECRET not in refused(**{f"{variable}_FILE": str(file)})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "[::]", "example.com"])
+def test_unsigned_callbacks_beyond_loopback_need_a_path_token(host: str) -> None:
+    open_door = {"TIW_ALLOW_UNSIGNED": "0", "TIW_HTTP": f"{host}:8080"}
+    assert "needs TIW_PATH_TOKEN" in refused(**open_door)
+    assert settings(**open_door, TIW_PATH_TOKEN=TOKEN).path_token == TOKEN
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.5.5.5", "[::1]", "localhost"])
+def test_unsigned_callbacks_on_loopback_need_none(host: str) -> None:
+    assert settings(TIW_ALLOW_UNSIGNED="0", TIW_HTTP=f"{host}:8080").allow_unsigned == {0}
+
+
+def test_an_address_is_shown_as_it_is_written() -> None:
+    for written in ("127.0.0.1:8080", "[::1]:8080", "localhost:1"):
+        assert str(settings(TIW_HTTP=written).http) == written
