@@ -14,6 +14,7 @@ from telemetry import AdminListener, Readiness
 from tiw.commands.migrate import migrate_when_there
 from tiw.folder_lock import folder_lock
 from tiw.ingest_config import ingest_config
+from tiw.listening import listening
 from tiw.opening import open_store, open_transport
 from tiw.processes import Processes, tiw_command
 from tiw.settings import Address, Settings
@@ -55,7 +56,8 @@ async def run_pipeline(
         commands = {queues.consumer: tiw_command("work", "--child", queues.consumer) for queues in custom}
         processes = await stack.enter_async_context(Processes(commands, environ=environ))
         config = ingest_config(settings)
-        server = await stack.enter_async_context(IngestServer(config, transport, keys))
+        ingest = IngestServer(config, transport, keys)
+        server = await stack.enter_async_context(listening(ingest, variable="TIW_HTTP", address=settings.http))
         stack.push_async_callback(server.drain)
         failure = asyncio.create_task(_watch(store, worker), name="pipeline")
         stack.push_async_callback(_end, failure)
@@ -67,7 +69,8 @@ async def run_pipeline(
 
         admin_port = None
         if admin is not None:
-            listener = await stack.enter_async_context(AdminListener(admin.host, admin.port, ready=ready))
+            health = AdminListener(admin.host, admin.port, ready=ready)
+            listener = await stack.enter_async_context(listening(health, variable="TIW_ADMIN", address=admin))
             admin_port = listener.port
         yield Pipeline(http_port=server.port, path=config.path, admin_port=admin_port, store=store, failure=failure)
 

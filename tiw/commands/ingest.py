@@ -2,12 +2,14 @@
 
 import argparse
 import os
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from ingest import IngestServer
 from telemetry import AdminListener, Readiness, configure_logging
+from telemetry.admin import ReadyCheck
 from tiw.ingest_config import ingest_config
 from tiw.keys import open_keys
+from tiw.listening import listening
 from tiw.opening import open_transport, require_amqp
 from tiw.processes import Processes, tiw_command
 from tiw.readiness import announce_readiness, ready_everywhere
@@ -35,9 +37,8 @@ async def _serve(settings: Settings, *, is_child: bool) -> int:
         if is_child:
             await stack.enter_async_context(announce_readiness(server.ready))
         else:
-            admin = settings.admin or DEFAULT_ADMIN
-            await stack.enter_async_context(AdminListener(admin.host, admin.port, ready=server.ready))
-        await stack.enter_async_context(server)
+            await stack.enter_async_context(_admin(settings, server.ready))
+        await stack.enter_async_context(listening(server, variable="TIW_HTTP", address=settings.http))
         await until_stopped(with_parent=is_child)
         await server.drain()
     return 0
@@ -54,7 +55,11 @@ async def _serve_in_children(settings: Settings, count: int) -> int:
             missing.append("a process cannot keep callbacks now")
         return Readiness(not_ready=tuple(missing))
 
-    admin = settings.admin or DEFAULT_ADMIN
-    async with AdminListener(admin.host, admin.port, ready=ready), processes:
+    async with _admin(settings, ready), processes:
         await until_stopped()
     return 0
+
+
+def _admin(settings: Settings, ready: ReadyCheck) -> AbstractAsyncContextManager[AdminListener]:
+    address = settings.admin or DEFAULT_ADMIN
+    return listening(AdminListener(address.host, address.port, ready=ready), variable="TIW_ADMIN", address=address)

@@ -19,6 +19,7 @@ from telemetry import AdminListener, Readiness, configure_logging
 from telemetry.admin import ReadyCheck
 from tiw.discovery import discover_consumers
 from tiw.errors import UsageError
+from tiw.listening import listening
 from tiw.opening import open_store, open_transport, require_amqp
 from tiw.processes import Processes, tiw_command
 from tiw.settings import Settings
@@ -103,7 +104,8 @@ def _admin(settings: Settings, ready: ReadyCheck) -> AbstractAsyncContextManager
     """Return the admin listener, if one is asked for."""
     if settings.admin is None:
         return nullcontext()
-    return AdminListener(settings.admin.host, settings.admin.port, ready=ready)
+    listener = AdminListener(settings.admin.host, settings.admin.port, ready=ready)
+    return listening(listener, variable="TIW_ADMIN", address=settings.admin)
 
 
 async def _custom(settings: Settings, *, is_waiting: bool) -> list[ConsumerQueues] | None:
