@@ -51,6 +51,9 @@ async def remove(settings: Settings, args: argparse.Namespace) -> int:
         (state,) = await transport.inspect([args.name])
         if state.connected and not args.force:
             raise FailedError(f"{args.name} runs and would make its queue anew: stop it first, or use --force")
+        waiting = state.ready + state.dead
+        if waiting and not args.force:
+            raise FailedError(f"{waiting} events wait in the queues of {args.name}: --force loses them to it")
         try:
             await transport.remove(args.name, force=args.force)
         except MissingQueueError as error:
