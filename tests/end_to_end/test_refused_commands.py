@@ -1,5 +1,6 @@
 """What cannot work ends with its exit code and one clear sentence, never with a traceback."""
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from tiw.cli import main
 
 KEYS = '{"1400000001": ["4fd1c0a96b7e4c7f8a2e5d3b1c9f7a60"]}'
 
+SECRET = "7c1f0e9d5a"
+
 BAD_SETTINGS: Mapping[str, tuple[dict[str, str], str]] = {
-    "keys that are no JSON": ({"TIW_CALLBACK_KEYS": "secret"}, "callback keys"),
+    "keys that are no JSON": ({"TIW_CALLBACK_KEYS": SECRET}, "callback keys"),
     "no keys at all": ({"TIW_CALLBACK_KEYS": "{}"}, "callback keys"),
     "an empty key": ({"TIW_CALLBACK_KEYS": '{"1400000001": [""]}'}, "1400000001"),
     "a key file that is not there": ({"TIW_CALLBACK_KEYS_FILE": "/nowhere/keys.json"}, "/nowhere/keys.json"),
@@ -37,17 +40,19 @@ BAD_SETTINGS: Mapping[str, tuple[dict[str, str], str]] = {
     ),
     "an address without a port": ({"TIW_HTTP": "127.0.0.1"}, "TIW_HTTP must be HOST:PORT"),
     "a port that is none": ({"TIW_ADMIN": "127.0.0.1:99999"}, "TIW_ADMIN must be HOST:PORT"),
-    "an address of somebody else": ({"TIW_HTTP": "192.0.2.1:8080"}, "192.0.2.1:8080"),
     "bodies of no size": ({"TIW_MAX_BODY_BYTES": "0"}, "TIW_MAX_BODY_BYTES"),
     "bodies larger than the broker takes": ({"TIW_MAX_BODY_BYTES": str(16 * 1024 * 1024)}, "TIW_MAX_BODY_BYTES"),
-    "a broker of another kind": ({"TIW_AMQP_URL": "kafka://localhost"}, "TIW_AMQP_URL must be amqp://"),
+    "a broker of another kind": ({"TIW_AMQP_URL": f"kafka://user:{SECRET}@localhost"}, "TIW_AMQP_URL must be amqp://"),
     "a broker's file that is not there": (
         {"TIW_AMQP_URL_FILE": "/nowhere/url"},
         "TIW_AMQP_URL_FILE names /nowhere/url",
     ),
-    "a database of another kind": ({"TIW_DATABASE_URL": "mysql://localhost/tiw"}, "TIW_DATABASE_URL must be"),
+    "a database of another kind": (
+        {"TIW_DATABASE_URL": f"mysql://user:{SECRET}@localhost/tiw"},
+        "TIW_DATABASE_URL must be",
+    ),
     "a database with another driver": (
-        {"TIW_DATABASE_URL": "postgresql://localhost/tiw"},
+        {"TIW_DATABASE_URL": f"postgresql://user:{SECRET}@localhost/tiw"},
         "TIW_DATABASE_URL must start with postgresql+asyncpg://",
     ),
     "a data folder that is a file": ({"TIW_DATA_DIR": "/dev/null"}, "/dev/null"),
@@ -73,7 +78,7 @@ def assert_refused(finished: Finished, code: int, words: str) -> None:
     assert finished.err.startswith("tiw: "), finished.err
     assert finished.err.count("\n") == 1, finished.err
     assert words in finished.err
-    assert "secret" not in finished.err
+    assert SECRET not in finished.err
 
 
 @pytest.mark.parametrize("what", BAD_SETTINGS)
@@ -92,7 +97,9 @@ def test_a_process_of_its_own_needs_a_broker(command: str, tmp_path: Path) -> No
 
 
 def test_an_unknown_consumer_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
-    refused = run({"TIW_DATA_DIR": str(tmp_path), "TIW_AMQP_URL": "amqp://user:secret@127.0.0.1:1"}, "work", "finish")
+    refused = run(
+        {"TIW_DATA_DIR": str(tmp_path), "TIW_AMQP_URL": f"amqp://user:{SECRET}@127.0.0.1:1"}, "work", "finish"
+    )
     assert_refused(refused, 2, "there is no consumer 'finish': there are started, stopped")
 
 
@@ -129,25 +136,44 @@ def test_a_second_pipeline_on_the_same_folder_is_refused_and_the_first_goes_on(t
         assert_refused(deployment.run("events", "list", "--since", "yesterday"), 2, "--since takes")
 
 
+@pytest.mark.parametrize(
+    ("variable", "address", "reason"),
+    [
+        ("TIW_HTTP", "192.0.2.1:8080", "Cannot assign requested address"),
+        ("TIW_ADMIN", "192.0.2.1:9080", "Cannot assign requested address"),
+        ("TIW_ADMIN", "nowhere.invalid:9080", ""),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_refused(variable: str, address: str, reason: str, tmp_path: Path) -> None:
+    settings = {"TIW_CALLBACK_KEYS": KEYS, "TIW_HTTP": "127.0.0.1:0", "TIW_ADMIN": "127.0.0.1:0", variable: address}
+    refused = run(settings, "up", cwd=tmp_path)
+    assert (refused.code, refused.out) == (2, "")
+    # It had begun, so its log stands before.
+    assert refused.err.splitlines()[-1].startswith(f"tiw: {variable} is {address}, where nothing can listen ({reason}")
+    assert "Traceback" not in refused.err
+
+
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
-    with embedded(tmp_path) as deployment:
-        deployment.up()
-        taken = deployment.address.removeprefix("http://").partition("/")[0]
-        refused = deployment.run("up", TIW_DATA_DIR=str(tmp_path / "other"), TIW_HTTP=taken)
-        assert_refused(refused, 2, f"TIW_HTTP {taken}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for command in ("ingest", "up"):
+            amqp = {"TIW_AMQP_URL": "amqp://user@127.0.0.1:1"} if command == "ingest" else {}
+            settings = {"TIW_CALLBACK_KEYS": KEYS, "TIW_HTTP": address, "TIW_ADMIN": "127.0.0.1:0", **amqp}
+            refused = run(settings, command, cwd=tmp_path)
+            assert refused.code == 2
+            sentence = f"tiw: TIW_HTTP is {address}, where nothing can listen (Address already in use): choose another"
+            assert refused.err.splitlines()[-1] == sentence
+            assert "Traceback" not in refused.err
 
 
 def test_listings_before_anything_ran_say_what_to_do(tmp_path: Path) -> None:
     refused = run({"TIW_DATA_DIR": str(tmp_path / "data")}, "recordings", "list")
     assert_refused(refused, 1, "tiw migrate")
-    assert not (tmp_path / "data" / "store.db").exists(), "a listing makes no database"
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["recordings"], ["events", "list", "--limit", "-1"]])
-def test_misuse_ends_with_two_and_the_usage(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_misuse_is_refused_with_where_to_look(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
-    assert ended.value.code == 2
     captured = capfd.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("usage: tiw")
+    assert_refused(Finished(code=int(str(ended.value.code)), out=captured.out, err=captured.err), 2, "--help`)")

@@ -54,7 +54,7 @@ class Searched:
             (401, self._signed(callback("OnlineRecordStarted", "class-2", app=1))),
             (401, self._signed(callback("OnlineRecordStarted", "class-2"), expires_in_s=-86_400)),
             (400, self._signed(callback("OnlineRecordStarted", "class-2"))[:-1]),
-            (400, self._signed(callback("OnlineRecordStarted", "class-2"))[:-1] + b',"SdkAppId":1}'),
+            (400, self._signed(callback("OnlineRecordStarted", "class-2"))[:-1] + b',"SdkAppId":1400000001}'),
         )
         for status, body in expected:
             assert post(address, body) == status, body
