@@ -23,7 +23,7 @@ MIN_RETRY_DELAY_S = 0.001
 MAX_RETRY_DELAY_S = 30 * 86_400
 
 #: For the compose file, not for a process of ours.
-_FOREIGN = frozenset({"TIW_PUBLISH"})
+_FOREIGN = frozenset({"TIW_PUBLISH", "TIW_TLS_PUBLISH"})
 
 T = TypeVar("T")
 

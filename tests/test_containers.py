@@ -1,0 +1,166 @@
+"""What docker-compose.yml, the Dockerfile and .dockerignore promise, read from the files themselves."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from broker import BUILT_IN_CONSUMERS
+from tiw.intruders import PACKAGES
+from tiw.settings import read_settings, unknown_variables
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if service["image"] == "localhost/tiw-callbacks"}
+BY_DEFAULT = {name: service for name, service in SERVICES.items() if "profiles" not in service}
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def variables_of_the_user() -> set[str]:
+    """Return the variables that the compose file takes from the user's environment or .env."""
+    return set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+
+
+def resolved(environment: dict[str, Any]) -> dict[str, str]:
+    """Return what a container gets where the user has set nothing."""
+    return {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for name, value in environment.items()}
+
+
+@pytest.mark.parametrize("consumer", [consumer.consumer for consumer in BUILT_IN_CONSUMERS])
+def test_every_built_in_consumer_has_a_service_of_its_own(consumer: str) -> None:
+    service = SERVICES[f"worker-{consumer.replace('_', '-')}"]
+    assert service["command"] == ["work", consumer]
+    assert "container_name" not in service, "a fixed name cannot be scaled"
+
+
+def test_there_is_no_worker_for_a_consumer_that_does_not_exist() -> None:
+    workers = {name.removeprefix("worker-").replace("-", "_") for name in SERVICES if name.startswith("worker-")}
+    assert workers == {consumer.consumer for consumer in BUILT_IN_CONSUMERS}
+
+
+def test_only_the_callback_port_is_published_and_only_to_this_host() -> None:
+    ports = {name: service["ports"] for name, service in BY_DEFAULT.items() if "ports" in service}
+    assert ports == {"ingest": ["${TIW_PUBLISH:-127.0.0.1:8080}:8080"]}
+    assert not [name for name, service in SERVICES.items() if service.get("network_mode") == "host"]
+
+
+def test_broker_and_database_are_on_the_inside_only() -> None:
+    assert COMPOSE["networks"]["inside"] == {"internal": True}
+    assert SERVICES["rabbitmq"]["networks"] == SERVICES["postgres"]["networks"] == ["inside"]
+
+
+def test_our_containers_run_without_root_and_cannot_write_their_image() -> None:
+    assert re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE) == ["10001:10001"]
+    for name, service in OURS.items():
+        assert (service["user"], service["read_only"], service["cap_drop"]) == ("10001:10001", True, ["ALL"]), name
+
+
+def test_no_service_is_given_more_rights() -> None:
+    for name, service in SERVICES.items():
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not {"privileged", "cap_add", "pid", "ipc"} & set(service), name
+        assert str(service.get("user", "")).split(":", maxsplit=1)[0] not in ("0", "root"), name
+
+
+def test_every_service_has_limits_and_bounded_logs() -> None:
+    for name, service in SERVICES.items():
+        assert "mem_limit" in service, name
+        assert "max-size" in service["logging"]["options"], name
+
+
+def test_no_password_stands_in_the_files() -> None:
+    settings = {name: value for service in SERVICES.values() for name, value in service.get("environment", {}).items()}
+    secrets = {name for name in settings if re.search(r"PASS|SECRET|TOKEN|_URL|KEYS", name)}
+    given = {name: value for name, value in resolved({name: settings[name] for name in secrets}).items() if value}
+    assert given == {
+        "TIW_AMQP_URL_FILE": "/secrets/broker/amqp_url",
+        "TIW_DATABASE_URL_FILE": "/secrets/database/database_url",
+        "POSTGRES_PASSWORD_FILE": "/secrets/database/password",
+    }
+
+
+def test_the_broker_has_a_user_of_its_own_and_no_guest() -> None:
+    start = (ROOT / "deploy/rabbitmq/start.sh").read_text(encoding="utf-8")
+    assert SERVICES["rabbitmq"]["entrypoint"] == ["sh", "/etc/rabbitmq/start.sh"]
+    assert "RABBITMQ_DEFAULT_USER=tiw" in start
+    settings = (ROOT / "deploy/rabbitmq/tiw.conf").read_text(encoding="utf-8")
+    assert not re.search(r"^[^#\n]*(guest|default_pass|load_definitions)", settings, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_every_variable_that_a_container_of_ours_gets_is_one_that_something_reads(name: str) -> None:
+    assert unknown_variables(OURS[name].get("environment", {})) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - {"secrets"}))
+def test_a_container_of_ours_starts_with_no_setting_of_the_users(name: str, tmp_path: Path) -> None:
+    environment = resolved(OURS[name]["environment"])
+    for variable, content in {
+        "TIW_AMQP_URL_FILE": "amqp://tiw:secret@rabbitmq:5672/",
+        "TIW_DATABASE_URL_FILE": "postgresql+asyncpg://tiw:secret@postgres:5432/tiw",
+    }.items():
+        if variable in environment:
+            (tmp_path / variable).write_text(content, encoding="utf-8")
+            environment[variable] = str(tmp_path / variable)
+    settings = read_settings(environment, is_terminal=False)
+    assert settings.is_embedded == (name == "migrate"), "whatever carries events here does so over the broker"
+
+
+def test_every_setting_of_the_user_is_explained_in_env_example() -> None:
+    explained = re.findall(r"^#(\w+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(explained) == sorted(variables_of_the_user())
+    assert unknown_variables(dict.fromkeys(explained, "")) == []
+
+
+def test_what_keeps_data_keeps_it_in_a_named_volume() -> None:
+    mounted = {
+        volume.split(":")[0]
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+        if not volume.startswith("./")
+    }
+    assert mounted == set(COMPOSE["volumes"])
+
+
+def test_folders_and_files_that_are_mounted_are_in_the_repository_and_read_only() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            source, target, *options = volume.split(":")
+            if source.startswith("./") and source != "./certs":
+                assert (ROOT / source).exists(), source
+            if source.startswith("./"):
+                assert options[0].startswith("ro"), target
+
+
+def test_who_handles_events_gets_longer_to_stop_than_a_drain_takes() -> None:
+    from workers.worker import DRAIN_GRACE_S  # noqa: PLC0415 - only this test needs it
+
+    for name, service in SERVICES.items():
+        if name.startswith("worker-") or name == "plugins":
+            assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN_GRACE_S, name
+    assert SERVICES["ingest"]["stop_grace_period"] == "15s"
+
+
+def test_the_image_holds_every_package_and_nothing_else_of_ours() -> None:
+    let_through = {
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
+    }
+    assert let_through == {*PACKAGES, "requirements/runtime.txt", "deploy/image", "LICENSE"}
+
+
+def test_the_image_installs_pinned_wheels_only_and_ends_at_sigterm() -> None:
+    assert "--require-hashes" in DOCKERFILE
+    assert "--only-binary=:all:" in DOCKERFILE
+    assert 'ENTRYPOINT ["tiw"]' in DOCKERFILE
+    assert "STOPSIGNAL SIGTERM" in DOCKERFILE
+    assert "exec python" in (ROOT / "deploy/image/tiw").read_text(encoding="utf-8"), "signals must reach Python"
+
+
+@pytest.mark.parametrize("script", ["tiw", "tiw-alive", "tiw-secrets"])
+def test_the_scripts_of_the_image_can_be_run(script: str) -> None:
+    assert (ROOT / "deploy/image" / script).stat().st_mode & 0o111
