@@ -40,7 +40,7 @@ READERS_OF_THE_ENVIRONMENT = {"telemetry/metrics.py"}
 #: Written in two halves, so that this file does not hold what it looks for.
 _HOSTS = [
     *("py" + "pi.org", "pythonhos" + "ted.org", "npm" + "js.org", "npm" + "js.com", "yarn" + "pkg.com"),
-    *("docker" + ".io", "hub.doc" + "ker.com", "gh" + "cr.io", "qua" + "y.io", "gc" + "r.io", "proxy.go" + "lang.org"),
+    *("hub.doc" + "ker.com", "gh" + "cr.io", "qua" + "y.io", "gc" + "r.io", "proxy.go" + "lang.org"),
     *("crates" + ".io", "deb.deb" + "ian.org", "archive.ubu" + "ntu.com", "//mirr" + "ors."),
 ]
 _PRIVATE_PATHS = ["/wo" + "rk/main", "/wo" + "rk/shared", "/wo" + "rk/.", "/tm" + "p/w/", "/ro" + "ot/", "/ho" + "me/"]
