@@ -44,8 +44,14 @@ async def discover_consumers(environ: Mapping[str, str]) -> list[ConsumerQueues]
         await process.wait()
         raise DiscoveryError(f"loading TIW_CONSUMERS took more than {_TIMEOUT_S:g} s: import nothing slow") from None
     if process.returncode != 0:
-        raise DiscoveryError(errors.decode(errors="replace").strip().removeprefix("tiw: "))
+        raise DiscoveryError(_sentence(errors.decode(errors="replace").strip()))
     # Whatever the modules print on the way stands before the last line.
     sys.stdout.buffer.write(b"".join(output.splitlines(keepends=True)[:-1]))
     found = msgspec.json.decode(output.splitlines()[-1], type=list[_Found])
     return [ConsumerQueues(consumer=consumer.name, routing_keys=consumer.routing_keys) for consumer in found]
+
+
+def _sentence(errors: str) -> str:
+    """Return what the command said last; all of it where that is no sentence of ours."""
+    said = [line for line in errors.splitlines() if line.startswith("tiw: ")]
+    return said[-1].removeprefix("tiw: ") if said else errors
