@@ -1,5 +1,6 @@
 """The embedded transport's file: its schema, how it is opened, and what to do about SQLite's errors."""
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -52,7 +53,10 @@ def open_database(path: Path, *, check: bool) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise BrokerError(f"SQLite {sqlite3.sqlite_version} is too old: this needs 3.35 or newer, or use TIW_AMQP_URL")
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Not even opened if it is there: closing it would drop the locks that this process holds on it elsewhere:
+        # https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_TIMEOUT_S)
     except OSError as error:
         raise BrokerError(f"cannot open {path}: {error.strerror}") from error

@@ -1,5 +1,6 @@
 """SQLAlchemy engines, set up so that what is committed is kept and nothing waits for ever."""
 
+import contextlib
 import inspect
 import os
 from pathlib import Path
@@ -67,8 +68,11 @@ def _sqlite(url: URL) -> AsyncEngine:
 
     def make_private_file(*_: object) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its -wal and -shm files the mode of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # SQLite gives its -wal and -shm files the mode of the database. A file that is there is not even opened:
+        # closing it would drop the locks of this process's other connections, and the next process that leaves
+        # would take the journal for its own and delete it: https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def set_up(connection: Any, _: object) -> None:
         # Without this the driver begins transactions itself, and only at the first write:
