@@ -193,7 +193,7 @@ async def check_modules() -> Check:
         found = await discover_consumers(os.environ)
     except DiscoveryError as error:
         return Check(check="TIW_CONSUMERS", ok=False, detail=str(error), remedy="correct the file or the variable")
-    names = ", ".join(consumer.consumer for consumer in found) or "none"
+    names = ", ".join(consumer.queues.consumer for consumer in found) or "none"
     return Check(check="TIW_CONSUMERS", ok=True, detail=names)
 
 

@@ -1,22 +1,22 @@
 """The whole pipeline in one process: ingest and the built-in consumers, and a child for each consumer of a user."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 from msgspec import Struct
 
-from broker import ConsumerQueues
 from ingest import IngestServer, KeyRing
 from store import Store, StoreError
 from telemetry import AdminListener, Readiness
 from tiw.commands.migrate import migrate_when_there
+from tiw.discovery import CustomConsumer
 from tiw.folder_lock import folder_lock
 from tiw.ingest_config import ingest_config
 from tiw.listening import listening
 from tiw.opening import open_store, open_transport
-from tiw.processes import Processes, tiw_command
+from tiw.processes import Processes, consumer_command
 from tiw.settings import Address, Settings
 from workers import BUILT_IN, Worker
 
@@ -39,7 +39,7 @@ async def run_pipeline(
     *,
     keys: KeyRing,
     admin: Address | None,
-    custom: list[ConsumerQueues],
+    custom: Sequence[CustomConsumer],
     environ: Mapping[str, str],
 ) -> AsyncIterator[Pipeline]:
     """Run the pipeline while the block runs; then stop taking callbacks, finish what is here, and let go.
@@ -50,10 +50,10 @@ async def run_pipeline(
         stack.enter_context(folder_lock(settings.data_dir))
         await stack.enter_async_context(keys)
         store = await stack.enter_async_context(open_store(settings))
-        transport = await stack.enter_async_context(open_transport(settings, custom))
+        transport = await stack.enter_async_context(open_transport(settings, [one.queues for one in custom]))
         worker = Worker(BUILT_IN, transport=transport, store=store, retry_delays_s=settings.retry_delays_s)
         await stack.enter_async_context(worker)
-        commands = {queues.consumer: tiw_command("work", "--child", queues.consumer) for queues in custom}
+        commands = {one.queues.consumer: consumer_command(one.queues.consumer, one.source) for one in custom}
         processes = await stack.enter_async_context(Processes(commands, environ=environ))
         config = ingest_config(settings)
         ingest = IngestServer(config, transport, keys)

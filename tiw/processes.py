@@ -34,6 +34,11 @@ def tiw_command(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "tiw", *arguments]
 
 
+def consumer_command(name: str, source: str) -> list[str]:
+    """Return the command line of a child that runs one consumer of a user, and loads nothing but its `source`."""
+    return tiw_command("work", "--child", name, "--source", source)
+
+
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return `environ` with our packages on Python's path."""
     return {**environ, "PYTHONPATH": str(_ROOT)}

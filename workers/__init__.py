@@ -4,7 +4,7 @@ from workers.builtin import BUILT_IN
 from workers.consumer import Consumer, consumer
 from workers.context import Context
 from workers.errors import DefinitionError, LoadError, WorkersError
-from workers.loading import load_consumers, refuse_name_clashes
+from workers.loading import list_sources, load_consumers, refuse_name_clashes
 from workers.outcomes import Ack, DeadLetter, Drop, Outcome, Retry
 from workers.testing import run_consumer
 from workers.worker import Worker
@@ -23,6 +23,7 @@ __all__ = [
     "Worker",
     "WorkersError",
     "consumer",
+    "list_sources",
     "load_consumers",
     "refuse_name_clashes",
     "run_consumer",

@@ -34,6 +34,15 @@ def load_consumers(sources: Sequence[str]) -> list[Consumer]:
     return consumers
 
 
+def list_sources(sources: Iterable[str]) -> list[str]:
+    """Return `sources` with every folder replaced by its .py files, in their order. Nothing is loaded."""
+    return [
+        file
+        for source in sources
+        for file in ([str(path) for path in _files(Path(source))] if Path(source).is_dir() else [source])
+    ]
+
+
 def refuse_name_clashes(consumers: Iterable[Consumer]) -> None:
     """Raise `DefinitionError` if two consumers have one name, which would be one queue."""
     seen: dict[str, Consumer] = {}
@@ -53,9 +62,8 @@ def _where(consumer: Consumer) -> str:
 def _modules(source: str) -> Iterator[tuple[ModuleType, str]]:
     path = Path(source)
     if path.is_dir():
-        for file in sorted(path.glob("*.py")):
-            if not file.name.startswith(("_", ".")):
-                yield _load_file(file), str(file)
+        for file in _files(path):
+            yield _load_file(file), str(file)
     elif source.endswith(".py"):
         if not path.is_file():
             raise LoadError(f"TIW_CONSUMERS names {source}, which is not there")
@@ -64,6 +72,10 @@ def _modules(source: str) -> Iterator[tuple[ModuleType, str]]:
         raise LoadError(f"TIW_CONSUMERS names {source}, which is neither a .py file nor a folder")
     else:
         yield _load_module(source), f"module {source}"
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.glob("*.py")) if not file.name.startswith(("_", "."))]
 
 
 def _load_file(file: Path) -> ModuleType:

@@ -8,7 +8,7 @@ import pytest
 
 from broker import ConsumerQueues
 from tiw import discovery
-from tiw.discovery import DiscoveryError, discover_consumers
+from tiw.discovery import CustomConsumer, DiscoveryError, discover_consumers
 
 CONSUMER = """
 import warnings
@@ -45,8 +45,8 @@ async def test_consumers_are_found_in_their_order_and_their_code_stays_outside(t
     write(folder / "two.py", "archive")
     keys = ("OnlineRecordFinished", "unrecognized")
     assert await discover_consumers(environ(one, folder)) == [
-        ConsumerQueues(consumer="zebra", routing_keys=keys),
-        ConsumerQueues(consumer="archive", routing_keys=keys),
+        CustomConsumer(queues=ConsumerQueues(consumer="zebra", routing_keys=keys), source=str(one)),
+        CustomConsumer(queues=ConsumerQueues(consumer="archive", routing_keys=keys), source=str(folder / "two.py")),
     ]
     assert not {"tiw_consumers.one", "tiw_consumers.two"} & set(sys.modules)
 
@@ -57,7 +57,7 @@ async def test_an_empty_folder_has_none(tmp_path: Path) -> None:
 
 async def test_what_a_module_prints_is_passed_on(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     file = write(tmp_path / "loud.py", before="print('hello')")
-    assert [found.consumer for found in await discover_consumers(environ(file))] == ["archive"]
+    assert [found.queues.consumer for found in await discover_consumers(environ(file))] == ["archive"]
     sys.stdout.flush()
     assert b"hello\n" in capfdbinary.readouterr().out
 
@@ -80,3 +80,25 @@ async def test_a_module_that_takes_too_long_is_stopped(tmp_path: Path, monkeypat
     file = write(tmp_path / "slow.py", before="import time; time.sleep(60)")
     with pytest.raises(DiscoveryError, match="took more than 1 s: import nothing slow"):
         await discover_consumers(environ(file))
+
+
+async def test_two_consumers_of_one_name_are_refused_with_both_files(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "one.py", "archive"), write(tmp_path / "two.py", "archive")
+    with pytest.raises(DiscoveryError, match=f"{two}: {one} is called 'archive' too"):
+        await discover_consumers(environ(one, two))
+
+
+async def test_a_broken_file_is_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.py", "archive")
+    broken = write(tmp_path / "broken.py", before="1 / 0")
+    dies = write(tmp_path / "dies.py", before="import os; os._exit(7)")
+    taken = write(tmp_path / "taken.py", "finished")
+    errors: dict[str, str] = {}
+
+    found = await discover_consumers(environ(tmp_path), on_error=lambda source, error: errors.update({source: error}))
+
+    assert [consumer.source for consumer in found] == [str(good)]
+    assert errors.keys() == {str(broken), str(dies), str(taken)}
+    assert "ZeroDivisionError" in errors[str(broken)]
+    assert errors[str(dies)] == f"{dies} ended its process"
+    assert "is called 'finished' too" in errors[str(taken)]

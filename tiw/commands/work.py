@@ -7,21 +7,21 @@ none that blocks or kills its process touches another.
 import argparse
 import asyncio
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any
 
 import msgspec
 import structlog
 
-from broker import BUILT_IN_CONSUMERS, ConsumerQueues
+from broker import BUILT_IN_CONSUMERS
 from telemetry import AdminListener, Readiness, configure_logging
 from telemetry.admin import ReadyCheck
-from tiw.discovery import discover_consumers
+from tiw.discovery import CustomConsumer, discover_consumers
 from tiw.errors import UsageError
 from tiw.listening import listening
 from tiw.opening import open_store, open_transport, require_amqp
-from tiw.processes import Processes, tiw_command
+from tiw.processes import Processes, consumer_command, tiw_command
 from tiw.settings import Settings
 from tiw.stopping import until_stopped
 from workers import BUILT_IN, Worker, load_consumers
@@ -34,40 +34,41 @@ log = structlog.get_logger()
 
 async def work(settings: Settings, args: argparse.Namespace) -> int:
     """Run consumers until SIGTERM."""
+    sources = [] if args.source is None else [args.source]
     if args.describe:
-        return describe(settings)
+        return describe(sources)
     if args.child:
-        return await run_here(settings, args.consumers, with_parent=True)
+        return await run_here(settings, args.consumers, sources=sources, with_parent=True)
     require_amqp(settings, "work")
-    custom = await _custom(settings, is_waiting=args.custom and not args.consumers)
+    custom = await _custom(settings, is_custom_only=args.custom and not args.consumers)
     if custom is None:
         return 0
+    sources_by_name = {consumer.queues.consumer: consumer.source for consumer in custom}
     built_in_names = [consumer.consumer for consumer in BUILT_IN_CONSUMERS]
-    custom_names = [consumer.consumer for consumer in custom]
-    chosen = args.consumers or [*([] if args.custom else built_in_names), *custom_names]
-    unknown = sorted(set(chosen) - {*built_in_names, *custom_names})
+    chosen = args.consumers or [*([] if args.custom else built_in_names), *sources_by_name]
+    unknown = sorted(set(chosen) - {*built_in_names, *sources_by_name})
     if unknown:
         raise UsageError(
-            f"there is no consumer {unknown[0]!r}: there are {', '.join([*built_in_names, *custom_names])}"
-            + ("" if custom_names else "; TIW_CONSUMERS names those of your own")
+            f"there is no consumer {unknown[0]!r}: there are {', '.join([*built_in_names, *sources_by_name])}"
+            + ("" if sources_by_name else "; TIW_CONSUMERS names those of your own")
         )
-    apart = [name for name in chosen if name in custom_names]
+    apart = {name: sources_by_name[name] for name in chosen if name in sources_by_name}
     if not apart or len(chosen) == 1:
-        return await run_here(settings, chosen, with_parent=False)
+        return await run_here(settings, chosen, sources=list(apart.values()), with_parent=False)
     return await _run_apart(settings, [name for name in chosen if name not in apart], apart)
 
 
-def describe(settings: Settings) -> int:
-    """Print users' consumers as one line of JSON: what `discover_consumers` reads."""
-    found = [{"name": c.name, "routing_keys": c.routing_keys} for c in load_consumers(settings.consumers)]
+def describe(sources: Sequence[str]) -> int:
+    """Print the consumers of users' `sources` as one line of JSON: what `discover_consumers` reads."""
+    found = [{"name": c.name, "routing_keys": c.routing_keys} for c in load_consumers(sources)]
     print(f"\n{msgspec.json.encode(found).decode()}")
     return 0
 
 
-async def run_here(settings: Settings, names: Sequence[str], *, with_parent: bool) -> int:
-    """Run the consumers of these names in this process."""
+async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequence[str], with_parent: bool) -> int:
+    """Run the consumers of these names in this process; `sources` define those of users."""
     configure_logging(settings.log_format)
-    custom = load_consumers(settings.consumers) if set(names) - {c.name for c in BUILT_IN} else []
+    custom = load_consumers(sources)
     consumers = [consumer for consumer in (*BUILT_IN, *custom) if consumer.name in names]
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -84,10 +85,10 @@ async def run_here(settings: Settings, names: Sequence[str], *, with_parent: boo
     return 0
 
 
-async def _run_apart(settings: Settings, here: Sequence[str], apart: Sequence[str]) -> int:
-    """Supervise a child for each of `apart`, and one for all of `here`."""
+async def _run_apart(settings: Settings, here: Sequence[str], apart: Mapping[str, str]) -> int:
+    """Supervise a child for each of `apart` (name to source), and one for all of `here`."""
     configure_logging(settings.log_format)
-    commands = {name: tiw_command("work", "--child", name) for name in apart}
+    commands = {name: consumer_command(name, source) for name, source in apart.items()}
     if here:
         commands["built-in"] = tiw_command("work", "--child", *here)
     processes = Processes(commands, environ=os.environ)
@@ -108,18 +109,31 @@ def _admin(settings: Settings, ready: ReadyCheck) -> AbstractAsyncContextManager
     return listening(listener, variable="TIW_ADMIN", address=settings.admin)
 
 
-async def _custom(settings: Settings, *, is_waiting: bool) -> list[ConsumerQueues] | None:
-    """Return users' consumers; `is_waiting`: once there is one, None if this process is asked to stop before."""
-    custom = await discover_consumers(os.environ)
-    if custom or not is_waiting:
-        return custom
+async def _custom(settings: Settings, *, is_custom_only: bool) -> list[CustomConsumer] | None:
+    """Return users' consumers.
+
+    `is_custom_only`: those that can be loaded, once there is one; None if this process is asked to stop before. A file
+    that is broken must not stop the others that lie in the same folder.
+    """
+    if not is_custom_only:
+        return await discover_consumers(os.environ)
     configure_logging(settings.log_format)
+    broken: dict[str, str] = {}
+
+    def note(source: str, error: str) -> None:
+        if broken.get(source) != error:
+            log.error("consumers_not_loaded", source=source, error=error)
+        broken[source] = error
+
+    custom = await discover_consumers(os.environ, on_error=note)
+    if custom:
+        return custom
     log.info("idle", reason="TIW_CONSUMERS names no consumer yet", sources=settings.consumers)
     stopped = asyncio.create_task(until_stopped())
     async with _admin(settings, Readiness):
         while not stopped.done():
             await asyncio.wait({stopped}, timeout=_LOOK_EVERY_S)
-            custom = await discover_consumers(os.environ)
+            custom = await discover_consumers(os.environ, on_error=note)
             if custom and not stopped.done():
                 stopped.cancel()
                 return custom
