@@ -47,11 +47,15 @@ class Management:
         )
 
     async def feature_flags_disabled(self) -> tuple[str, ...] | None:
-        """Return the feature flags that could be enabled and are not."""
+        """Return the feature flags that are disabled and should not be: experimental ones are (khepri_db on 4.0)."""
         flags = await self._get("feature-flags")
         if not isinstance(flags, list):
             return None
-        return tuple(flag["name"] for flag in flags if flag.get("state") == "disabled")
+        return tuple(
+            flag["name"]
+            for flag in flags
+            if flag.get("state") == "disabled" and flag.get("stability") != "experimental"
+        )
 
     async def _get(self, path: str) -> Any:
         url = URL(f"{str(self._base).rstrip('/')}/api/{path}", encoded=True)
