@@ -1,0 +1,28 @@
+"""How a process of ours ends before its command has a way of its own to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_sigterm_is_handled_from_the_start_on_as_the_first_process_of_a_container_needs() -> None:
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        # Nothing listens there: `migrate` waits.
+        "TIW_DATABASE_URL": "postgresql+asyncpg://user:secret@127.0.0.1:1/tiw",
+    }
+    command = [sys.executable, "-P", "-m", "tiw", "migrate"]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert "database_awaited" in process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+            # Not -SIGTERM, which is what the kernel does, and does not do to process 1.
+            assert process.wait(timeout=10) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
