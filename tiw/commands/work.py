@@ -70,6 +70,10 @@ async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequenc
     configure_logging(settings.log_format)
     custom = load_consumers(sources)
     consumers = [consumer for consumer in (*BUILT_IN, *custom) if consumer.name in names]
+    missing = set(names) - {consumer.name for consumer in consumers}
+    if missing:
+        # A file that was changed or taken away since its consumers were found.
+        raise UsageError(f"there is no consumer {min(missing)!r} any more in {', '.join(sources) or 'TIW_CONSUMERS'}")
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         transport = await stack.enter_async_context(open_transport(settings, [c.queues for c in custom]))
