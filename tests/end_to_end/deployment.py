@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,9 @@ from tests.servers.rabbitmq import RabbitMQServer
 CONSUMERS = Path(__file__).parent / "consumers"
 
 BUILT_IN = ("started", "stopped", "long_pause_warning", "long_pause_force_stopped", "finished", "unrecognized")
+
+#: Tests prepare several deployments at once; the servers name databases by counting.
+_PREPARING = threading.Lock()
 
 #: Rungs short enough for a test, and far enough apart to be told from each other.
 LADDER_S = (0.5, 1.0, 2.0)
@@ -205,8 +209,9 @@ def distributed(
     folder: Path, rabbitmq: RabbitMQServer, postgres: PostgresServer, **settings: str
 ) -> Iterator[Deployment]:
     """Prepare a deployment over RabbitMQ and PostgreSQL; both run afterwards, whatever was done to them."""
-    vhost = rabbitmq.create_vhost()
-    database_url = postgres.create_database()
+    with _PREPARING:
+        vhost = rabbitmq.create_vhost()
+        database_url = postgres.create_database()
     urls = {"TIW_AMQP_URL": rabbitmq.url(vhost), "TIW_DATABASE_URL": database_url}
     try:
         with Deployment(folder, {**urls, **settings}) as deployment:

@@ -4,9 +4,10 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
 
 from tests.end_to_end.deployment import Deployment, distributed, embedded
 from tests.end_to_end.programs import eventually
@@ -48,11 +49,10 @@ def assert_buried_alone(deployment: Deployment) -> None:
 
 def poison_supervised(deployment: Deployment) -> None:
     """Let the parent of the poisoned child start it again each time."""
-    with deployment:
-        deployment.install("poisoned")
-        deployment.start()
-        post_poison(deployment)
-        assert_buried_alone(deployment)
+    deployment.install("poisoned")
+    deployment.start()
+    post_poison(deployment)
+    assert_buried_alone(deployment)
 
 
 def poison_pair(deployment: Deployment) -> None:
@@ -74,52 +74,23 @@ def poison_pair(deployment: Deployment) -> None:
     assert_buried_alone(deployment)
 
 
-def test_an_event_that_kills_its_worker_every_time_ends_as_a_dead_letter_and_its_neighbours_are_handled(
-    rabbitmq: RabbitMQServer, postgres: PostgresServer, tmp_path: Path
-) -> None:
-    def on_embedded() -> None:
-        poison_supervised(embedded(tmp_path / "embedded"))
-
-    def on_distributed() -> None:
-        with distributed(tmp_path / "distributed", rabbitmq, postgres) as deployment:
-            poison_supervised(deployment)
-
-    def on_pair() -> None:
-        with distributed(tmp_path / "pair", rabbitmq, postgres) as deployment:
-            poison_pair(deployment)
-
-    # All wait most of the time, so they wait together.
-    with ThreadPoolExecutor() as pool:
-        runs = [pool.submit(run) for run in (on_embedded, on_distributed, on_pair)]
-        for run in runs:
-            run.result()
+def kill_supervised(deployment: Deployment) -> None:
+    deployment.install("slow")
+    deployment.start()
+    kill_once(deployment, lambda: None)
 
 
-def test_an_event_whose_worker_is_killed_is_handled_again_and_once_completed_never_again(
-    rabbitmq: RabbitMQServer, postgres: PostgresServer, tmp_path: Path
-) -> None:
-    def on_embedded() -> None:
-        with embedded(tmp_path / "embedded") as deployment:
-            deployment.install("slow")
-            deployment.start()
-            kill_once(deployment, lambda: None)
+def kill_alone(deployment: Deployment) -> None:
+    deployment.install("slow")
+    assert deployment.run("migrate").code == 0
+    deployment.ingest()
+    killed = deployment.work("slow")
 
-    def on_distributed() -> None:
-        with distributed(tmp_path / "distributed", rabbitmq, postgres) as deployment:
-            deployment.install("slow")
-            assert deployment.run("migrate").code == 0
-            deployment.ingest()
-            killed = deployment.work("slow")
+    def restart() -> None:
+        deployment.bury(killed)
+        deployment.work("slow")
 
-            def restart() -> None:
-                deployment.bury(killed)
-                deployment.work("slow")
-
-            kill_once(deployment, restart)
-
-    with ThreadPoolExecutor() as pool:
-        for run in [pool.submit(on_embedded), pool.submit(on_distributed)]:
-            run.result()
+    kill_once(deployment, restart)
 
 
 def kill_once(deployment: Deployment, restart: Callable[[], None]) -> None:
@@ -136,3 +107,43 @@ def kill_once(deployment: Deployment, restart: Callable[[], None]) -> None:
     duplicate = eventually(lambda: deployment.logged("delivery_duplicate", consumer="slow"))
     assert duplicate[0]["event_id"] == first["event_id"]
     assert len(deployment.logged("succeeded", consumer="slow")) == 1
+
+
+STORIES: dict[str, tuple[str, Callable[[Deployment], None]]] = {
+    "poison under up": ("embedded", poison_supervised),
+    "poison under work": ("distributed", poison_supervised),
+    "poison shared by two": ("distributed", poison_pair),
+    "killed once under up": ("embedded", kill_supervised),
+    "killed once alone": ("distributed", kill_alone),
+}
+
+
+@pytest.fixture(scope="module")
+def told(
+    rabbitmq: RabbitMQServer, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
+    """Run all stories at once: they wait most of the time."""
+    folders = {name: tmp_path_factory.mktemp("crash") / name.replace(" ", "-") for name in STORIES}
+
+    def tell(name: str) -> None:
+        kind, story = STORIES[name]
+        folder = folders[name]
+        with embedded(folder) if kind == "embedded" else distributed(folder, rabbitmq, postgres) as deployment:
+            story(deployment)
+
+    with ThreadPoolExecutor(max_workers=len(STORIES)) as pool:
+        yield {name: pool.submit(tell, name) for name in STORIES}
+
+
+@pytest.mark.parametrize("story", [name for name in STORIES if name.startswith("killed")])
+def test_an_event_whose_worker_is_killed_is_handled_again_and_once_completed_never_again(
+    told: dict[str, Future[None]], story: str
+) -> None:
+    told[story].result()
+
+
+@pytest.mark.parametrize("story", [name for name in STORIES if name.startswith("poison")])
+def test_an_event_that_always_kills_its_worker_ends_as_a_dead_letter_and_its_neighbours_are_handled(
+    told: dict[str, Future[None]], story: str
+) -> None:
+    told[story].result()

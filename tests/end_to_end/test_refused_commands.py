@@ -1,7 +1,8 @@
 """What cannot work ends with its exit code and one clear sentence, never with a traceback."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,12 +82,22 @@ def assert_refused(finished: Finished, code: int, words: str) -> None:
     assert SECRET not in finished.err
 
 
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Finished]]]:
+    """Start `up` with every bad setting, a few at a time."""
+    folder = tmp_path_factory.mktemp("refused")
+
+    def start(settings: dict[str, str]) -> Finished:
+        return run({"TIW_HTTP": "127.0.0.1:0", "TIW_ADMIN": "127.0.0.1:0", **settings}, "up", cwd=folder)
+
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        yield {what: pool.submit(start, settings) for what, (settings, _) in BAD_SETTINGS.items()}
+    assert not (folder / "var" / "store.db").exists(), "one had begun"
+
+
 @pytest.mark.parametrize("what", BAD_SETTINGS)
-def test_up_is_refused_for(what: str, tmp_path: Path) -> None:
-    settings, words = BAD_SETTINGS[what]
-    refused = run({"TIW_HTTP": "127.0.0.1:0", "TIW_ADMIN": "127.0.0.1:0", **settings}, "up", cwd=tmp_path)
-    assert_refused(refused, 2, words)
-    assert not (tmp_path / "var" / "store.db").exists(), "it had begun"
+def test_up_is_refused_for(what: str, refusals: dict[str, Future[Finished]]) -> None:
+    assert_refused(refusals[what].result(), 2, BAD_SETTINGS[what][1])
 
 
 @pytest.mark.parametrize("command", ["ingest", "work"])
