@@ -60,12 +60,14 @@ class Deployment:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if kind is None:
-            for program in self.programs:
-                if program.code is None:
-                    program.stop(within_s=WORK_STOP_S)
-        for program in (*self.programs, *self.killed):
-            program.kill()
+        try:
+            if kind is None:
+                for program in self.programs:
+                    if program.code is None:
+                        program.stop(within_s=WORK_STOP_S)
+        finally:
+            for program in (*self.programs, *self.killed):
+                program.kill()
 
     @property
     def is_embedded(self) -> bool:
