@@ -24,8 +24,11 @@ class Span(Struct, frozen=True, kw_only=True):
     end: int
 
 
+# Possessive repeats of single characters, and atomic groups (?>...) around everything else, so that nothing is tried
+# twice. A possessive repeat of a whole group goes wrong up to Python 3.11.4, which Debian 12 has not left behind:
+# https://github.com/python/cpython/issues/106052
 _SPACE = rb"[ \t\r\n]*+"
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_STRING = rb'"(?>(?:[^"\\]++|\\.)*)"'
 _WORD = rb"[-+.0-9A-Za-z]++"  # a number, a literal, or what a careless sender writes instead
 
 
@@ -33,7 +36,7 @@ def _leaves(levels: int) -> bytes:
     """Return a pattern for anything without an unmatched bracket, in which arrays and objects nest `levels` deep."""
     inner = _leaves(levels - 1) if levels else b""
     nested = rb"|\[" + inner + rb"\]|\{" + inner + rb"\}" if levels else b""
-    return rb'(?:[^\[\]{}"]++|' + _STRING + nested + rb")*+"
+    return rb'(?>(?:[^\[\]{}"]++|' + _STRING + nested + rb")*)"
 
 
 def _spelled(name: str) -> bytes:
@@ -47,8 +50,8 @@ _NAME = rb'"(?:' + b"|".join(rb"(?P<%b>%b)" % (name.encode(), _spelled(name)) fo
 _OTHER_NAME = rb'(?!"(?:' + b"|".join(map(_spelled, NAMES)) + rb')")' + _STRING
 _COLON = _SPACE + rb":" + _SPACE
 
-_BEGIN = re.compile(rb"(?:\xef\xbb\xbf)?+" + _SPACE + rb"\{" + _SPACE + rb"(\})?+")
-_OTHER_MEMBERS = re.compile(rb"(?:" + _SPACE + _OTHER_NAME + _COLON + _VALUE + _SPACE + rb",)*+", re.DOTALL)
+_BEGIN = re.compile(rb"(?:\xef\xbb\xbf)?" + _SPACE + rb"\{" + _SPACE + rb"(\})?")
+_OTHER_MEMBERS = re.compile(rb"(?>(?:" + _SPACE + _OTHER_NAME + _COLON + _VALUE + _SPACE + rb",)*)", re.DOTALL)
 _MEMBER_NAME = re.compile(_SPACE + rb"(?:" + _NAME + rb"|" + _STRING + rb")" + _COLON, re.DOTALL)
 _MEMBER_VALUE = re.compile(rb"[\[{]|" + _STRING + rb"|" + _WORD, re.DOTALL)
 _SEPARATOR = re.compile(_SPACE + rb"(?:(,)|\})")

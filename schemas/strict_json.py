@@ -16,7 +16,8 @@ MAX_DEPTH = 64
 
 # The closing quote is optional: a search that fails at the end of an unterminated string would be repeated from every
 # quote in it, in quadratic time.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+# Atomic: nothing is tried twice, an unterminated string included.
+_STRING = re.compile(rb'"(?>(?:[^"\\]++|\\.)*)"?', re.DOTALL)
 _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
