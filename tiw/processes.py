@@ -109,13 +109,13 @@ class Processes:
     async def _stop(self, process: Process, name: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(self._grace_s):
-                await process.wait()
-        except TimeoutError:
+        # Not asyncio.timeout: in a task that is being cancelled it never times out before Python 3.11.3,
+        # https://github.com/python/cpython/issues/102780
+        ended = asyncio.create_task(process.wait())
+        if not (await asyncio.wait({ended}, timeout=self._grace_s))[0]:
             log.warning("process_killed", process=name, grace_s=self._grace_s)
             process.kill()
-            await process.wait()
+            await ended
 
 
 def _describe_exit(code: int) -> str:
