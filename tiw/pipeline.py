@@ -17,6 +17,7 @@ from tiw.ingest_config import ingest_config
 from tiw.listening import listening
 from tiw.opening import open_store, open_transport
 from tiw.processes import Processes, consumer_command
+from tiw.readiness import children_readiness
 from tiw.settings import Address, Settings
 from workers import BUILT_IN, Worker
 
@@ -64,8 +65,12 @@ async def run_pipeline(
 
         def ready() -> Readiness:
             consumers = () if worker.is_ready else ("a consumer is not at its queue",)
-            missing = tuple(f"process {name} does not run" for name in processes.not_running)
-            return Readiness(not_ready=(*server.ready().not_ready, *consumers, *missing))
+            children = (
+                children_readiness(processes, unready="a consumer of yours is not at its queue") if custom else None
+            )
+            return Readiness(
+                not_ready=(*server.ready().not_ready, *consumers, *(children.not_ready if children else ()))
+            )
 
         admin_port = None
         if admin is not None:

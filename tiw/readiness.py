@@ -8,8 +8,9 @@ import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from telemetry import metrics
+from telemetry import Readiness, metrics
 from telemetry.admin import ReadyCheck
+from tiw.processes import Processes
 
 _EVERY_S = 0.5
 
@@ -33,6 +34,9 @@ async def announce_readiness(ready: ReadyCheck) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-def ready_everywhere() -> bool:
-    """Say whether every process that announces its readiness is ready, and there is one."""
-    return metrics.least_ready() == 1
+def children_readiness(processes: Processes, *, unready: str) -> Readiness:
+    """Return what keeps the children from their work; `unready` says what it means if one announces that it is not."""
+    missing = [f"process {name} does not run" for name in processes.not_running]
+    if metrics.least_ready() != 1:
+        missing.append(unready)
+    return Readiness(not_ready=tuple(missing))

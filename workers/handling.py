@@ -18,6 +18,7 @@ from workers.attempt import attempt
 from workers.consumer import Consumer
 from workers.context import Context
 from workers.outcomes import Ack, DeadLetter, Drop, Outcome, Retry
+from workers.owner import release_leases_of_the_gone
 from workers.settling import Settler
 from workers.store_watch import StoreWatch
 
@@ -77,6 +78,8 @@ class Handling:
     async def _handle_once(self, delivery: Delivery, event: Event) -> None:
         message = delivery.message
         claimed = await self._claim(message)
+        if claimed is Claim.LEASED and await release_leases_of_the_gone(self._store):
+            claimed = await self._claim(message)
         if claimed is Claim.COMPLETED:
             await self._settler.ack(delivery, "duplicate")
         elif claimed is Claim.LEASED:

@@ -1,10 +1,12 @@
-"""The name under which a process holds leases, and whether the process behind a name is gone."""
+"""The name under which a process holds leases, and what to do when the process behind a name is gone."""
 
 import os
 import re
 import secrets
 import socket
 from pathlib import Path
+
+from store import Store, lease_owners, release_owner
 
 #: Names that this process made: they are alive as long as it is.
 _OURS: set[str] = set()
@@ -38,6 +40,15 @@ def is_gone(owner: str) -> bool:
     except OSError:
         return False
     return False
+
+
+async def release_leases_of_the_gone(store: Store) -> int:
+    """Let go of what killed processes of this host held, so that it need not run out first; return how much it was.
+
+    Raises `StoreUnavailableError`.
+    """
+    gone = [owner for owner in await lease_owners(store) if is_gone(owner)]
+    return sum([await release_owner(store, owner) for owner in gone])
 
 
 def _namespace() -> str:

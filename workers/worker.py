@@ -13,16 +13,14 @@ from store import (
     Store,
     StoreError,
     StoreUnavailableError,
-    lease_owners,
     prune_completions,
     register_consumers,
-    release_owner,
     renew,
     wait_for_schema,
 )
 from workers.consumer import Consumer
 from workers.dead_letters import DeadLetterMover
-from workers.owner import is_gone, new_owner
+from workers.owner import new_owner, release_leases_of_the_gone
 from workers.runner import Runner
 from workers.stall_watch import StallWatch
 from workers.store_watch import StoreWatch
@@ -125,9 +123,7 @@ class Worker:
             await wait_for_schema(self._store)
             try:
                 await register_consumers(self._store, routing_keys)
-                # What a killed process left behind need not run out first.
-                for owner in filter(is_gone, await lease_owners(self._store)):
-                    await release_owner(self._store, owner)
+                await release_leases_of_the_gone(self._store)
             except StoreUnavailableError:
                 continue
             return

@@ -12,8 +12,9 @@ from tiw.keys import open_keys
 from tiw.listening import listening
 from tiw.opening import open_transport, require_amqp
 from tiw.processes import Processes, tiw_command
-from tiw.readiness import announce_readiness, ready_everywhere
+from tiw.readiness import announce_readiness, children_readiness
 from tiw.settings import DEFAULT_ADMIN, Settings
+from tiw.shared_port import shared_port
 from tiw.stopping import until_stopped
 
 #: What a child gets to finish what is in flight: an answer leaves within 8 s.
@@ -47,16 +48,15 @@ async def _serve(settings: Settings, *, is_child: bool) -> int:
 async def _serve_in_children(settings: Settings, count: int) -> int:
     open_keys(settings)  # a key is generated, and printed, once: here
     commands = {f"ingest-{number}": tiw_command("ingest", "--child") for number in range(1, count + 1)}
-    processes = Processes(commands, environ=os.environ, grace_s=_GRACE_S)
+    with shared_port(settings.http, variable="TIW_HTTP") as address:
+        environ = {**os.environ, "TIW_HTTP": str(address)}
+        processes = Processes(commands, environ=environ, grace_s=_GRACE_S)
 
-    def ready() -> Readiness:
-        missing = [f"process {name} does not run" for name in processes.not_running]
-        if not ready_everywhere():
-            missing.append("a process cannot keep callbacks now")
-        return Readiness(not_ready=tuple(missing))
+        def ready() -> Readiness:
+            return children_readiness(processes, unready="a process cannot keep callbacks now")
 
-    async with _admin(settings, ready), processes:
-        await until_stopped()
+        async with _admin(settings, ready), processes:
+            await until_stopped()
     return 0
 
 

@@ -22,12 +22,15 @@ from tiw.errors import UsageError
 from tiw.listening import listening
 from tiw.opening import open_store, open_transport, require_amqp
 from tiw.processes import Processes, consumer_command, tiw_command
+from tiw.readiness import announce_readiness, children_readiness
 from tiw.settings import Settings
 from tiw.stopping import until_stopped
 from workers import BUILT_IN, Worker, load_consumers
 
 #: How often the folder of plugins is looked at while it is empty.
 _LOOK_EVERY_S = 3.0
+
+_NOT_CONSUMING = "a consumer is not at its queue"
 
 log = structlog.get_logger()
 
@@ -80,10 +83,10 @@ async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequenc
         worker = Worker(consumers, transport=transport, store=store, retry_delays_s=settings.retry_delays_s)
 
         def ready() -> Readiness:
-            return Readiness(not_ready=() if worker.is_ready else ("a consumer is not at its queue",))
+            return Readiness(not_ready=() if worker.is_ready else (_NOT_CONSUMING,))
 
-        if not with_parent:
-            await stack.enter_async_context(_admin(settings, ready))
+        listener = announce_readiness(ready) if with_parent else _admin(settings, ready)
+        await stack.enter_async_context(listener)
         await stack.enter_async_context(worker)
         await _first(until_stopped(with_parent=with_parent), worker.wait())
     return 0
@@ -98,7 +101,7 @@ async def _run_apart(settings: Settings, here: Sequence[str], apart: Mapping[str
     processes = Processes(commands, environ=os.environ)
 
     def ready() -> Readiness:
-        return Readiness(not_ready=tuple(f"process {name} does not run" for name in processes.not_running))
+        return children_readiness(processes, unready=_NOT_CONSUMING)
 
     async with _admin(settings, ready), processes:
         await until_stopped()
