@@ -17,6 +17,7 @@ MAX_EVENT_TYPE_CHARACTERS = 128
 
 _text = msgspec.json.Decoder(str)
 _integer = msgspec.json.Decoder(int)
+_members = msgspec.json.Decoder(dict[str, Raw])
 _anything = msgspec.json.Decoder()
 
 
@@ -40,7 +41,7 @@ def decode(body: bytes, *, received_at_us: int) -> Decoded:
     try:
         members = read_members(body)
     except NotStrictError as error:
-        return Decoded(event=Unrecognized(reason=str(error)), event_id=_digest(body))
+        return Decoded(event=_unrecognized(_readable_members(body), str(error)), event_id=_digest(body))
     return decode_members(members, body, received_at_us=received_at_us)
 
 
@@ -75,13 +76,21 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
+def _readable_members(body: bytes) -> dict[str, Raw]:
+    """Return what can be read of a body that is not strict, so that it shows whose it is; possibly nothing."""
+    try:
+        return _members.decode(body)
+    except (ValueError, RecursionError):
+        return {}
+
+
 def _member(members: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[Any]) -> Any:
     raw = members.get(name)
     if raw is None:
         raise _UnfittingError(f"{name} is missing")
     try:
         return decoder.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _UnfittingError(f"{name}: {error}") from error
 
 

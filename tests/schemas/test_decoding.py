@@ -301,3 +301,21 @@ envelopes = st.fixed_dictionaries(
 def test_no_callback_is_an_exception(callback: dict[str, Any]) -> None:
     body = json.dumps(callback).encode()
     check_presentable(decoded(body), body)
+
+
+@pytest.mark.parametrize(
+    "event_data",
+    [b'{"TaskId": "\xff"}', b'{"TaskId": "a", "TaskId": "b"}', b"[" * 100 + b"]" * 100],
+    ids=["not UTF-8", "a name twice", "nested too deep"],
+)
+def test_a_body_that_is_not_strict_still_shows_whose_it_is(event_data: bytes) -> None:
+    body = b'{"EventType": "OnlineRecordStarted", "Timestamp": 7, "SdkAppId": 1400000001, "EventData": %b}' % event_data
+
+    event = decoded(body).event
+
+    assert isinstance(event, Unrecognized)
+    assert (event.sdk_app_id, event.event_type, event.timestamp) == (1400000001, "OnlineRecordStarted", 7)
+
+
+def test_one_that_cannot_be_read_at_all_shows_nothing() -> None:
+    assert decoded(b'{"EventType": "\\ud800", "SdkAppId": 1}').event == Unrecognized(reason="malformed JSON")
