@@ -1,7 +1,10 @@
 """Which callback keys hold, and how a person gets to know a generated one."""
 
-from ingest import KeyRing, generated_keys, parse_keys
-from ingest.generated_keys import SDK_APP_ID
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ingest import KeyRing, KeysError, generated_keys, parse_keys
+from ingest.generated_keys import FILE_NAME, SDK_APP_ID
 from tiw.errors import UsageError
 from tiw.settings import Settings
 
@@ -9,24 +12,45 @@ from tiw.settings import Settings
 def open_keys(settings: Settings) -> KeyRing:
     """Return the key ring, not entered yet. A key that is generated now is printed, this once.
 
-    Raises `KeysError`; `UsageError` if an app that may send unsigned callbacks also has keys.
+    Raises `KeysError`; `UsageError` if an app that may send unsigned callbacks also has keys. Both name the variable.
     """
+    file = settings.data_dir / FILE_NAME
     if settings.callback_keys is not None:
-        ring = KeyRing(parse_keys(settings.callback_keys))
+        source = "TIW_CALLBACK_KEYS"
+        with _naming(source):
+            ring = KeyRing(parse_keys(settings.callback_keys))
     elif settings.callback_keys_file is not None:
-        ring = KeyRing.of_file(settings.callback_keys_file)
-    elif SDK_APP_ID in settings.allow_unsigned:
+        source = "TIW_CALLBACK_KEYS_FILE"
+        with _naming(source):
+            ring = KeyRing.of_file(settings.callback_keys_file)
+    elif SDK_APP_ID in settings.allow_unsigned and not file.exists():
         # The app that a key would be made for has none at the vendor either.
-        ring = KeyRing({})
+        return KeyRing({})
     else:
-        generated = generated_keys(settings.data_dir)
-        if generated.created:
-            # To standard output and nowhere else: standard error is the log.
-            print(f"callback key for {SDK_APP_ID}: {generated.keys[SDK_APP_ID][0]}", flush=True)
-        ring = KeyRing.of_file(generated.path)
+        source = f"TIW_DATA_DIR, in {file}"
+        with _naming(source):
+            ring = _open_generated(settings)
     both = sorted(settings.allow_unsigned & set(ring.current))
     if both:
         raise UsageError(
-            f"TIW_ALLOW_UNSIGNED names {both[0]}, which also has callback keys: an app is signed or unsigned, not both"
+            f"TIW_ALLOW_UNSIGNED names {both[0]}, which also has callback keys ({source}): "
+            "an app is signed or unsigned, not both"
         )
     return ring
+
+
+def _open_generated(settings: Settings) -> KeyRing:
+    generated = generated_keys(settings.data_dir)
+    if generated.created:
+        # To standard output and nowhere else: standard error is the log.
+        print(f"callback key for {SDK_APP_ID}: {generated.keys[SDK_APP_ID][0]}", flush=True)
+    return KeyRing.of_file(generated.path)
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Put the variable to look at before what is wrong with the keys."""
+    try:
+        yield
+    except KeysError as error:
+        raise KeysError(f"{source}: {error}") from None

@@ -53,6 +53,24 @@ def test_a_wrong_file_is_named_and_not_quoted(tmp_path: Path) -> None:
     assert KEY not in str(refused.value)
 
 
+@pytest.mark.parametrize("text", ["{", "{}", f'{{"{APP}": []}}', f'{{"{APP}": [""]}}'])
+def test_what_is_wrong_with_the_keys_is_said_with_the_name_of_their_variable(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "callback_keys.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(KeysError, match=r"^TIW_CALLBACK_KEYS: "):
+        open_keys(settings(tmp_path, TIW_CALLBACK_KEYS=text))
+    with pytest.raises(KeysError, match=r"^TIW_CALLBACK_KEYS_FILE: "):
+        open_keys(settings(tmp_path, TIW_CALLBACK_KEYS_FILE=str(file)))
+    with pytest.raises(KeysError, match=rf"^TIW_DATA_DIR, in {file}: "):
+        open_keys(settings(tmp_path))
+
+
+def test_a_folder_that_can_hold_no_key_is_named_with_its_variable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(KeysError, match=r"^TIW_DATA_DIR, .*no callback key can be kept"):
+        open_keys(settings(tmp_path / "file" / "var"))
+
+
 def test_an_app_is_signed_or_unsigned_not_both(tmp_path: Path) -> None:
     keys = json.dumps({APP: [KEY], 5: [KEY]})
     with pytest.raises(UsageError, match="TIW_ALLOW_UNSIGNED names 5, which also has callback keys") as refused:
@@ -66,6 +84,12 @@ def test_no_key_is_made_for_the_usual_app_when_it_is_unsigned(
     assert open_keys(settings(tmp_path, TIW_ALLOW_UNSIGNED=str(APP))).current == {}
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_key_that_was_made_before_makes_the_usual_app_a_signed_one(tmp_path: Path) -> None:
+    open_keys(settings(tmp_path))
+    with pytest.raises(UsageError, match=rf"names {APP}, which also has callback keys \(.*callback_keys\.json\)"):
+        open_keys(settings(tmp_path, TIW_ALLOW_UNSIGNED=str(APP)))
 
 
 def test_a_key_is_made_beside_unsigned_callbacks_of_others(tmp_path: Path) -> None:
