@@ -29,12 +29,15 @@ def authenticate(
     """Return the SdkAppId of an authentic callback, 0 if it has none; raise `RefusedError` for any other.
 
     Accepted is a callback with the right Sign of any of its app's keys and an ExpireTime not more than 300 s ago,
-    and one with neither, if its SdkAppId is in `allow_unsigned`. `now_s` is in seconds since the Unix epoch.
+    and one with neither, if its SdkAppId is in `allow_unsigned` and has no keys. `now_s` is in seconds since the Unix
+    epoch.
     """
     sdk_app_id = _sdk_app_id(credentials.sdk_app_id)
     if sdk_app_id is None:
         raise RefusedError(Refusal.UNKNOWN_APP)
-    if credentials.sign is None and credentials.expire_time is None and sdk_app_id in allow_unsigned:
+    is_unsigned = credentials.sign is None and credentials.expire_time is None
+    # A rotation can give keys to an app that was unsigned when the process started: from then on it signs.
+    if is_unsigned and sdk_app_id in allow_unsigned and sdk_app_id not in keys:
         return sdk_app_id
     refusal = _check(credentials, keys.get(sdk_app_id, ()), now_s)
     if refusal is not None:

@@ -102,6 +102,11 @@ def test_unsigned_callbacks_are_accepted_of_allowed_apps_alone() -> None:
     assert verdict(sign=None, expire_time=None, allow_unsigned=allowed) is Refusal.MISSING_SIGN
 
 
+def test_an_app_that_got_keys_meanwhile_must_sign() -> None:
+    assert verdict(sign=None, expire_time=None, allow_unsigned=frozenset({APP})) is Refusal.MISSING_SIGN
+    assert verdict(allow_unsigned=frozenset({APP})) == APP
+
+
 @given(keys=keys_of_an_app, expire_time=expire_times, data=st.data())
 def test_every_key_of_an_app_signs(keys: list[str], expire_time: int, data: st.DataObject) -> None:
     key = data.draw(st.sampled_from(keys))
