@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker import ConsumerQueues
+from telemetry.metrics import MULTIPROCESS_VARIABLE
 from tiw import discovery
 from tiw.discovery import CustomConsumer, DiscoveryError, discover_consumers
 
@@ -53,6 +54,14 @@ async def test_consumers_are_found_in_their_order_and_their_code_stays_outside(t
 
 async def test_an_empty_folder_has_none(tmp_path: Path) -> None:
     assert await discover_consumers(environ(tmp_path)) == []
+
+
+async def test_looking_leaves_no_metrics_behind(tmp_path: Path) -> None:
+    shared = tmp_path / "metrics"
+    shared.mkdir()
+    file = write(tmp_path / "archive.py")
+    assert await discover_consumers(environ(file) | {MULTIPROCESS_VARIABLE: str(shared)})
+    assert list(shared.iterdir()) == []
 
 
 async def test_what_a_module_prints_is_passed_on(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
