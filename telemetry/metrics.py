@@ -72,13 +72,6 @@ LAG_SECONDS = Histogram(
     registry=REGISTRY,
 )
 RUNNING = Gauge("tiw_running", "Handlers that run now.", ["consumer"], multiprocess_mode="livesum", registry=REGISTRY)
-CONSUMING = Gauge(
-    "tiw_consuming",
-    "Processes that consume the queue now.",
-    ["consumer"],
-    multiprocess_mode="livesum",
-    registry=REGISTRY,
-)
 RETRIES_SCHEDULED = Counter(
     "tiw_retries_scheduled", "Deliveries put on a rung of the retry ladder.", ["consumer"], registry=REGISTRY
 )

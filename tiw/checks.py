@@ -21,13 +21,11 @@ from tiw.settings import Settings, unknown_variables
 #: Signatures are accepted until 5 minutes after their expiry: a clock that is off by more refuses everything.
 MAX_SKEW_S = 60.0
 
-#: The embedded transport, a spool and SQLite need room to work.
+#: The embedded transport and SQLite need room to work.
 MIN_FREE_BYTES = 1024**3
 
 #: The oldest RabbitMQ that knows every argument that is declared.
 OLDEST_RABBITMQ = (3, 10)
-
-_WAIT_S = 10.0
 
 
 class Check(Struct, frozen=True, kw_only=True):
