@@ -1,7 +1,7 @@
 """Events, recordings, completions and dead letters in SQL, on PostgreSQL or SQLite."""
 
 from store.applying import KeptEvent, apply_events
-from store.completions import Claim, HandlingKey, claim, complete, forget, prune_completions, release, renew
+from store.completions import Claim, claim, complete, forget, prune_completions, release, renew
 from store.connecting import Store
 from store.consumers import register_consumers, registered_consumers, unregister_consumer
 from store.dead_letters import (
@@ -18,7 +18,7 @@ from store.errors import SchemaMismatchError, StoreError, StoreUnavailableError
 from store.instants import iso8601
 from store.leases import lease_owners, release_owner
 from store.migrating import migrate
-from store.reading_events import EventRow, KeptRow, count_events, find_event, list_events, pages_for_replay
+from store.reading_events import EventRow, KeptRow, count_events, list_events, pages_for_replay
 from store.reading_recordings import find_recordings, list_recordings
 from store.recording import (
     Recording,
@@ -37,7 +37,6 @@ __all__ = [
     "DeadLetter",
     "DeadLetterRow",
     "EventRow",
-    "HandlingKey",
     "KeptEvent",
     "KeptRow",
     "Recording",
@@ -57,7 +56,6 @@ __all__ = [
     "complete",
     "count_dead_letters",
     "count_events",
-    "find_event",
     "find_recordings",
     "fold",
     "forget",

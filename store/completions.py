@@ -5,7 +5,7 @@ The database's clock decides, so that workers whose clocks differ agree on when 
 
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final
 
 from sqlalchemy import ColumnElement, and_, delete, null, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,9 +19,6 @@ REMEMBERED_S: Final = 7 * 86_400
 
 #: Rows deleted per transaction, so that nobody waits long for it.
 PRUNED_AT_ONCE: Final = 5000
-
-#: Consumer and event_id.
-HandlingKey: TypeAlias = tuple[str, str]
 
 _KEY = tuple_(completions.c.consumer, completions.c.event_id)
 _UNFINISHED = completions.c.completed_at_us.is_(None)
@@ -90,29 +87,12 @@ async def release(store: Store, *, consumer: str, event_id: str, owner: str) -> 
     await store.write(lambda connection: connection.execute(statement))
 
 
-async def renew(
-    store: Store, *, owner: str, lease_s: float, keys: Collection[HandlingKey] | None = None
-) -> frozenset[HandlingKey]:
-    """Let the owner's leases (`keys`: only these) end `lease_s` seconds from now; return those it still has."""
+async def renew(store: Store, *, owner: str, lease_s: float) -> None:
+    """Let the owner's leases end `lease_s` seconds from now."""
     statement = (
-        update(completions)
-        .where(completions.c.owner == owner, _UNFINISHED)
-        .values(leased_until_us=_from_now(lease_s))
-        .returning(completions.c.consumer, completions.c.event_id)
+        update(completions).where(completions.c.owner == owner, _UNFINISHED).values(leased_until_us=_from_now(lease_s))
     )
-
-    async def operation(connection: AsyncConnection) -> frozenset[HandlingKey]:
-        if keys is None:
-            return frozenset((row.consumer, row.event_id) for row in await connection.execute(statement))
-        return frozenset(
-            [
-                (row.consumer, row.event_id)
-                for part in chunks(sorted(keys), MAX_VALUES)
-                for row in await connection.execute(statement.where(_KEY.in_(part)))
-            ]
-        )
-
-    return await store.write(operation)
+    await store.write(lambda connection: connection.execute(statement))
 
 
 async def forget(store: Store, *, consumer: str, event_ids: Collection[str]) -> int:

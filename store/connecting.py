@@ -36,9 +36,9 @@ class Store:
     def __init__(self, url: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
         try:
             self._url = make_url(url)
-        except ArgumentError as error:
-            # Not the text itself: it may hold a password.
-            raise StoreError("the database's URL cannot be read: it is KIND://USER:PASSWORD@HOST/NAME") from error
+        except (ArgumentError, ValueError):  # ValueError: a port that is no number
+            # Neither the text itself nor what was made of it: it may hold a password.
+            raise StoreError("the database's URL cannot be read: it is KIND://USER:PASSWORD@HOST:PORT/NAME") from None
         self._engine = create_engine(self._url, statement_timeout_s=statement_timeout_s)
         # SQLite has one writer at a time, and its waiters poll. Within a process they stand in line instead.
         self._line = asyncio.Lock() if self.is_sqlite else None

@@ -76,14 +76,6 @@ async def list_events(
         return [_listed(row) for row in await connection.execute(query)]
 
 
-async def find_event(store: Store, event_id: str) -> EventRow | None:
-    """Return one event with its body, or None."""
-    query = select(*_LISTED, events.c.body).where(events.c.event_id == event_id)
-    async with store.reading() as connection:
-        row = (await connection.execute(query)).one_or_none()
-    return None if row is None else _listed(row)
-
-
 async def count_events(store: Store) -> int:
     """Return how many different events are kept."""
     async with store.reading() as connection:
