@@ -63,13 +63,13 @@ def opening(folder: Path) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
-        deadline = time.monotonic() + OPENING_TIMEOUT_S
+        deadline_s = time.monotonic() + OPENING_TIMEOUT_S
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline_s:
                     raise BrokerError(
                         f"another process has been opening {folder} for {OPENING_TIMEOUT_S:g} s; end it"
                     ) from error

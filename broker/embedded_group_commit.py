@@ -214,12 +214,12 @@ class GroupCommit:
         if level is not self._level:
             connection.execute(f"PRAGMA synchronous = {'FULL' if level is Level.DURABLE else 'NORMAL'}")
             self._level = level
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        deadline_s = time.monotonic() + LOCK_TIMEOUT_S
         while True:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
                     raise
                 time.sleep(_LOCK_POLL_S)
             else:

@@ -17,7 +17,7 @@ from broker.message import Message
 from broker.protocol import OnDelivery
 from broker.topology import ConsumerQueues, dead_queue_name, queue_name
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class EmbeddedDelivery:

@@ -10,7 +10,7 @@ from broker.embedded_group_commit import GroupCommit, Level
 from broker.embedded_owner import Owner
 from broker.embedded_queues import Sight, give_space_back, look, now_us, tidy
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 #: How long another process's message or death may go unnoticed.
 LOOK_INTERVAL_S = 0.05

@@ -1,6 +1,5 @@
 """A bound on the memory that requests can take together."""
 
-from types import TracebackType
 from typing import Self
 
 from ingest.refusals import Refusal, RefusedError
@@ -45,7 +44,5 @@ class Share:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._room.change(-self._taken_bytes)

@@ -21,7 +21,7 @@ from tiw.readiness import children_readiness
 from tiw.settings import Address, Settings
 from workers import BUILT_IN, Worker
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ async def _watch(store: Store, worker: Worker) -> None:
     try:
         await migrate_when_there(store)
     except StoreError as error:
-        log.error("migration_failed", error=str(error))  # noqa: TRY400 - its text is made for a person
+        _log.error("migration_failed", error=str(error))
         raise
     await worker.wait()
 

@@ -8,7 +8,6 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -25,7 +24,7 @@ WELL_AFTER_S = 60.0
 
 _ROOT = Path(__file__).resolve().parent.parent
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 def tiw_command(*arguments: str) -> list[str]:
@@ -47,7 +46,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 class Processes:
     """Keeps one child running for each of `commands` (name to command line); an async context manager.
 
-    Each child has a pipe on its standard input that ends when this process ends, however it does: `until_stopped`
+    Each child has a pipe on its standard input that ends when this process ends, however it does: `stop_requests`
     notices. Leaving sends SIGTERM, waits `grace_s`, then kills.
     """
 
@@ -69,9 +68,7 @@ class Processes:
         self._tasks = [asyncio.create_task(self._keep(name), name=f"child {name}") for name in self._commands]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -88,7 +85,7 @@ class Processes:
                 ended = f"not started: {error.strerror}"
             if time.monotonic() - started_s > WELL_AFTER_S:
                 restart_s = FIRST_RESTART_S
-            log.error("process_ended", process=name, exit=ended, restart_in_s=restart_s)
+            _log.error("process_ended", process=name, exit=ended, restart_in_s=restart_s)
             await asyncio.sleep(restart_s)
             restart_s = min(2 * restart_s, LAST_RESTART_S)
 
@@ -113,7 +110,7 @@ class Processes:
         # https://github.com/python/cpython/issues/102780
         ended = asyncio.create_task(process.wait())
         if not (await asyncio.wait({ended}, timeout=self._grace_s))[0]:
-            log.warning("process_killed", process=name, grace_s=self._grace_s)
+            _log.warning("process_killed", process=name, grace_s=self._grace_s)
             process.kill()
             await ended
 

@@ -59,10 +59,10 @@ def _of_error(error: BaseException, context: Context) -> Outcome:
     if isinstance(error, StoreUnavailableError):
         raise error
     context.log.warning("handler_failed", exc_info=error)
-    return Retry(reason=describe(error))
+    return Retry(reason=_describe(error))
 
 
-def describe(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     """Return an error as one line that a person can act on: its type and its message."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message}"[:_MAX_REASON_CHARACTERS] if message else type(error).__name__

@@ -1,7 +1,6 @@
 """Move dead letters from a consumer's queue into the store, where they can be listed and replayed."""
 
 import asyncio
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -15,7 +14,7 @@ from workers.store_watch import StoreWatch
 #: Moved in one transaction, and the prefetch of the queue.
 _GROUP = 50
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class DeadLetterMover:
@@ -37,13 +36,11 @@ class DeadLetterMover:
         self._task = asyncio.create_task(self._move(), name=f"dead letters of {self._consumer}")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        await self._subscription.__aexit__(kind, error, traceback)
+        await self._subscription.__aexit__(*exc_info)
 
     async def _move(self) -> None:
         while True:

@@ -27,7 +27,7 @@ FATAL_CRASHES = 6
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class Handling:
@@ -101,7 +101,7 @@ class Handling:
             attempt=message.attempt,
             received_at=_EPOCH + timedelta(microseconds=message.received_at_us),
             body=message.body,
-            log=log.bind(
+            log=_log.bind(
                 consumer=self._consumer.name,
                 event_id=message.event_id,
                 attempt=message.attempt,

@@ -7,7 +7,6 @@ subscription starts with one delivery at a time until it has seen a harmless one
 
 import asyncio
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -22,7 +21,7 @@ from workers.store_watch import StoreWatch
 #: From this many crashes on a delivery runs alone.
 SUSPECT_CRASHES = 3
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class Runner:
@@ -77,11 +76,9 @@ class Runner:
         self._dispatcher = asyncio.create_task(self._dispatch(), name=f"dispatch {self.consumer.name}")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.drain(grace_s=0)
-        await self._subscription.__aexit__(kind, error, traceback)
+        await self._subscription.__aexit__(*exc_info)
 
     async def drain(self, *, grace_s: float) -> None:
         """Take nothing more, finish what is here within `grace_s`, hand back the rest without counting it."""
@@ -94,7 +91,7 @@ class Runner:
                 async with asyncio.timeout(grace_s):
                     await self._emptied()
             except TimeoutError:
-                log.warning("drain_cut_short", consumer=self.consumer.name, running=len(self._tasks))
+                _log.warning("drain_cut_short", consumer=self.consumer.name, running=len(self._tasks))
             self._dispatcher.cancel()
             await asyncio.wait({self._dispatcher})
         interrupted = list(self._tasks)
@@ -164,13 +161,13 @@ class Runner:
 
         Not held on to: a delivery that stays unsettled for 30 minutes costs the channel, and counts as a crash.
         """
-        log.warning("consumer_paused", consumer=self.consumer.name, reason="the store does not answer")
+        _log.warning("consumer_paused", consumer=self.consumer.name, reason="the store does not answer")
         await self._subscription.set_prefetch(0)
         while self._waiting:
             await self._settler.hand_back(self._waiting.popleft())
         await self._finished()
         await self._store_watch.wait()
-        log.info("consumer_resumed", consumer=self.consumer.name)
+        _log.info("consumer_resumed", consumer=self.consumer.name)
         self._probing = True
         if not self._draining:
             await self._subscription.set_prefetch(1)
@@ -190,7 +187,7 @@ class Runner:
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # The delivery stays unsettled and comes back, counted as a crash: never silent, never lost.
-            log.error("runner_failed", consumer=self.consumer.name, exc_info=error)
+            _log.error("runner_failed", consumer=self.consumer.name, exc_info=error)
 
     async def _handle(self, delivery: Delivery) -> None:
         try:

@@ -24,7 +24,7 @@ _LOGGED = {
     "dead_letter": (logging.WARNING, "dead_lettered"),
 }
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class Settler:
@@ -96,7 +96,7 @@ class Settler:
             try:
                 await publish()
             except NotPublishedError as error:
-                log.warning("outcome_not_published", consumer=self._consumer.name, error=str(error))
+                _log.warning("outcome_not_published", consumer=self._consumer.name, error=str(error))
                 await asyncio.sleep(_PUBLISH_AGAIN_S)
                 await self._transport.wait_ready()
                 continue
@@ -106,7 +106,7 @@ class Settler:
         message = delivery.message
         metrics.DELIVERIES.labels(self._consumer.name, outcome).inc()
         level, event = _LOGGED.get(outcome, (logging.INFO, f"delivery_{outcome}"))
-        log.log(
+        _log.log(
             level,
             event,
             consumer=self._consumer.name,

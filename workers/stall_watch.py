@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType
 from typing import Self
 
 import structlog
@@ -21,7 +21,7 @@ STALL_S = 1.0
 
 _BEAT_S = 0.25
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class StallWatch:
@@ -46,9 +46,7 @@ class StallWatch:
         self._thread.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         if self._handle is not None:
             self._handle.cancel()
         self._stop.set()
@@ -65,9 +63,9 @@ class StallWatch:
                 consumer, at = self._culprit()
                 stalled = (beat_s, consumer)
                 metrics.LOOP_STALLS.labels(consumer or "").inc()
-                log.warning("loop_stalled", consumer=consumer, at=at, advice="use a plain def, or await instead")
+                _log.warning("loop_stalled", consumer=consumer, at=at, advice="use a plain def, or await instead")
             elif stalled is not None and beat_s != stalled[0]:
-                log.warning("loop_resumed", consumer=stalled[1], stalled_s=round(beat_s - stalled[0], 1))
+                _log.warning("loop_resumed", consumer=stalled[1], stalled_s=round(beat_s - stalled[0], 1))
                 stalled = None
 
     def _culprit(self) -> tuple[str | None, str | None]:

@@ -1,7 +1,6 @@
 """Know whether the store answers, so that consumers wait for it instead of failing against it."""
 
 import asyncio
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -11,7 +10,7 @@ from telemetry import metrics
 
 _PROBE_EVERY_S = 1.0
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class StoreWatch:
@@ -36,7 +35,7 @@ class StoreWatch:
         if self._here.is_set():
             self._here.clear()
             metrics.STORE_AWAY.set(1)
-            log.warning("store_away", database=self._store.safe_url)
+            _log.warning("store_away", database=self._store.safe_url)
             self._probe = asyncio.create_task(self._ask(), name="store watch")
 
     async def wait(self) -> None:
@@ -46,9 +45,7 @@ class StoreWatch:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait({self._probe})
@@ -58,10 +55,10 @@ class StoreWatch:
             try:
                 await check_schema(self._store)
             except StoreError as error:
-                log.debug("store_still_away", error=type(error).__name__)
+                _log.debug("store_still_away", error=type(error).__name__)
                 await asyncio.sleep(_PROBE_EVERY_S)
                 continue
             metrics.STORE_AWAY.set(0)
-            log.info("store_back", database=self._store.safe_url)
+            _log.info("store_back", database=self._store.safe_url)
             self._here.set()
             return

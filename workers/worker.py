@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -34,7 +33,7 @@ PRUNE_EVERY_S = 3600.0
 #: What unfinished handlers get on shutdown before they are handed back.
 DRAIN_GRACE_S = 25.0
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class Worker:
@@ -79,9 +78,7 @@ class Worker:
         self._main = asyncio.create_task(self._run(), name="worker")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         self._stopping.set()
         if self._main is not None:
             if not self._runners:
@@ -111,10 +108,10 @@ class Worker:
                     lease_s=self._lease_s,
                 )
                 self._runners.append(await stack.enter_async_context(runner))
-            log.info("worker_started", consumers=[consumer.name for consumer in self._consumers])
+            _log.info("worker_started", consumers=[consumer.name for consumer in self._consumers])
             await self._stopping.wait()
             await asyncio.gather(*(runner.drain(grace_s=self._drain_grace_s) for runner in self._runners))
-            log.info("worker_drained")
+            _log.info("worker_drained")
 
     async def _register(self) -> None:
         """Tell the store which consumers there are, so that they can be listed where they do not run."""

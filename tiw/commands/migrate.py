@@ -16,7 +16,7 @@ _AGAIN_S = 1.0
 #: A database that starts together with us has this long.
 PATIENCE_S = 120.0
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 async def migrate(settings: Settings, args: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ async def migrate(settings: Settings, args: argparse.Namespace) -> int:
         except TimeoutError:
             # Once more, for its own words on what is wrong.
             await migrate_store(store)
-    log.info("schema_current", database=store.safe_url)
+    _log.info("schema_current", database=store.safe_url)
     return 0
 
 
@@ -42,7 +42,7 @@ async def migrate_when_there(store: Store) -> None:
             await migrate_store(store)
         except StoreUnavailableError as error:
             if not is_told:
-                log.warning("database_awaited", database=store.safe_url, error=str(error))
+                _log.warning("database_awaited", database=store.safe_url, error=str(error))
                 is_told = True
             await asyncio.sleep(_AGAIN_S)
             continue

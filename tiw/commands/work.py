@@ -7,9 +7,8 @@ none that blocks or kills its process touches another.
 import argparse
 import asyncio
 import os
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 
 import msgspec
 import structlog
@@ -24,7 +23,7 @@ from tiw.opening import open_store, open_transport, require_amqp
 from tiw.processes import Processes, consumer_command, tiw_command
 from tiw.readiness import announce_readiness, children_readiness
 from tiw.settings import Settings
-from tiw.stopping import until_stopped
+from tiw.stopping import stop_requests, stopped_or_failed
 from workers import BUILT_IN, Worker, load_consumers
 
 #: How often the folder of plugins is looked at while it is empty.
@@ -32,7 +31,7 @@ _LOOK_EVERY_S = 3.0
 
 _NOT_CONSUMING = "a consumer is not at its queue"
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 async def work(settings: Settings, args: argparse.Namespace) -> int:
@@ -71,6 +70,7 @@ def describe(sources: Sequence[str]) -> int:
 async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequence[str], with_parent: bool) -> int:
     """Run the consumers of these names in this process; `sources` define those of users."""
     configure_logging(settings.log_format)
+    stopped = await stop_requests(with_parent=with_parent)
     custom = load_consumers(sources)
     consumers = [consumer for consumer in (*BUILT_IN, *custom) if consumer.name in names]
     missing = set(names) - {consumer.name for consumer in consumers}
@@ -88,13 +88,14 @@ async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequenc
         listener = announce_readiness(ready) if with_parent else _admin(settings, ready)
         await stack.enter_async_context(listener)
         await stack.enter_async_context(worker)
-        await _first(until_stopped(with_parent=with_parent), worker.wait())
+        await stopped_or_failed(stopped, worker.wait())
     return 0
 
 
 async def _run_apart(settings: Settings, here: Sequence[str], apart: Mapping[str, str]) -> int:
     """Supervise a child for each of `apart` (name to source), and one for all of `here`."""
     configure_logging(settings.log_format)
+    stopped = await stop_requests()
     commands = {name: consumer_command(name, source) for name, source in apart.items()}
     if here:
         commands["built-in"] = tiw_command("work", "--child", *here)
@@ -104,7 +105,7 @@ async def _run_apart(settings: Settings, here: Sequence[str], apart: Mapping[str
         return children_readiness(processes, unready=_NOT_CONSUMING)
 
     async with _admin(settings, ready), processes:
-        await until_stopped()
+        await stopped.wait()
     return 0
 
 
@@ -129,29 +130,19 @@ async def _custom(settings: Settings, *, is_custom_only: bool) -> list[CustomCon
 
     def note(source: str, error: str) -> None:
         if broken.get(source) != error:
-            log.error("consumers_not_loaded", source=source, error=error)
+            _log.error("consumers_not_loaded", source=source, error=error)
         broken[source] = error
 
     custom = await discover_consumers(os.environ, on_error=note)
     if custom:
         return custom
-    log.info("idle", reason="TIW_CONSUMERS names no consumer yet", sources=settings.consumers)
-    stopped = asyncio.create_task(until_stopped())
+    stopped = await stop_requests()
+    _log.info("idle", reason="TIW_CONSUMERS names no consumer yet", sources=settings.consumers)
     async with _admin(settings, Readiness):
-        while not stopped.done():
-            await asyncio.wait({stopped}, timeout=_LOOK_EVERY_S)
+        while not stopped.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), _LOOK_EVERY_S)
             custom = await discover_consumers(os.environ, on_error=note)
-            if custom and not stopped.done():
-                stopped.cancel()
+            if custom and not stopped.is_set():
                 return custom
     return None
-
-
-async def _first(*waits: Coroutine[Any, Any, None]) -> None:
-    """Return when the first of `waits` ends, raising what it raises."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    for task in done:
-        task.result()
