@@ -15,7 +15,7 @@ from tiw.processes import Processes, tiw_command
 from tiw.readiness import announce_readiness, children_readiness
 from tiw.settings import DEFAULT_ADMIN, Settings
 from tiw.shared_port import shared_port
-from tiw.stopping import until_stopped
+from tiw.stopping import stop_requests
 
 #: What a child gets to finish what is in flight: an answer leaves within 8 s.
 _GRACE_S = 9.0
@@ -31,6 +31,7 @@ async def ingest(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _serve(settings: Settings, *, is_child: bool) -> int:
+    stopped = await stop_requests(with_parent=is_child)
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(open_keys(settings))
         transport = await stack.enter_async_context(open_transport(settings))
@@ -40,12 +41,13 @@ async def _serve(settings: Settings, *, is_child: bool) -> int:
         else:
             await stack.enter_async_context(_admin(settings, server.ready))
         await stack.enter_async_context(listening(server, variable="TIW_HTTP", address=settings.http))
-        await until_stopped(with_parent=is_child)
+        await stopped.wait()
         await server.drain()
     return 0
 
 
 async def _serve_in_children(settings: Settings, count: int) -> int:
+    stopped = await stop_requests()
     open_keys(settings)  # a key is generated, and printed, once: here
     commands = {f"ingest-{number}": tiw_command("ingest", "--child") for number in range(1, count + 1)}
     with shared_port(settings.http, variable="TIW_HTTP") as address:
@@ -56,7 +58,7 @@ async def _serve_in_children(settings: Settings, count: int) -> int:
             return children_readiness(processes, unready="a process cannot keep callbacks now")
 
         async with _admin(settings, ready), processes:
-            await until_stopped()
+            await stopped.wait()
     return 0
 
 

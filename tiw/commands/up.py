@@ -1,7 +1,6 @@
 """`tiw up`: the whole pipeline until Ctrl-C."""
 
 import argparse
-import asyncio
 import os
 
 from ingest import KeyRing
@@ -11,7 +10,7 @@ from tiw.discovery import discover_consumers
 from tiw.keys import open_keys
 from tiw.pipeline import Pipeline, run_pipeline
 from tiw.settings import DEFAULT_ADMIN, Address, Settings
-from tiw.stopping import until_stopped
+from tiw.stopping import stop_requests, stopped_or_failed
 
 _EXAMPLE = (
     '{"EventType":"OnlineRecordStarted","Timestamp":\'$NOW\',"SdkAppId":%d,'
@@ -23,16 +22,13 @@ async def up(settings: Settings, args: argparse.Namespace) -> int:
     """Run until SIGINT or SIGTERM, then finish what is here."""
     del args
     configure_logging(settings.log_format)
+    stopped = await stop_requests()
     custom = await discover_consumers(os.environ)
     keys = open_keys(settings)
     admin = settings.admin or DEFAULT_ADMIN
     async with run_pipeline(settings, keys=keys, admin=admin, custom=custom, environ=os.environ) as pipeline:
         _greet(settings, keys, admin, pipeline)
-        stopped = asyncio.create_task(until_stopped())
-        await asyncio.wait({stopped, pipeline.failure}, return_when=asyncio.FIRST_COMPLETED)
-        if not stopped.done():
-            stopped.cancel()
-            pipeline.failure.result()
+        await stopped_or_failed(stopped, pipeline.failure)
     return 0
 
 
