@@ -2,26 +2,35 @@
 
 from collections.abc import Sequence
 
-from broker import ConsumerQueues, Transport
-from store import Store
+from broker import BrokerError, ConsumerQueues, Transport
+from store import Store, StoreError
 from tiw.errors import UsageError
 from tiw.settings import Settings
 
 
 def open_transport(settings: Settings, consumers: Sequence[ConsumerQueues] = ()) -> Transport:
-    """Return the transport, not entered yet; `consumers` are those of users."""
+    """Return the transport, not entered yet; `consumers` are those of users.
+
+    Raises `UsageError` for an address that cannot be right.
+    """
     if settings.is_embedded:
         from broker.embedded import EmbeddedTransport  # noqa: PLC0415 - each transport is imported only where it is used
 
         return EmbeddedTransport(settings.data_dir, consumers=consumers, retry_delays_s=settings.retry_delays_s)
     from broker.amqp import AmqpTransport  # noqa: PLC0415 - as above
 
-    return AmqpTransport(settings.amqp_urls, consumers=consumers, retry_delays_s=settings.retry_delays_s)
+    try:
+        return AmqpTransport(settings.amqp_urls, consumers=consumers, retry_delays_s=settings.retry_delays_s)
+    except BrokerError as error:
+        raise UsageError(f"TIW_AMQP_URL: {error}") from error
 
 
 def open_store(settings: Settings) -> Store:
-    """Return the store, not entered yet."""
-    return Store(settings.database_url)
+    """Return the store, not entered yet. Raises `UsageError` for a URL that cannot be right."""
+    try:
+        return Store(settings.database_url)
+    except StoreError as error:
+        raise UsageError(f"TIW_DATABASE_URL: {error}") from error
 
 
 def require_amqp(settings: Settings, command: str) -> None:

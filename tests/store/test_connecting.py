@@ -26,6 +26,7 @@ STARTED = keep(callback("OnlineRecordStarted", TaskId="t"))
         "mysql://u:hidden@h/d",
         "u:hidden@h",
         "postgresql+asyncpg://u:hidden@h/d?sslmode=require",
+        "postgresql+asyncpg://u:hidden@h:port/d",
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_with_what_to_set(url: str) -> None:
