@@ -103,6 +103,11 @@ def _load_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except BaseException as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise LoadError(
+                f"TIW_CONSUMERS names {name}, but there is no module {error.name!r}: "
+                "install it beside tiw, or correct the name"
+            ) from error
         _explain(error, f"module {name}")
         raise  # _explain always raises; this tells the type checker
 

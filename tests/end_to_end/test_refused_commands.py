@@ -17,10 +17,13 @@ KEYS = '{"1400000001": ["4fd1c0a96b7e4c7f8a2e5d3b1c9f7a60"]}'
 SECRET = "7c1f0e9d5a"
 
 BAD_SETTINGS: Mapping[str, tuple[dict[str, str], str]] = {
-    "keys that are no JSON": ({"TIW_CALLBACK_KEYS": SECRET}, "callback keys"),
-    "no keys at all": ({"TIW_CALLBACK_KEYS": "{}"}, "callback keys"),
-    "an empty key": ({"TIW_CALLBACK_KEYS": '{"1400000001": [""]}'}, "1400000001"),
-    "a key file that is not there": ({"TIW_CALLBACK_KEYS_FILE": "/nowhere/keys.json"}, "/nowhere/keys.json"),
+    "keys that are no JSON": ({"TIW_CALLBACK_KEYS": SECRET}, "TIW_CALLBACK_KEYS: the callback keys"),
+    "no keys at all": ({"TIW_CALLBACK_KEYS": "{}"}, "TIW_CALLBACK_KEYS: the callback keys"),
+    "an empty key": ({"TIW_CALLBACK_KEYS": '{"1400000001": [""]}'}, "TIW_CALLBACK_KEYS: callback key 1 of 1400000001"),
+    "a key file that is not there": (
+        {"TIW_CALLBACK_KEYS_FILE": "/nowhere/keys.json"},
+        "TIW_CALLBACK_KEYS_FILE: the file of callback keys, /nowhere/keys.json",
+    ),
     "keys and a key file": (
         {"TIW_CALLBACK_KEYS": KEYS, "TIW_CALLBACK_KEYS_FILE": "keys.json"},
         "TIW_CALLBACK_KEYS and TIW_CALLBACK_KEYS_FILE are both set",
@@ -48,6 +51,22 @@ BAD_SETTINGS: Mapping[str, tuple[dict[str, str], str]] = {
         {"TIW_AMQP_URL_FILE": "/nowhere/url"},
         "TIW_AMQP_URL_FILE names /nowhere/url",
     ),
+    "a broker's port that is none": (
+        {"TIW_AMQP_URL": f"amqp://user:{SECRET}@localhost:port/", "TIW_CALLBACK_KEYS": KEYS},
+        "TIW_AMQP_URL: address 1 of the broker",
+    ),
+    "a guest on another machine": (
+        {"TIW_AMQP_URL": "amqp://guest:guest@broker.invalid/", "TIW_CALLBACK_KEYS": KEYS},
+        "TIW_AMQP_URL: refusing to be guest",
+    ),
+    "a database's port that is none": (
+        {"TIW_DATABASE_URL": f"postgresql+asyncpg://user:{SECRET}@localhost:port/tiw", "TIW_CALLBACK_KEYS": KEYS},
+        "TIW_DATABASE_URL: the database's URL cannot be read",
+    ),
+    "a database's parameter that nobody knows": (
+        {"TIW_DATABASE_URL": f"postgresql+asyncpg://user:{SECRET}@localhost/tiw?nobody=1", "TIW_CALLBACK_KEYS": KEYS},
+        "TIW_DATABASE_URL: the database's URL has parameters",
+    ),
     "a database of another kind": (
         {"TIW_DATABASE_URL": f"mysql://user:{SECRET}@localhost/tiw"},
         "TIW_DATABASE_URL must be",
@@ -56,12 +75,12 @@ BAD_SETTINGS: Mapping[str, tuple[dict[str, str], str]] = {
         {"TIW_DATABASE_URL": f"postgresql://user:{SECRET}@localhost/tiw"},
         "TIW_DATABASE_URL must start with postgresql+asyncpg://",
     ),
-    "a data folder that is a file": ({"TIW_DATA_DIR": "/dev/null"}, "/dev/null"),
+    "a data folder that is a file": ({"TIW_DATA_DIR": "/dev/null"}, "TIW_DATA_DIR, in /dev/null"),
     "delays that shrink": ({"TIW_RETRY_DELAYS_S": "5,1"}, "TIW_RETRY_DELAYS_S"),
     "no delays": ({"TIW_RETRY_DELAYS_S": "soon"}, "TIW_RETRY_DELAYS_S"),
     "an unknown log format": ({"TIW_LOG_FORMAT": "xml"}, "TIW_LOG_FORMAT must be console or json"),
     "a consumer's file that is not there": ({"TIW_CONSUMERS": "/nowhere/mine.py"}, "/nowhere/mine.py"),
-    "a module that is not there": ({"TIW_CONSUMERS": "no_such_module"}, "no_such_module"),
+    "a module that is not there": ({"TIW_CONSUMERS": "no_such_module"}, "TIW_CONSUMERS names no_such_module"),
 }
 
 
@@ -85,14 +104,17 @@ def assert_refused(finished: Finished, code: int, words: str) -> None:
 @pytest.fixture(scope="module")
 def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Finished]]]:
     """Start `up` with every bad setting, a few at a time."""
-    folder = tmp_path_factory.mktemp("refused")
+    # One folder each: they run side by side.
+    folders = {what: tmp_path_factory.mktemp("refused") for what in BAD_SETTINGS}
 
-    def start(settings: dict[str, str]) -> Finished:
-        return run({"TIW_HTTP": "127.0.0.1:0", "TIW_ADMIN": "127.0.0.1:0", **settings}, "up", cwd=folder)
+    def start(what: str) -> Finished:
+        settings, _ = BAD_SETTINGS[what]
+        return run({"TIW_HTTP": "127.0.0.1:0", "TIW_ADMIN": "127.0.0.1:0", **settings}, "up", cwd=folders[what])
 
     with ThreadPoolExecutor(max_workers=3) as pool:
-        yield {what: pool.submit(start, settings) for what, (settings, _) in BAD_SETTINGS.items()}
-    assert not (folder / "var" / "store.db").exists(), "one had begun"
+        yield {what: pool.submit(start, what) for what in BAD_SETTINGS}
+    begun = [what for what, folder in folders.items() if (folder / "var" / "store.db").exists()]
+    assert begun == []
 
 
 @pytest.mark.parametrize("what", BAD_SETTINGS)
