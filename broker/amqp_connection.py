@@ -10,7 +10,7 @@ from typing import Any, Self
 import aio_pika
 import aiormq
 import structlog
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from yarl import URL
 
 from broker.amqp_decoding import tolerate_strangers
@@ -54,7 +54,8 @@ class Connection:
         """Connect within `CONNECT_TIMEOUT_S`. Raises one of `CONNECTION_ERRORS`."""
         writers: list[asyncio.StreamWriter] = []
         pika = aio_pika.Connection(endpoint.url, client_properties={"connection_name": f"tiw {name}"})
-        pika.kwargs["transport_factory"] = (_RecordingTLS if endpoint.url.scheme == "amqps" else _RecordingTCP)(writers)
+        sockets = TLSTransportFactory() if endpoint.url.scheme == "amqps" else TCPTransportFactory()
+        pika.kwargs["transport_factory"] = _Recording(sockets, writers)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await pika.connect()
@@ -185,26 +186,15 @@ class Backoff:
         self._wait_s = min(2 * self._wait_s, LONGEST_BACKOFF_S)
 
 
-class _RecordingTCP(TCPTransportFactory):
+class _Recording(TransportFactory):
     """Connects as the library does, and remembers the socket so that it can be ended at once."""
 
-    def __init__(self, writers: list[asyncio.StreamWriter]) -> None:
+    def __init__(self, sockets: TransportFactory, writers: list[asyncio.StreamWriter]) -> None:
+        self._sockets = sockets
         self._writers = writers
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await super().create(url, **kwargs)
-        self._writers.append(writer)
-        return reader, writer
-
-
-class _RecordingTLS(TLSTransportFactory):
-    """The same over TLS."""
-
-    def __init__(self, writers: list[asyncio.StreamWriter]) -> None:
-        self._writers = writers
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await super().create(url, **kwargs)
+        reader, writer = await self._sockets.create(url, **kwargs)
         self._writers.append(writer)
         return reader, writer
 
