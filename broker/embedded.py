@@ -70,9 +70,12 @@ class EmbeddedTransport:
         await self._keep(lambda: send(consumer, message))
 
     async def retry(self, consumer: str, message: Message, *, delay_s: float) -> None:
-        """Let a message wait for `delay_s` by the wall clock, then `send` it."""
+        """Let a message wait for `delay_s` by the wall clock, then `send` it.
+
+        Raises `BrokerError` if there is no such rung.
+        """
         if delay_s not in self._retry_delays_s:
-            raise NotPublishedError(f"there is no rung of {delay_s:g} s; TIW_RETRY_DELAYS_S is {self._retry_delays_s}")
+            raise BrokerError(f"no rung of {delay_s:g} s: the ladder has {self._retry_delays_s}")
         visible_at_us = now_us() + round(delay_s * 1e6)
         await self._keep(lambda: retry(consumer, message, visible_at_us=visible_at_us))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker import BrokerError, Message, MissingQueueError, QueueState, Transport
+from broker import BrokerError, Message, MissingQueueError, NotPublishedError, QueueState, Transport
 from tests.broker.conftest import MakeTransport
 from tests.broker.consumers import ARCHIVE, FINISHED, GONE, LONG_S, REPORT, SHORT_S, UNRECOGNIZED
 from tests.broker.inbox import AckingInbox, Inbox, eventually
@@ -253,8 +253,9 @@ async def test_a_retry_goes_to_one_consumer_only(transport: Transport) -> None:
 
 
 async def test_a_rung_that_the_ladder_lacks_is_refused(transport: Transport) -> None:
-    with pytest.raises(BrokerError):
+    with pytest.raises(BrokerError, match="no rung of 77 s") as refusal:
         await transport.retry("archive", _message(), delay_s=77)
+    assert not isinstance(refusal.value, NotPublishedError), "the workers would try again for ever"
 
 
 async def test_a_hundred_retries_for_a_removed_consumer_delay_nobody(transport: Transport) -> None:
