@@ -1,6 +1,6 @@
 """The vendor's callbacks as values. No I/O, nothing of ours imported."""
 
-from schemas.decoding import MAX_AHEAD_S, Decoded, decode, decode_members, event_id
+from schemas.decoding import Decoded, decode, decode_members, event_id
 from schemas.events import (
     EVENT_TYPES,
     UNRECOGNIZED,
@@ -19,12 +19,10 @@ from schemas.events import (
     VideoInfo,
     VideoType,
 )
-from schemas.strict_json import MAX_DEPTH, NotStrictError, nests_beyond, read_members
+from schemas.strict_json import NotStrictError, read_members
 
 __all__ = [
     "EVENT_TYPES",
-    "MAX_AHEAD_S",
-    "MAX_DEPTH",
     "UNRECOGNIZED",
     "Decoded",
     "Event",
@@ -45,6 +43,5 @@ __all__ = [
     "decode",
     "decode_members",
     "event_id",
-    "nests_beyond",
     "read_members",
 ]

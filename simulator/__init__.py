@@ -5,17 +5,15 @@
 
 from simulator.callback import Callback, render
 from simulator.classes import DEFAULT_KINDS, ClassKind, play_class
-from simulator.clock import SYSTEM_CLOCK, Clock
+from simulator.clock import Clock
 from simulator.report import SimulationCounts, SimulationProgress, SimulationReport
 from simulator.scheduling import Send, schedule
-from simulator.sender import SIGNATURE_LIFETIME_S, Outcome, Patience, Sender
+from simulator.sender import Outcome, Patience, Sender
 from simulator.signing import Signature, sign
 from simulator.simulation import OnProgress, SimulationConfig, simulate
 
 __all__ = [
     "DEFAULT_KINDS",
-    "SIGNATURE_LIFETIME_S",
-    "SYSTEM_CLOCK",
     "Callback",
     "ClassKind",
     "Clock",

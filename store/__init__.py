@@ -15,7 +15,6 @@ from store.dead_letters import (
     purge_dead_letters,
 )
 from store.errors import SchemaMismatchError, StoreError, StoreUnavailableError
-from store.instants import iso8601
 from store.leases import lease_owners, release_owner
 from store.migrating import migrate
 from store.reading_events import EventRow, KeptRow, count_events, list_events, pages_for_replay
@@ -59,7 +58,6 @@ __all__ = [
     "find_recordings",
     "fold",
     "forget",
-    "iso8601",
     "keep_dead_letters",
     "lease_owners",
     "list_dead_letters",

@@ -2,7 +2,8 @@
 
 import pytest
 
-from schemas import NotStrictError, nests_beyond, read_members
+from schemas import NotStrictError, read_members
+from schemas.strict_json import nests_beyond
 
 
 @pytest.mark.parametrize("unit", [b'\\"', b"[]", b"[", b"{", b'""', b'"', b"[[]", b"\\"])

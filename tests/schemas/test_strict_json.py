@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas import MAX_DEPTH, NotStrictError, read_members
+from schemas import NotStrictError, read_members
+from schemas.strict_json import MAX_DEPTH
 
 
 def nested(levels: int, *, brackets: str = "[]") -> bytes:

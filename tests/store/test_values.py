@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store import iso8601
+from store.instants import iso8601
 from store.text import storable
 
 
