@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from broker import BrokerError, Transport
 from ingest import KeysError
-from ingest.generated_keys import FILE_NAME
+from ingest.generated_keys import FILE_NAME, SDK_APP_ID
 from ingest.keys import SAFE_CHARACTERS, parse_keys
 from store import Store, StoreError, check_schema, count_dead_letters
 from tiw.consumer_states import consumer_states
@@ -66,16 +66,28 @@ def check_keys(settings: Settings) -> Check:
         else:
             keys, source = parse_keys(path.read_bytes()), str(path)
     except FileNotFoundError:
-        if settings.callback_keys_file is None:
-            return Check(check="keys", ok=True, detail=f"none yet: one is generated into {path} at the first start")
-        return Check(check="keys", ok=False, detail=f"{path} is not there", remedy="create it, or correct the variable")
+        return _no_keys(settings, path)
     except (KeysError, OSError) as error:
         return Check(check="keys", ok=False, detail=str(error), remedy="correct the callback keys")
+    both = sorted(settings.allow_unsigned & set(keys))
+    if both:
+        detail = f"TIW_ALLOW_UNSIGNED names {both[0]}, which also has keys (from {source})"
+        remedy = "take it out of one of them: an app is signed or unsigned, not both"
+        return Check(check="keys", ok=False, detail=detail, remedy=remedy)
     detail = ", ".join(f"{app}: {len(accepted)}" for app, accepted in sorted(keys.items())) + f" (from {source})"
     if any(len(key) < SAFE_CHARACTERS for accepted in keys.values() for key in accepted):
         remedy = f"choose keys of {SAFE_CHARACTERS} to 64 random characters: short ones are found by trying"
         return Check(check="keys", ok=False, detail=f"{detail}; one is short", remedy=remedy)
     return Check(check="keys", ok=True, detail=detail)
+
+
+def _no_keys(settings: Settings, path: Path) -> Check:
+    if settings.callback_keys_file is not None:
+        return Check(check="keys", ok=False, detail=f"{path} is not there", remedy="create it, or correct the variable")
+    if SDK_APP_ID in settings.allow_unsigned:
+        apps = ", ".join(map(str, sorted(settings.allow_unsigned)))
+        return Check(check="keys", ok=True, detail=f"none: only unsigned callbacks of {apps} are accepted")
+    return Check(check="keys", ok=True, detail=f"none yet: one is generated into {path} at the first start")
 
 
 async def check_clock(store: Store) -> Check:
