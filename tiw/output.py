@@ -13,6 +13,12 @@ from rich.text import Text
 #: Where output goes to a file or a pipe, lines are not cut to the width of a terminal that is not there.
 _WIDE = 200
 
+#: Between two columns.
+_GAP = 3
+
+#: A column that is no wider is never broken into lines: ids, times and counts are to be read and copied.
+_SHORT = 20
+
 _STYLES = {
     "RECORDING": "cyan",
     "PAUSED": "yellow",
@@ -31,18 +37,29 @@ def print_json(value: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, title: str = "") -> None:
-    """Print rows under columns, or the sentence `empty` if there are none. Numbers stand to the right."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, title: str = "", spare: Sequence[str] = ()
+) -> None:
+    """Print rows under columns, or the sentence `empty` if there are none. Numbers stand to the right.
+
+    On a terminal that is too narrow the `spare` columns are left out, the first one first; `--json` has them all.
+    """
     rows = list(rows)
     console = make_console()
     if not rows:
         console.print(Text(empty))
         return
+    cells = {column: [row[index] for row in rows] for index, column in enumerate(columns)}
+    widths = {column: max(len(column), *(len(_cell(value)) for value in values)) for column, values in cells.items()}
+    for column in spare:
+        if sum(widths.values()) + _GAP * len(widths) > console.width:
+            del cells[column], widths[column]
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for index, column in enumerate(columns):
-        numbers = all(isinstance(row[index], int) or row[index] is None for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
+    for column, values in cells.items():
+        numbers = all(isinstance(value, int) or value is None for value in values)
+        short = widths[column] <= _SHORT
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=short)
+    for row in zip(*cells.values(), strict=True):
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
 

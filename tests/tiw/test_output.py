@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tiw import output
 from tiw.output import print_fields, print_json, print_lines, print_table
 
 #: Colours, a new title of the window, a bell, another line, the other direction, a C1 control, markup of two kinds.
@@ -60,3 +61,18 @@ def test_json_is_one_document_in_utf_8(capfdbinary: pytest.CaptureFixture[bytes]
     assert "\u8bfe\u5802".encode() in printed
     assert b"\x1b" not in printed
     assert printed.endswith(b"}\n")
+
+
+def test_a_terminal_that_is_too_narrow_leaves_out_what_can_be_spared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns, row = ["recording", "room", "stopped"], ("t" * 20, 880528, "2026-11-23 10:00:00")
+    shown = {}
+    for width in (40, 50, 80):
+        monkeypatch.setattr(output, "_WIDE", width)
+        print_table(columns, [row], empty="", spare=["stopped", "room"])
+        printed = capsys.readouterr().out
+        shown[width] = [column for column in columns if column in printed]
+        assert "t" * 20 in printed
+
+    assert shown == {40: ["recording", "room"], 50: ["recording", "room"], 80: columns}

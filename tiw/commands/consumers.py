@@ -37,6 +37,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
             for state in states
         ],
         empty="No consumers: nothing has been started yet.",
+        spare=["queue", "events"],
     )
     return 0
 

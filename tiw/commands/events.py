@@ -47,7 +47,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         columns.append("body")
         bodies = (event.body or event.body_base64 or "" for event in events)
         rows = [(*row, body) for row, body in zip(rows, bodies, strict=True)]
-    print_table(columns, rows, empty="No events yet.")
+    print_table(columns, rows, empty="No events yet.", spare=["sent", "application"])
     return 0
 
 

@@ -38,6 +38,7 @@ def print_recordings(recordings: Sequence[RecordingSummary]) -> None:
         ["recording", "status", "room", "started", "stopped", "length", "result"],
         [_row(recording) for recording in recordings],
         empty="No recordings yet.",
+        spare=["stopped", "room"],
     )
 
 
