@@ -132,26 +132,22 @@ class Runner:
             if self._probing and not self._draining:
                 self._probing = False
                 await self._subscription.set_prefetch(2 * self.consumer.concurrency)
-            await self._slots.acquire()
-            self._start(self._waiting.popleft())
+            await self._start(delivery)
 
     async def _run_alone(self) -> None:
         """Run the suspect at the head with nothing beside it; put other suspects back into the queue."""
         if not self._probing:
             self._probing = True
             await self._subscription.set_prefetch(0)
-        suspect = self._waiting.popleft()
-        others = [delivery for delivery in self._waiting if delivery.crashes < SUSPECT_CRASHES]
-        suspects = [delivery for delivery in self._waiting if delivery.crashes >= SUSPECT_CRASHES]
-        self._waiting.clear()
-        for delivery in suspects:
-            await self._settler.hand_back(delivery)
-        for delivery in others:
-            await self._slots.acquire()
-            self._start(delivery)
+        # What is not started yet stays in self._waiting, where a drain that comes in between finds it.
+        suspect, *others = [delivery for delivery in self._waiting if delivery.crashes >= SUSPECT_CRASHES]
+        for other in others:
+            self._waiting.remove(other)
+            await self._settler.hand_back(other)
+        while harmless := [delivery for delivery in self._waiting if delivery.crashes < SUSPECT_CRASHES]:
+            await self._start(harmless[0])
         await self._finished()
-        await self._slots.acquire()
-        self._start(suspect)
+        await self._start(suspect)
         await self._finished()
         if not self._draining:
             await self._subscription.set_prefetch(1)
@@ -176,7 +172,10 @@ class Runner:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    def _start(self, delivery: Delivery) -> None:
+    async def _start(self, delivery: Delivery) -> None:
+        """Take a delivery out of those that wait, as soon as there is a slot for it."""
+        await self._slots.acquire()
+        self._waiting.remove(delivery)
         task = asyncio.create_task(self._handle(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._ended)

@@ -301,6 +301,27 @@ async def test_what_had_not_begun_is_handed_back_without_a_crash(house: House) -
     assert crashes == [0] * 5
 
 
+async def test_a_suspect_that_waits_for_its_turn_is_handed_back_with_its_crashes_and_no_more(house: House) -> None:
+    entered = asyncio.Event()
+
+    @consumer
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async with house.working(archive, drain_grace_s=0.3) as transport:
+        await transport.publish(started("harmless"))
+        await entered.wait()
+        await transport.send("archive", structs.replace(started("suspect"), crashes=4))
+
+    crashes: list[int] = []
+    async with house.transport() as transport:
+        queues = archive.queues
+        async with transport.subscribe(queues, lambda delivery: crashes.append(delivery.crashes), prefetch=10):
+            await eventually(lambda: len(crashes) == 2)
+    assert sorted(crashes) == [0, 4]
+
+
 async def test_a_delivery_that_crashed_often_runs_with_nothing_beside_it(house: House) -> None:
     beside: dict[str, int] = {}
     running = 0
