@@ -22,10 +22,15 @@ async def require_broker(transport: Transport) -> None:
 
 async def require_queue(transport: Transport, consumer: str) -> None:
     """Return if the consumer has a queue. Raises `FailedError`: what is sent to it would be an orphan."""
+    if not await queue_exists(transport, consumer):
+        raise FailedError(f"consumer {consumer!r} has no queue: start it once with `tiw work {consumer}`")
+
+
+async def queue_exists(transport: Transport, consumer: str) -> bool:
+    """Say whether the consumer has a queue. Raises `FailedError` if the broker does not tell."""
     await require_broker(transport)
     try:
         (state,) = await transport.inspect([consumer])
     except BrokerError as error:
         raise FailedError(str(error)) from error
-    if not state.exists:
-        raise FailedError(f"consumer {consumer!r} has no queue: start it once with `tiw work {consumer}`")
+    return state.exists

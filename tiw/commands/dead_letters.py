@@ -20,7 +20,7 @@ from tiw.moments import parse_since_us, show_iso
 from tiw.opening import open_store, open_transport
 from tiw.output import print_fields, print_json, print_table
 from tiw.settings import Settings
-from tiw.waiting import require_broker, require_queue
+from tiw.waiting import queue_exists, require_broker
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:
@@ -84,22 +84,31 @@ async def show(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def replay(settings: Settings, args: argparse.Namespace) -> int:
-    """Bring dead letters back to their consumers as first attempts, then mark them as replayed."""
-    replayed: list[DeadLetter] = []
+    """Bring dead letters back to their consumers as first attempts, then mark them as replayed.
+
+    Those of a consumer without a queue are left as they are, and named at the end: exit code 1.
+    """
+    replayed = 0
+    has_queue: dict[str, bool] = {}
     async with open_store(settings) as store, open_transport(settings) as transport:
         await check_schema(store)
         if not args.dry_run:
             await require_broker(transport)
-        checked: set[str] = set()
         async for page in pages_of_dead_letters(store, consumer=args.consumer, event_id=args.event_id):
             for letter in page:
                 if not args.dry_run:
-                    if letter.consumer not in checked:
-                        await require_queue(transport, letter.consumer)
-                        checked.add(letter.consumer)
-                    await _send(store, transport, letter, already=len(replayed))
-                replayed.append(letter)
-    _report(args, "replayed", len(replayed))
+                    if letter.consumer not in has_queue:
+                        has_queue[letter.consumer] = await queue_exists(transport, letter.consumer)
+                    if not has_queue[letter.consumer]:
+                        continue
+                    await _send(store, transport, letter, already=replayed)
+                replayed += 1
+    _report(args, "replayed", replayed)
+    missing = ", ".join(sorted(consumer for consumer, exists in has_queue.items() if not exists))
+    if missing:
+        raise FailedError(
+            f"those of {missing} are left: no queue is there; start the consumer once with `tiw work NAME`"
+        )
     return 0
 
 
