@@ -45,13 +45,17 @@ async def run_pipeline(
 ) -> AsyncIterator[Pipeline]:
     """Run the pipeline while the block runs; then stop taking callbacks, finish what is here, and let go.
 
-    Callbacks are taken at once; consumers start when the database is there and its schema is brought up to date.
+    Callbacks are taken at once; consumers start when the database is there and its schema is brought up to date. Raises
+    `StoreError` if a SQLite file cannot be used.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(folder_lock(settings.data_dir))
         await stack.enter_async_context(keys)
         store = await stack.enter_async_context(open_store(settings))
         transport = await stack.enter_async_context(open_transport(settings, [one.queues for one in custom]))
+        if store.is_sqlite:
+            # It is here and takes a moment: consumers need not say that they wait for it.
+            await migrate_when_there(store)
         worker = Worker(BUILT_IN, transport=transport, store=store, retry_delays_s=settings.retry_delays_s)
         await stack.enter_async_context(worker)
         commands = {one.queues.consumer: consumer_command(one.queues.consumer, one.source) for one in custom}
