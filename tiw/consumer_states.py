@@ -23,11 +23,15 @@ class ConsumerState(Struct, frozen=True, kw_only=True):
     abandoned: bool
 
 
+async def known_consumers(store: Store) -> dict[str, tuple[str, ...]]:
+    """Return the routing keys of every consumer that is built in or ever ran: the built-in ones first, then by name."""
+    built_in = {consumer.consumer: consumer.routing_keys for consumer in BUILT_IN_CONSUMERS}
+    return built_in | await registered_consumers(store) | built_in
+
+
 async def consumer_states(transport: Transport, store: Store) -> list[ConsumerState]:
     """Return the state of every consumer with a queue: the built-in ones first, then users' by name."""
-    events = {consumer.consumer: consumer.routing_keys for consumer in BUILT_IN_CONSUMERS}
-    for name, routing_keys in (await registered_consumers(store)).items():
-        events.setdefault(name, routing_keys)
+    events = await known_consumers(store)
     dead = await count_dead_letters(store)
     return [
         ConsumerState(

@@ -20,8 +20,13 @@ async def listening(
         try:
             entered = await stack.enter_async_context(listener)
         except OSError as error:
-            # uvloop's own words repeat the address; a host that cannot be resolved has no errno of the system's.
-            number = error.errno or 0
-            reason = os.strerror(number) if number > 0 else error.strerror
-            raise UsageError(f"{variable} is {address}, where nothing can listen ({reason}): choose another") from error
+            raise cannot_listen(error, variable=variable, address=address) from error
         yield entered
+
+
+def cannot_listen(error: OSError, *, variable: str, address: Address) -> UsageError:
+    """Return what to say of an address that cannot be had."""
+    # uvloop's own words repeat the address; a host that cannot be resolved has no errno of the system's.
+    number = error.errno or 0
+    reason = os.strerror(number) if number > 0 else error.strerror
+    return UsageError(f"{variable} is {address}, where nothing can listen ({reason}): choose another")

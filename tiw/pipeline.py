@@ -85,12 +85,13 @@ async def run_pipeline(
 
 
 async def _watch(store: Store, worker: Worker) -> None:
-    """Bring the schema up to date, then return only by raising what broke the worker."""
-    try:
-        await migrate_when_there(store)
-    except StoreError as error:
-        _log.error("migration_failed", error=str(error))
-        raise
+    """Bring a server's schema up to date, then return only by raising what broke the worker."""
+    if not store.is_sqlite:
+        try:
+            await migrate_when_there(store)
+        except StoreError as error:
+            _log.error("migration_failed", error=str(error))
+            raise
     await worker.wait()
 
 

@@ -1,11 +1,10 @@
 """One port for several processes of ours, and for nobody else."""
 
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tiw.errors import UsageError
+from tiw.listening import cannot_listen
 from tiw.settings import Address
 
 
@@ -26,6 +25,5 @@ def shared_port(address: Address, *, variable: str) -> Iterator[Address]:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.bind(place)
         except OSError as error:
-            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-            raise UsageError(f"{variable} is {address}, where nothing can listen ({reason}): choose another") from error
+            raise cannot_listen(error, variable=variable, address=address) from error
         yield Address(host=address.host, port=held.getsockname()[1])

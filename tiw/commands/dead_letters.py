@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from broker import BUILT_IN_CONSUMERS, BrokerError, Message, Transport
+from broker import BrokerError, Message, Transport
 from store import (
     DeadLetter,
     Store,
@@ -13,8 +13,8 @@ from store import (
     mark_replayed,
     pages_of_dead_letters,
     purge_dead_letters,
-    registered_consumers,
 )
+from tiw.consumer_states import known_consumers
 from tiw.errors import FailedError
 from tiw.moments import parse_since_us, show_iso
 from tiw.opening import open_store, open_transport
@@ -148,7 +148,7 @@ def _report(args: argparse.Namespace, done: str, count: int) -> None:
 
 
 async def _tell_waiting(settings: Settings, store: Store) -> None:
-    names = {consumer.consumer for consumer in BUILT_IN_CONSUMERS} | set(await registered_consumers(store))
+    names = await known_consumers(store)
     try:
         async with open_transport(settings) as transport:
             await require_broker(transport)

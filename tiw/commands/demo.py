@@ -13,7 +13,7 @@ from ingest import KeyRing
 from ingest.generated_keys import SDK_APP_ID
 from simulator import SimulationConfig, simulate
 from simulator.progress import show_progress
-from store import Store, count_events, list_recordings, wait_for_schema
+from store import Store, count_events, list_recordings
 from telemetry import configure_logging
 from tiw.commands.recordings import print_recordings
 from tiw.pipeline import run_pipeline
@@ -35,7 +35,6 @@ async def demo(settings: Settings, args: argparse.Namespace) -> int:
         )
         keys = KeyRing({SDK_APP_ID: (key,)})
         async with run_pipeline(own, keys=keys, admin=None, custom=[], environ=os.environ) as pipeline:
-            await wait_for_schema(pipeline.store)
             address = f"http://127.0.0.1:{pipeline.http_port}{pipeline.path}"
             print(f"The pipeline listens on {address}; {args.classes} classes are played to it.", flush=True)
             config = SimulationConfig(

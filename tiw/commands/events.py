@@ -4,9 +4,10 @@ import argparse
 import asyncio
 import time
 
-from broker import BUILT_IN_CONSUMERS, BrokerError, Message
+from broker import BrokerError, Message
 from schemas import UNRECOGNIZED
-from store import Store, check_schema, forget, list_events, pages_for_replay, registered_consumers
+from store import Store, check_schema, forget, list_events, pages_for_replay
+from tiw.consumer_states import known_consumers
 from tiw.errors import FailedError
 from tiw.moments import parse_since_us, show_iso, show_unix_s
 from tiw.opening import open_store, open_transport
@@ -96,8 +97,7 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _routing_keys(store: Store, consumer: str) -> tuple[str, ...]:
-    known = await registered_consumers(store)
-    known |= {built_in.consumer: built_in.routing_keys for built_in in BUILT_IN_CONSUMERS}
+    known = await known_consumers(store)
     if consumer not in known:
         raise FailedError(f"no consumer {consumer!r} ever ran here; there are {', '.join(sorted(known))}")
     return known[consumer]
