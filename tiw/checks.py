@@ -11,11 +11,12 @@ from sqlalchemy import text
 
 from broker import BrokerError, Transport
 from ingest import KeysError
-from ingest.generated_keys import FILE_NAME, SDK_APP_ID
+from ingest.generated_keys import SDK_APP_ID
 from ingest.keys import SAFE_CHARACTERS, parse_keys
 from store import Store, StoreError, check_schema, count_dead_letters
 from tiw.consumer_states import consumer_states
 from tiw.discovery import DiscoveryError, discover_consumers
+from tiw.keys import keys_file
 from tiw.settings import Settings, unknown_variables
 
 #: Signatures are accepted until 5 minutes after their expiry: a clock that is off by more refuses everything.
@@ -59,7 +60,7 @@ def check_environment(settings: Settings) -> Check:
 
 def check_keys(settings: Settings) -> Check:
     """Read the callback keys as an ingest node would."""
-    path = settings.callback_keys_file or settings.data_dir / FILE_NAME
+    path = keys_file(settings)
     try:
         if settings.callback_keys is not None:
             keys, source = parse_keys(settings.callback_keys), "TIW_CALLBACK_KEYS"

@@ -2,11 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ingest import KeyRing, KeysError, generated_keys, parse_keys
 from ingest.generated_keys import FILE_NAME, SDK_APP_ID
 from tiw.errors import UsageError
 from tiw.settings import Settings
+
+
+def keys_file(settings: Settings) -> Path:
+    """Return the file of callback keys that counts where TIW_CALLBACK_KEYS is unset; it need not be there yet."""
+    return settings.callback_keys_file or settings.data_dir / FILE_NAME
 
 
 def open_keys(settings: Settings) -> KeyRing:

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from ingest.generated_keys import FILE_NAME
+from tiw.keys import keys_file
 from tiw.masking import masked
 from tiw.output import print_fields, print_json
 from tiw.settings import Settings, unknown_variables
@@ -12,10 +12,10 @@ from tiw.settings import Settings, unknown_variables
 def config(settings: Settings, args: argparse.Namespace) -> int:
     """Print every setting with its value; secrets masked unless `--reveal`."""
     values = masked(settings, reveal=args.reveal)
-    keys_file = settings.callback_keys_file or settings.data_dir / FILE_NAME
-    if settings.callback_keys is None and keys_file.exists():
-        values["callback_keys"] = keys_file.read_text(encoding="utf-8").strip() if args.reveal else "***"
-        values["callback_keys_file"] = str(keys_file)
+    file = keys_file(settings)
+    if settings.callback_keys is None and file.exists():
+        values["callback_keys"] = file.read_text(encoding="utf-8").strip() if args.reveal else "***"
+        values["callback_keys_file"] = str(file)
     values["unknown_variables"] = unknown_variables(os.environ)
     if args.json:
         print_json(values)

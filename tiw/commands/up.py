@@ -4,10 +4,9 @@ import argparse
 import os
 
 from ingest import KeyRing
-from ingest.generated_keys import FILE_NAME
 from telemetry import configure_logging
 from tiw.discovery import discover_consumers
-from tiw.keys import open_keys
+from tiw.keys import keys_file, open_keys
 from tiw.pipeline import Pipeline, run_pipeline
 from tiw.settings import DEFAULT_ADMIN, Address, Settings
 from tiw.stopping import stop_requests, stopped_or_failed
@@ -53,8 +52,7 @@ def _curl(settings: Settings, keys: KeyRing, address: str) -> str:
     if settings.callback_keys is not None:
         key = "KEY='the callback key'"
     else:
-        file = settings.callback_keys_file or settings.data_dir / FILE_NAME
-        read = f"import json; print(json.load(open('{file}'))['{app}'][0])"
+        read = f"import json; print(json.load(open('{keys_file(settings)}'))['{app}'][0])"
         key = f'KEY=$(python3 -c "{read}")'
     sign = ',"ExpireTime":\'$NOW\',"Sign":"\'$(printf %s "$KEY$NOW" | md5sum | cut -c1-32)\'"'
     return f"{key}; NOW=$(date +%s)\ncurl -sS {address} -d '{_EXAMPLE % (app, sign)}'"
