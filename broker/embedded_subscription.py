@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import sqlite3
+from collections.abc import Awaitable
 from functools import partial
 from typing import Self
 
@@ -39,9 +40,9 @@ class EmbeddedDelivery:
         """How often this message was handed over before and came back."""
         return self._claimed.deliveries + self._claimed.message.crashes
 
-    async def ack(self) -> bool:
+    def ack(self) -> Awaitable[bool]:
         """Settle for good, with the next group commit. False: the message will be delivered again."""
-        return await self._subscription.settle(self._claimed.id)
+        return self._subscription.settle(self._claimed.id)
 
 
 class EmbeddedSubscription:
@@ -90,19 +91,17 @@ class EmbeddedSubscription:
         self._may_be_ready = True
         self._claim_if_useful()
 
-    async def settle(self, message_id: int) -> bool:
+    def settle(self, message_id: int) -> "asyncio.Future[bool]":
         """Delete a message that was handed over. False if it will be delivered again."""
+        # One of its own: whoever waits may be cancelled, and the commit happens all the same.
+        acked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         try:
             settling = self._commits.submit(settle(self.id, message_id), Level.WRITE)
         except BrokerError:
-            return False
-        settling.add_done_callback(partial(self._on_settled, message_id))
-        try:
-            # Not to be cancelled with its caller: the commit happens all the same.
-            return await asyncio.shield(settling)
-        except (BrokerError, sqlite3.Error) as error:
-            _log.warning("ack_failed", queue=self.queue, error=str(error))
-            return False
+            acked.set_result(False)
+            return acked
+        settling.add_done_callback(partial(self._on_settled, message_id, acked))
+        return acked
 
     async def __aenter__(self) -> Self:
         self._is_open = True
@@ -173,8 +172,12 @@ class EmbeddedSubscription:
         except Exception:  # noqa: BLE001 - against its contract; the other messages are still handed over
             _log.exception("on_delivery_failed", queue=self.queue, event_id=claimed.message.event_id)
 
-    def _on_settled(self, message_id: int, settling: "asyncio.Future[bool]") -> None:
+    def _on_settled(self, message_id: int, acked: "asyncio.Future[bool]", settling: "asyncio.Future[bool]") -> None:
         self._unsettled.discard(message_id)
-        if settling.exception() is not None:
+        error = settling.exception()
+        if error is not None:
             self._failed_acks.add(message_id)
+            _log.warning("ack_failed", queue=self.queue, error=str(error))
+        if not acked.done():
+            acked.set_result(error is None and settling.result())
         self._claim_if_useful()

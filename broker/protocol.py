@@ -1,6 +1,6 @@
 """What ingest and workers see of a transport. `amqp` and `embedded` implement it and pass one contract suite."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, Self, TypeAlias
 
 from msgspec import Struct
@@ -23,9 +23,10 @@ class Delivery(Protocol):
         `message.crashes` of earlier publishes included. Zero for a message that no worker died with.
         """
 
-    async def ack(self) -> bool:
+    def ack(self) -> Awaitable[bool]:
         """Settle for good. False if the connection was lost meanwhile: the message will be delivered again.
 
+        It begins with the call, not with the await: of many, call all, then await each, and they are settled together.
         Never raises for a lost connection. After True the message may, rarely, still be delivered again.
         """
 
