@@ -15,7 +15,7 @@ from ingest.dropping import DROPPED, cut, without_dropped
 from ingest.keys import CallbackKeys
 from ingest.lenient import find_members
 from ingest.refusals import Credentials
-from schemas import Decoded, NotStrictError, decode, decode_members, read_members
+from schemas import Decoded, NotStrictError, decode, decode_object, read_object
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -44,13 +44,16 @@ def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], 
         # Of names that stand twice this sees the last; the thorough look that follows does not pass over that.
         sdk_app_id = authenticate(_credentials(hasty), keys=keys, allow_unsigned=allow_unsigned, now_s=now_s)
         try:
-            members = without_dropped(read_members(body))
+            found = read_object(body, members=hasty)
         except NotStrictError:
             pass
         else:
-            kept = msgspec.json.encode(members)
-            decoded = decode_members(members, kept, received_at_us=received_at_us)
-            return Admitted(sdk_app_id=sdk_app_id, body=kept, decoded=decoded)
+            kept = msgspec.json.encode(without_dropped(found.members))
+            return Admitted(
+                sdk_app_id=sdk_app_id,
+                body=kept,
+                decoded=decode_object(found, kept, received_at_us=received_at_us),
+            )
     spans = find_members(body)
     values = {name: body[span.value_start : span.end] for name, span in spans.items()}
     sdk_app_id = authenticate(_credentials(values), keys=keys, allow_unsigned=allow_unsigned, now_s=now_s)

@@ -1,6 +1,6 @@
 """The vendor's callbacks as values. No I/O, nothing of ours imported."""
 
-from schemas.decoding import Decoded, decode, decode_members, event_id
+from schemas.decoding import Decoded, decode, decode_object, event_id
 from schemas.events import (
     EVENT_TYPES,
     UNRECOGNIZED,
@@ -19,7 +19,7 @@ from schemas.events import (
     VideoInfo,
     VideoType,
 )
-from schemas.strict_json import NotStrictError, read_members
+from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [
     "EVENT_TYPES",
@@ -37,11 +37,13 @@ __all__ = [
     "RecognizedEvent",
     "RecordingError",
     "RecordingEvent",
+    "StrictObject",
     "Unrecognized",
     "VideoInfo",
     "VideoType",
     "decode",
-    "decode_members",
+    "decode_object",
     "event_id",
     "read_members",
+    "read_object",
 ]

@@ -1,13 +1,13 @@
 """From the bytes of a callback, Sign and ExpireTime taken out, to an event and its id."""
 
 import hashlib
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
 from schemas.events import EVENT_TYPES, Event, Unrecognized
-from schemas.strict_json import NotStrictError, read_members
+from schemas.strict_json import NotStrictError, StrictObject, encode_sorted, read_object
 
 #: A Timestamp further ahead of its arrival than this would win every merge: such content is not recognized.
 MAX_AHEAD_S = 86_400
@@ -19,6 +19,8 @@ _text = msgspec.json.Decoder(str)
 _integer = msgspec.json.Decoder(int)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _anything = msgspec.json.Decoder()
+
+T = TypeVar("T")
 
 
 class Decoded(Struct, frozen=True, kw_only=True):
@@ -39,27 +41,32 @@ def decode(body: bytes, *, received_at_us: int) -> Decoded:
     same event_id whenever it is decoded; see `event_id`.
     """
     try:
-        members = read_members(body)
+        found = read_object(body)
     except NotStrictError as error:
         return Decoded(event=_unrecognized(_readable_members(body), str(error)), event_id=_digest(body))
-    return decode_members(members, body, received_at_us=received_at_us)
+    return decode_object(found, body, received_at_us=received_at_us)
 
 
-def decode_members(members: dict[str, Raw], body: bytes, *, received_at_us: int) -> Decoded:
-    """Do as `decode` for a body that was read already: `members` are those that `read_members(body)` returns."""
+def decode_object(found: StrictObject, body: bytes, *, received_at_us: int) -> Decoded:
+    """Do as `decode` for a body that was read already: `found` is what `read_object(body)` returns.
+
+    It may have members that `body` lost since, if they are none of those that make an event.
+    """
     try:
-        sdk_app_id = _sdk_app_id(members)
-        event_type = _member(members, "EventType", _text)
-        timestamp = _member(members, "Timestamp", _integer)
-        event_data = _event_data(members)
+        sdk_app_id = _value(found, "SdkAppId", int, _integer) if "SdkAppId" in found.members else 0
+        event_type = _value(found, "EventType", str, _text)
+        timestamp = _value(found, "Timestamp", int, _integer)
+        event_data = _value(found, "EventData", dict, _anything)
     except _UnfittingError as error:
-        return Decoded(event=_unrecognized(members, str(error)), event_id=_digest(body))
-    identity = event_id(sdk_app_id, event_type, timestamp, event_data)
+        return Decoded(event=_unrecognized(found.members, str(error)), event_id=_digest(body))
+    encoded = encode_sorted(event_data) if found.event_data is None else found.event_data
     try:
-        event = _fit(event_type, timestamp, sdk_app_id, event_data, received_at_us)
+        # In JSON that character is only ever written like this.
+        may_hold_nul = b"\\u0000" in body
+        event = _fit(event_type, timestamp, sdk_app_id, event_data, received_at_us, may_hold_nul=may_hold_nul)
     except _UnfittingError as error:
-        event = _unrecognized(members, str(error))
-    return Decoded(event=event, event_id=identity)
+        event = _unrecognized(found.members, str(error))
+    return Decoded(event=event, event_id=_identity(sdk_app_id, event_type, timestamp, encoded))
 
 
 def event_id(sdk_app_id: int, event_type: str, timestamp: int, event_data: dict[str, Any]) -> str:
@@ -68,8 +75,11 @@ def event_id(sdk_app_id: int, event_type: str, timestamp: int, event_data: dict[
     SHA-256 over SdkAppId, EventType, Timestamp and EventData as compact JSON with sorted names, joined by line
     feeds. Raises nothing for values that `msgspec.json.decode` returned.
     """
-    data = msgspec.json.encode(event_data, order="sorted")
-    return _digest(b"%d\n%s\n%d\n%s" % (sdk_app_id, event_type.encode(), timestamp, data))
+    return _identity(sdk_app_id, event_type, timestamp, encode_sorted(event_data))
+
+
+def _identity(sdk_app_id: int, event_type: str, timestamp: int, event_data: bytes) -> str:
+    return _digest(b"%d\n%s\n%d\n%s" % (sdk_app_id, event_type.encode(), timestamp, event_data))
 
 
 def _digest(content: bytes) -> str:
@@ -94,24 +104,30 @@ def _member(members: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[An
         raise _UnfittingError(f"{name}: {error}") from error
 
 
-def _sdk_app_id(members: dict[str, Raw]) -> int:
-    return int(_member(members, "SdkAppId", _integer)) if "SdkAppId" in members else 0
+def _value(found: StrictObject, name: str, kind: type[T], decoder: msgspec.json.Decoder[Any]) -> T:
+    value = found.values.get(name)
+    if type(value) is not kind:
+        value = _member(found.members, name, decoder)
+    if not isinstance(value, kind):
+        raise _UnfittingError(f"{name} is not an object")
+    return value
 
 
-def _event_data(members: dict[str, Raw]) -> dict[str, Any]:
-    event_data = _member(members, "EventData", _anything)
-    if not isinstance(event_data, dict):
-        raise _UnfittingError("EventData is not an object")
-    return event_data
-
-
-def _fit(event_type: str, timestamp: int, sdk_app_id: int, event_data: dict[str, Any], received_at_us: int) -> Event:
+def _fit(
+    event_type: str,
+    timestamp: int,
+    sdk_app_id: int,
+    event_data: dict[str, Any],
+    received_at_us: int,
+    *,
+    may_hold_nul: bool,
+) -> Event:
     kind = EVENT_TYPES.get(event_type)
     if kind is None:
         raise _UnfittingError("EventType is none of the five recording events")
     if timestamp > received_at_us // 1_000_000 + MAX_AHEAD_S:
         raise _UnfittingError("Timestamp lies more than a day ahead of the arrival")
-    if _holds_nul(event_data):
+    if may_hold_nul and _holds_nul(event_data):
         raise _UnfittingError("EventData holds the character U+0000, which SQL text cannot")
     # The envelope wins over members of the same name in EventData.
     flat = event_data | {"Timestamp": timestamp, "SdkAppId": sdk_app_id}

@@ -4,12 +4,14 @@ The stock parsers keep the last of two members with one name, accept unpaired su
 interpreter stops them. A callback that is signed once and read by several programs must mean the same to all.
 """
 
-import json
 import re
 from itertools import accumulate
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
+from msgspec import Raw, Struct
+
+from schemas.unique_names import DuplicateNameError, proves_unique_names, refuse_duplicate_names
 
 #: Deepest nesting that is read. The vendor's own callbacks nest 4 deep.
 MAX_DEPTH = 64
@@ -21,18 +23,41 @@ _STRING = re.compile(rb'"(?>(?:[^"\\]++|\\.)*)"?', re.DOTALL)
 _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_members = msgspec.json.Decoder(dict[str, Raw])
+_anything = msgspec.json.Decoder()
+_sorted = msgspec.json.Encoder(order="sorted")
 
 
 class NotStrictError(ValueError):
     """Raised when a body is not strict JSON; its text says why in a few words."""
 
 
-def read_members(body: bytes) -> dict[str, msgspec.Raw]:
+class StrictObject(Struct, frozen=True, kw_only=True):
+    """A JSON object that means the same to every reader, see `read_object`.
+
+    `members` are its members as the bytes that were sent. `values` are the same, decoded; empty if one of them cannot
+    be, such as the number 1e999. `event_data` is the member EventData as compact JSON with sorted names; None if it
+    is no object or `values` is empty.
+    """
+
+    members: dict[str, Raw]
+    values: dict[str, Any]
+    event_data: bytes | None
+
+
+def read_members(body: bytes) -> dict[str, Raw]:
     """Return the top-level members of `body`, each value as the bytes that were sent.
 
     Guaranteed of the whole body: UTF-8, RFC 8259 grammar, no unpaired surrogate, no name twice in one object,
     at most `MAX_DEPTH` levels. Raises `NotStrictError` otherwise.
+    """
+    return read_object(body).members
+
+
+def read_object(body: bytes, *, members: dict[str, Raw] | None = None) -> StrictObject:
+    """Do as `read_members`, and return what had to be decoded and encoded on the way, too.
+
+    `members` is what a `msgspec.json.Decoder(dict[str, Raw])` makes of `body`, for a caller that has it already.
     """
     try:
         body.decode()
@@ -40,14 +65,30 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw]:
         raise NotStrictError("not UTF-8") from error
     if nests_beyond(body, MAX_DEPTH):
         raise NotStrictError(f"nested deeper than {MAX_DEPTH} levels")
+    if members is None:
+        members = _read(body)
     try:
-        members = _members.decode(body)
-    except msgspec.ValidationError as error:
-        raise NotStrictError("not a JSON object") from error
-    except msgspec.DecodeError as error:
-        raise NotStrictError("malformed JSON") from error
-    refuse_duplicate_names(body)
-    return members
+        values = _anything.decode(body)
+    except msgspec.DecodeError:
+        # Out of the range of numbers: everything else was seen to be right when the members were read.
+        _refuse_duplicate_names(body)
+        return StrictObject(members=members, values={}, event_data=None)
+    event_data = values.get("EventData")
+    if type(event_data) is dict:
+        encoded = encode_sorted(event_data)
+        rest = encode_sorted(values | {"EventData": None})
+        is_proven = proves_unique_names(body, rest, encoded)
+    else:
+        encoded = None
+        is_proven = proves_unique_names(body, encode_sorted(values))
+    if not is_proven:
+        _refuse_duplicate_names(body)
+    return StrictObject(members=members, values=values, event_data=encoded)
+
+
+def encode_sorted(value: Any) -> bytes:
+    """Return compact JSON with sorted names of what `msgspec.json.decode` made."""
+    return _sorted.encode(value)
 
 
 def nests_beyond(body: bytes, depth: int) -> bool:
@@ -58,21 +99,19 @@ def nests_beyond(body: bytes, depth: int) -> bool:
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > depth
 
 
-def refuse_duplicate_names(body: bytes) -> None:
-    """Raise `NotStrictError` if any object of `body` (valid JSON) has one name twice."""
+def _read(body: bytes) -> dict[str, Raw]:
     try:
-        # Numbers stay text: Python refuses to convert integers of more than 4,300 digits.
-        json.loads(body, object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str, parse_constant=_refuse)
-    except NotStrictError:
-        raise
-    except ValueError as error:
+        return _members.decode(body)
+    except msgspec.ValidationError as error:
+        raise NotStrictError("not a JSON object") from error
+    except msgspec.DecodeError as error:
         raise NotStrictError("malformed JSON") from error
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise NotStrictError("a name stands twice in one object")
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise NotStrictError(f"{constant} is not JSON")
+def _refuse_duplicate_names(body: bytes) -> None:
+    try:
+        refuse_duplicate_names(body)
+    except DuplicateNameError as error:
+        raise NotStrictError("a name stands twice in one object") from error
+    except ValueError as error:
+        raise NotStrictError("malformed JSON") from error
