@@ -1,10 +1,13 @@
 """What both databases can do, but spell differently."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, Row
+import msgspec
+from sqlalchemy import BigInteger, ColumnElement, Row, Text, func
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import bindparam
 from sqlalchemy.sql.functions import FunctionElement
 
 #: Items in a list of an SQL statement, of up to three values each: PostgreSQL and SQLite take 32,766 values.
@@ -30,6 +33,14 @@ def _on_postgresql(*_: object, **__: Any) -> str:
 def _on_sqlite(*_: object, **__: Any) -> str:
     # unixepoch('subsec') would do, from SQLite 3.42 on.
     return "cast((julianday('now') - 2440587.5) * 86400000000 as integer)"
+
+
+def each_of(texts: Collection[str], *, is_sqlite: bool) -> ColumnElement[str]:
+    """Return a column of these texts, to select from: one parameter and one statement, however many there are."""
+    if is_sqlite:
+        return func.json_each(msgspec.json.encode(list(texts)).decode()).table_valued("value").c.value
+    values = bindparam("texts", list(texts), type_=ARRAY(Text), unique=True)
+    return func.unnest(values).table_valued("value").render_derived().c.value
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -145,19 +145,22 @@ class Handling:
     async def _claim(self, message: Message) -> Claim:
         if not self._consumer.remember:
             return Claim.CLAIMED
-        return await claim(
+        claims = await claim(
             self._store,
             consumer=self._consumer.name,
-            event_id=message.event_id,
+            event_ids=[message.event_id],
             owner=self._owner,
             lease_s=self._lease_s,
         )
+        return claims[message.event_id]
 
     async def _remember(self, message: Message) -> None:
         """Remember the completion, however long the store is away: the handler has done its work."""
         while self._consumer.remember:
             try:
-                await complete(self._store, consumer=self._consumer.name, event_id=message.event_id, owner=self._owner)
+                await complete(
+                    self._store, consumer=self._consumer.name, event_ids=[message.event_id], owner=self._owner
+                )
             except StoreUnavailableError:
                 self._store_watch.report_away()
                 await self._store_watch.wait()
@@ -169,6 +172,6 @@ class Handling:
         if not self._consumer.remember:
             return
         try:
-            await release(self._store, consumer=self._consumer.name, event_id=message.event_id, owner=self._owner)
+            await release(self._store, consumer=self._consumer.name, event_ids=[message.event_id], owner=self._owner)
         except StoreUnavailableError:
             self._store_watch.report_away()

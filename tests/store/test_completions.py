@@ -1,4 +1,5 @@
 import asyncio
+import random
 
 import pytest
 from sqlalchemy import func, select, update
@@ -10,7 +11,12 @@ DAY_US = 86_400 * 1_000_000
 
 
 async def ask(store: Store, owner: str, *, consumer: str = "c", event_id: str = "e", lease_s: float = 60.0) -> Claim:
-    return await claim(store, consumer=consumer, event_id=event_id, owner=owner, lease_s=lease_s)
+    claims = await claim(store, consumer=consumer, event_ids=[event_id], owner=owner, lease_s=lease_s)
+    return claims[event_id]
+
+
+async def done(store: Store, owner: str, *, consumer: str = "c", event_id: str = "e") -> None:
+    await complete(store, consumer=consumer, event_ids=[event_id], owner=owner)
 
 
 async def test_one_owner_at_a_time_handles_an_event(store: Store) -> None:
@@ -21,7 +27,7 @@ async def test_one_owner_at_a_time_handles_an_event(store: Store) -> None:
 
 async def test_a_completed_event_is_not_claimed_again_by_anybody(store: Store) -> None:
     await ask(store, "one")
-    await complete(store, consumer="c", event_id="e", owner="one")
+    await done(store, "one")
     assert await ask(store, "one") is Claim.COMPLETED
     assert await ask(store, "other") is Claim.COMPLETED
 
@@ -40,30 +46,30 @@ async def test_a_lease_that_ran_out_is_taken_over(store: Store) -> None:
 
 async def test_a_released_lease_is_free_and_a_lost_one_is_not_released(store: Store) -> None:
     await ask(store, "one")
-    await release(store, consumer="c", event_id="e", owner="other")
+    await release(store, consumer="c", event_ids=["e"], owner="other")
     assert await ask(store, "other") is Claim.LEASED
-    await release(store, consumer="c", event_id="e", owner="one")
+    await release(store, consumer="c", event_ids=["e"], owner="one")
     assert await ask(store, "other") is Claim.CLAIMED
 
 
 async def test_a_completion_is_not_released(store: Store) -> None:
-    await complete(store, consumer="c", event_id="e", owner="one")
-    await release(store, consumer="c", event_id="e", owner="one")
+    await done(store, "one")
+    await release(store, consumer="c", event_ids=["e"], owner="one")
     assert await ask(store, "other") is Claim.COMPLETED
 
 
 async def test_a_completion_counts_even_if_the_lease_was_lost(store: Store) -> None:
     await ask(store, "one", lease_s=0)
     await ask(store, "other")
-    await complete(store, consumer="c", event_id="e", owner="one")
+    await done(store, "one")
     assert await ask(store, "third") is Claim.COMPLETED
 
 
 async def test_the_first_completion_stays(store: Store) -> None:
-    await complete(store, consumer="c", event_id="e", owner="one")
+    await done(store, "one")
     async with store.reading() as connection:
         first = (await connection.execute(select(completions))).one()
-    await complete(store, consumer="c", event_id="e", owner="other")
+    await done(store, "other")
     async with store.reading() as connection:
         assert (await connection.execute(select(completions))).one() == first
 
@@ -73,7 +79,7 @@ async def test_renewing_keeps_the_owners_unfinished_leases_alone(store: Store) -
     await ask(store, "one", event_id="f", lease_s=0)
     await ask(store, "other", event_id="g", lease_s=0)
     await ask(store, "one", event_id="h")
-    await complete(store, consumer="c", event_id="h", owner="one")
+    await done(store, "one", event_id="h")
     await renew(store, owner="one", lease_s=60)
     assert await ask(store, "third") is Claim.LEASED
     assert await ask(store, "third", event_id="f") is Claim.LEASED
@@ -82,8 +88,8 @@ async def test_renewing_keeps_the_owners_unfinished_leases_alone(store: Store) -
 
 
 async def test_forgetting_lets_an_event_be_handled_again_but_ends_no_lease(store: Store) -> None:
-    await complete(store, consumer="c", event_id="e", owner="one")
-    await complete(store, consumer="d", event_id="e", owner="one")
+    await done(store, "one")
+    await done(store, "one", consumer="d")
     await ask(store, "one", event_id="f")
     assert await forget(store, consumer="c", event_ids=["e", "f", "absent"]) == 1
     assert await ask(store, "other") is Claim.CLAIMED
@@ -94,7 +100,7 @@ async def test_forgetting_lets_an_event_be_handled_again_but_ends_no_lease(store
 async def test_pruning_deletes_what_is_old_and_nothing_else(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("store.completions.PRUNED_AT_ONCE", 2)
     for number in range(5):
-        await complete(store, consumer="old", event_id=str(number), owner="one")
+        await done(store, "one", consumer="old", event_id=str(number))
         await ask(store, "one", consumer="expired", event_id=str(number))
     async with store.writing() as connection:
         await connection.execute(
@@ -103,7 +109,7 @@ async def test_pruning_deletes_what_is_old_and_nothing_else(store: Store, monkey
                 leased_until_us=completions.c.leased_until_us - 8 * DAY_US,
             )
         )
-    await complete(store, consumer="new", event_id="e", owner="one")
+    await done(store, "one", consumer="new")
     await ask(store, "one", consumer="running")
     assert await prune_completions(store) == 10
     async with store.reading() as connection:
@@ -134,7 +140,7 @@ async def test_handling_at_once_happens_once(store: Store) -> None:
                 return
             if claimed is Claim.CLAIMED:
                 handled.append(event_id)
-                await complete(store, consumer="c", event_id=event_id, owner=owner)
+                await done(store, owner, event_id=event_id)
                 return
             await asyncio.sleep(0.001)
 
@@ -142,3 +148,72 @@ async def test_handling_at_once_happens_once(store: Store) -> None:
     assert sorted(handled) == ["0", "1", "2", "3", "4"]
     async with store.reading() as connection:
         assert (await connection.execute(select(func.count()).select_from(completions))).scalar_one() == 5
+
+
+async def test_of_a_group_each_event_gets_its_own_answer(store: Store) -> None:
+    await ask(store, "other", event_id="leased")
+    await ask(store, "one", event_id="mine")
+    await ask(store, "gone", event_id="run out", lease_s=0)
+    await done(store, "other", event_id="completed")
+    group = ["new", "leased", "mine", "run out", "completed", "new"]
+    assert await claim(store, consumer="c", event_ids=group, owner="one", lease_s=60) == {
+        "new": Claim.CLAIMED,
+        "leased": Claim.LEASED,
+        "mine": Claim.CLAIMED,
+        "run out": Claim.CLAIMED,
+        "completed": Claim.COMPLETED,
+    }
+
+
+async def test_a_group_is_completed_as_a_whole_and_again_without_harm(store: Store) -> None:
+    await claim(store, consumer="c", event_ids=["1", "2"], owner="one", lease_s=60)
+    await complete(store, consumer="c", event_ids=["1", "2", "3", "3"], owner="one")
+    await complete(store, consumer="c", event_ids=["1", "2", "3"], owner="other")
+    claims = await claim(store, consumer="c", event_ids=["1", "2", "3", "4"], owner="one", lease_s=60)
+    assert claims == dict.fromkeys("123", Claim.COMPLETED) | {"4": Claim.CLAIMED}
+
+
+async def test_of_a_group_only_the_owners_unfinished_leases_are_released(store: Store) -> None:
+    await claim(store, consumer="c", event_ids=["1", "2"], owner="one", lease_s=60)
+    await ask(store, "other", event_id="3")
+    await done(store, "one", event_id="4")
+    await release(store, consumer="c", event_ids=["1", "3", "4", "absent"], owner="one")
+    claims = await claim(store, consumer="c", event_ids=["1", "2", "3", "4"], owner="third", lease_s=60)
+    assert claims == {"1": Claim.CLAIMED, "2": Claim.LEASED, "3": Claim.LEASED, "4": Claim.COMPLETED}
+
+
+async def test_an_empty_group_is_nothing(store: Store) -> None:
+    assert await claim(store, consumer="c", event_ids=[], owner="one", lease_s=60) == {}
+    await complete(store, consumer="c", event_ids=[], owner="one")
+    await release(store, consumer="c", event_ids=[], owner="one")
+
+
+async def test_more_events_than_a_statement_takes_values_are_one_group(store: Store) -> None:
+    group = [f"{number:032x}" for number in range(40_000)]
+    claims = await claim(store, consumer="c", event_ids=group, owner="one", lease_s=60)
+    assert set(claims.values()) == {Claim.CLAIMED}
+    await complete(store, consumer="c", event_ids=group, owner="one")
+    async with store.reading() as connection:
+        assert (await connection.execute(select(func.count(completions.c.completed_at_us)))).scalar_one() == 40_000
+
+
+async def test_groups_in_each_others_way_come_to_an_end_and_each_event_is_handled_once(store: Store) -> None:
+    handled: list[str] = []
+
+    async def work(owner: str, seed: int) -> None:
+        order = random.Random(seed)
+        waiting = [str(number) for number in range(12)]
+        while waiting:
+            group = order.sample(waiting, min(len(waiting), order.randint(1, 12)))
+            claims = await claim(store, consumer="c", event_ids=group, owner=owner, lease_s=60)
+            mine = [event_id for event_id in group if claims[event_id] is Claim.CLAIMED]
+            done_here, given_back = mine[::2], mine[1::2]
+            handled.extend(done_here)
+            await complete(store, consumer="c", event_ids=done_here, owner=owner)
+            await release(store, consumer="c", event_ids=given_back, owner=owner)
+            finished = {*done_here, *(event_id for event_id in group if claims[event_id] is Claim.COMPLETED)}
+            waiting = [event_id for event_id in waiting if event_id not in finished]
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(work(f"owner-{number}", number) for number in range(6)))
+    assert sorted(handled) == sorted(str(number) for number in range(12))

@@ -52,7 +52,7 @@ async def test_the_lease_of_a_killed_worker_does_not_have_to_run_out(house: Hous
 
     message = started()
     await claim(
-        house.store, consumer="archive", event_id=message.event_id, owner=owner_of_another_process(), lease_s=3600
+        house.store, consumer="archive", event_ids=[message.event_id], owner=owner_of_another_process(), lease_s=3600
     )
 
     async with house.working(archive) as transport:
@@ -70,7 +70,11 @@ async def test_nor_that_of_one_killed_beside_a_worker_that_runs(house: House) ->
     message = started()
     async with house.working(archive) as transport:
         await claim(
-            house.store, consumer="archive", event_id=message.event_id, owner=owner_of_another_process(), lease_s=3600
+            house.store,
+            consumer="archive",
+            event_ids=[message.event_id],
+            owner=owner_of_another_process(),
+            lease_s=3600,
         )
         await transport.publish(message)
         await eventually(lambda: handled == ["task"])

@@ -198,10 +198,9 @@ async def test_a_lease_of_another_worker_is_waited_for_without_counting(house: H
     attempts: list[int] = []
     archive = recording(attempts)
     message = started()
-    mine = await claim(
-        house.store, consumer="archive", event_id=message.event_id, owner="elsewhere/ns/1/ab", lease_s=1.0
-    )
-    assert mine is Claim.CLAIMED
+    ids = [message.event_id]
+    claims = await claim(house.store, consumer="archive", event_ids=ids, owner="elsewhere/ns/1/ab", lease_s=1.0)
+    assert claims == {message.event_id: Claim.CLAIMED}
 
     async with house.working(archive) as transport:
         await transport.publish(message)
