@@ -17,9 +17,8 @@ from ingest.refusals import Credentials, Refusal, RefusedError
 #: Clocks differ: a Sign is accepted this long after its ExpireTime.
 SKEW_TOLERANCE_S = 300
 
-# 1.0, 1e9, true and "1" are not integers to every reader; md5 is over this text.
-_INTEGER = re.compile(rb"0|[1-9][0-9]{0,18}")
-_SIGN = re.compile(r"[0-9a-f]{32}")
+_MAX_DIGITS = 19
+_SIGN = re.compile(rb'"[0-9a-f]{32}"')
 _text = msgspec.json.Decoder(str)
 
 
@@ -53,31 +52,36 @@ def sign(key: str, expire_time: int) -> str:
 def _check(credentials: Credentials, keys: tuple[str, ...], now_s: float) -> Refusal | None:
     if not keys:
         return Refusal.UNKNOWN_APP
-    if credentials.sign is None or credentials.expire_time is None:
+    given = credentials.sign
+    if given is None or credentials.expire_time is None:
         return Refusal.MISSING_SIGN
-    if not _INTEGER.fullmatch(credentials.expire_time):
+    expire_time = _integer(credentials.expire_time)
+    if expire_time is None:
         return Refusal.MALFORMED_EXPIRE_TIME
-    given = _sign(credentials.sign)
-    if given is None:
-        return Refusal.MALFORMED_SIGN
-    expire_time = int(credentials.expire_time)
+    if b"\\" in given:
+        given = _spelled_plainly(given)
     right = False
     for key in keys:  # all of them: the time taken tells nothing about which one
-        right |= hmac.compare_digest(sign(key, expire_time).encode(), given)
+        right |= hmac.compare_digest(b'"%b"' % sign(key, expire_time).encode(), given)
     if not right:
-        return Refusal.WRONG_SIGN
+        return Refusal.WRONG_SIGN if _SIGN.fullmatch(given) else Refusal.MALFORMED_SIGN
     return Refusal.EXPIRED if expire_time < now_s - SKEW_TOLERANCE_S else None
 
 
 def _sdk_app_id(raw: bytes | None) -> int | None:
-    if raw is None:
-        return 0
-    return int(raw) if _INTEGER.fullmatch(raw) else None
+    return 0 if raw is None else _integer(raw)
 
 
-def _sign(raw: bytes) -> bytes | None:
-    try:
-        text = _text.decode(raw)
-    except ValueError:  # msgspec.DecodeError, or UnicodeDecodeError
+def _integer(raw: bytes) -> int | None:
+    """Read what every reader takes for the same integer: 1.0, 1e9, true and "1" are none to some; md5 is over this."""
+    if not raw.isdigit() or len(raw) > _MAX_DIGITS or (raw.startswith(b"0") and raw != b"0"):
         return None
-    return text.encode() if _SIGN.fullmatch(text) else None
+    return int(raw)
+
+
+def _spelled_plainly(raw: bytes) -> bytes:
+    """Return the JSON string `raw` without escapes, where it can do without; as it is if it is no string."""
+    try:
+        return msgspec.json.encode(_text.decode(raw))
+    except ValueError:  # msgspec.DecodeError, or UnicodeDecodeError
+        return raw

@@ -19,7 +19,10 @@ _COMMA = re.compile(rb"[ \t\r\n]*+,")
 
 def without_dropped(members: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     """Return the members of a strict body that travel, in their order. `msgspec.json.encode` makes a body of them."""
-    return {name: value for name, value in members.items() if name not in DROPPED}
+    travelling = members.copy()
+    for name in DROPPED:
+        travelling.pop(name, None)
+    return travelling
 
 
 def cut(body: bytes, spans: Iterable[Span]) -> bytes:

@@ -1,7 +1,7 @@
 """From the bytes of a callback, Sign and ExpireTime taken out, to an event and its id."""
 
 import hashlib
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -20,14 +20,21 @@ _integer = msgspec.json.Decoder(int)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _anything = msgspec.json.Decoder()
 
-T = TypeVar("T")
-
 
 class Decoded(Struct, frozen=True, kw_only=True):
     """An event and its identity."""
 
     event: Event
     event_id: str
+
+
+class _Envelope(Struct, frozen=True, kw_only=True):
+    """What makes an event, by the vendor's names."""
+
+    SdkAppId: int = 0
+    EventType: str
+    Timestamp: int
+    EventData: Any
 
 
 class _UnfittingError(ValueError):
@@ -53,20 +60,16 @@ def decode_object(found: StrictObject, body: bytes, *, received_at_us: int) -> D
     It may have members that `body` lost since, if they are none of those that make an event.
     """
     try:
-        sdk_app_id = _value(found, "SdkAppId", int, _integer) if "SdkAppId" in found.members else 0
-        event_type = _value(found, "EventType", str, _text)
-        timestamp = _value(found, "Timestamp", int, _integer)
-        event_data = _value(found, "EventData", dict, _anything)
+        envelope = _envelope(found)
     except _UnfittingError as error:
         return Decoded(event=_unrecognized(found.members, str(error)), event_id=_digest(body))
-    encoded = encode_sorted(event_data) if found.event_data is None else found.event_data
+    data = encode_sorted(envelope.EventData) if found.event_data is None else found.event_data
     try:
         # In JSON that character is only ever written like this.
-        may_hold_nul = b"\\u0000" in body
-        event = _fit(event_type, timestamp, sdk_app_id, event_data, received_at_us, may_hold_nul=may_hold_nul)
+        event = _fit(envelope, received_at_us, may_hold_nul=b"\\u0000" in body)
     except _UnfittingError as error:
         event = _unrecognized(found.members, str(error))
-    return Decoded(event=event, event_id=_identity(sdk_app_id, event_type, timestamp, encoded))
+    return Decoded(event=event, event_id=_identity(envelope.SdkAppId, envelope.EventType, envelope.Timestamp, data))
 
 
 def event_id(sdk_app_id: int, event_type: str, timestamp: int, event_data: dict[str, Any]) -> str:
@@ -104,33 +107,33 @@ def _member(members: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[An
         raise _UnfittingError(f"{name}: {error}") from error
 
 
-def _value(found: StrictObject, name: str, kind: type[T], decoder: msgspec.json.Decoder[Any]) -> T:
-    value = found.values.get(name)
-    if type(value) is not kind:
-        value = _member(found.members, name, decoder)
-    if not isinstance(value, kind):
-        raise _UnfittingError(f"{name} is not an object")
-    return value
+def _envelope(found: StrictObject) -> _Envelope:
+    try:
+        envelope = msgspec.convert(found.values, _Envelope)
+    except msgspec.ValidationError:
+        # One by one: they may be there although `values` are not, and if not, the reason names the first that is wrong.
+        members = found.members
+        envelope = _Envelope(
+            SdkAppId=_member(members, "SdkAppId", _integer) if "SdkAppId" in members else 0,
+            EventType=_member(members, "EventType", _text),
+            Timestamp=_member(members, "Timestamp", _integer),
+            EventData=_member(members, "EventData", _anything),
+        )
+    if type(envelope.EventData) is not dict:
+        raise _UnfittingError("EventData is not an object")
+    return envelope
 
 
-def _fit(
-    event_type: str,
-    timestamp: int,
-    sdk_app_id: int,
-    event_data: dict[str, Any],
-    received_at_us: int,
-    *,
-    may_hold_nul: bool,
-) -> Event:
-    kind = EVENT_TYPES.get(event_type)
+def _fit(envelope: _Envelope, received_at_us: int, *, may_hold_nul: bool) -> Event:
+    kind = EVENT_TYPES.get(envelope.EventType)
     if kind is None:
         raise _UnfittingError("EventType is none of the five recording events")
-    if timestamp > received_at_us // 1_000_000 + MAX_AHEAD_S:
+    if envelope.Timestamp > received_at_us // 1_000_000 + MAX_AHEAD_S:
         raise _UnfittingError("Timestamp lies more than a day ahead of the arrival")
-    if may_hold_nul and _holds_nul(event_data):
+    if may_hold_nul and _holds_nul(envelope.EventData):
         raise _UnfittingError("EventData holds the character U+0000, which SQL text cannot")
     # The envelope wins over members of the same name in EventData.
-    flat = event_data | {"Timestamp": timestamp, "SdkAppId": sdk_app_id}
+    flat = envelope.EventData | {"Timestamp": envelope.Timestamp, "SdkAppId": envelope.SdkAppId}
     try:
         return msgspec.convert(flat, kind, strict=False)
     except msgspec.ValidationError:

@@ -75,15 +75,14 @@ def read_object(body: bytes, *, members: dict[str, Raw] | None = None) -> Strict
         return StrictObject(members=members, values={}, event_data=None)
     event_data = values.get("EventData")
     if type(event_data) is dict:
-        encoded = encode_sorted(event_data)
-        rest = encode_sorted(values | {"EventData": None})
-        is_proven = proves_unique_names(body, rest, encoded)
+        event_data_encoded = encode_sorted(event_data)
+        encoded = encode_sorted(values | {"EventData": None}) + event_data_encoded
     else:
-        encoded = None
-        is_proven = proves_unique_names(body, encode_sorted(values))
-    if not is_proven:
+        event_data_encoded = None
+        encoded = encode_sorted(values)
+    if not proves_unique_names(body, encoded):
         _refuse_duplicate_names(body)
-    return StrictObject(members=members, values=values, event_data=encoded)
+    return StrictObject(members=members, values=values, event_data=event_data_encoded)
 
 
 def encode_sorted(value: Any) -> bytes:
