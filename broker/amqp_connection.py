@@ -5,21 +5,21 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Self
 
 import aio_pika
 import aiormq
 import structlog
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from yarl import URL
 
-from broker.amqp_decoding import tolerate_strangers
 from broker.amqp_endpoints import Endpoint
+from broker.amqp_wire import Wire
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 2.0
+
+_LARGEST_FRAME_BYTES = 128 * 1024
 
 #: Everything a connection, channel or socket raises when it fails.
 CONNECTION_ERRORS = (aiormq.AMQPError, aiormq.ChannelInvalidStateError, OSError, TimeoutError, RuntimeError)
@@ -27,7 +27,6 @@ CONNECTION_ERRORS = (aiormq.AMQPError, aiormq.ChannelInvalidStateError, OSError,
 # This module reports every loss by itself, with host and port only. The library's own records repeat them with
 # tracebacks, and its debug records hold bodies.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)
-tolerate_strangers()
 
 _log = structlog.get_logger()
 
@@ -39,39 +38,38 @@ class Connection:
     scratch, so that nothing depends on what could be restored. `amqp` is the connection beneath, for channels.
     """
 
-    def __init__(
-        self,
-        pika: aio_pika.Connection,
-        amqp: aiormq.abc.AbstractConnection,
-        writers: Sequence[asyncio.StreamWriter],
-    ) -> None:
+    def __init__(self, pika: aio_pika.Connection, amqp: aiormq.abc.AbstractConnection, wire: Wire) -> None:
         self._pika = pika
         self.amqp = amqp
-        self._writers = writers
+        self.wire = wire
 
     @classmethod
     async def open(cls, endpoint: Endpoint, *, name: str) -> Self:
         """Connect within `CONNECT_TIMEOUT_S`. Raises one of `CONNECTION_ERRORS`."""
-        writers: list[asyncio.StreamWriter] = []
+        wire = Wire()
         pika = aio_pika.Connection(endpoint.url, client_properties={"connection_name": f"tiw {name}"})
-        sockets = TLSTransportFactory() if endpoint.url.scheme == "amqps" else TCPTransportFactory()
-        pika.kwargs["transport_factory"] = _Recording(sockets, writers)
+        pika.kwargs["transport_factory"] = wire
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await pika.connect()
             if pika.transport is None:
                 raise aiormq.ConnectionClosed(0, "closed at once")  # noqa: TRY301 - ended like any other failure
         except BaseException:
-            for writer in writers:
-                writer.transport.abort()
+            wire.abort()
             await pika.close()
             raise
-        return cls(pika, pika.transport.connection, writers)
+        return cls(pika, pika.transport.connection, wire)
 
     @property
     def version(self) -> str:
         """The broker's version, as it says."""
         return str(self.amqp.server_properties.get("version", ""))
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """The size of the largest frame that the broker takes."""
+        # 0 stands for no limit: https://www.rabbitmq.com/amqp-0-9-1-reference#connection.tune.frame-max
+        return self.amqp.connection_tune.frame_max or _LARGEST_FRAME_BYTES
 
     @property
     def is_open(self) -> bool:
@@ -87,8 +85,7 @@ class Connection:
 
     def abort(self) -> None:
         """End it at once: the socket goes, and everything that waits on it fails."""
-        for writer in self._writers:
-            writer.transport.abort()
+        self.wire.abort()
 
     async def close(self) -> None:
         """End it in order, or, if the broker does not answer, at once."""
@@ -184,19 +181,6 @@ class Backoff:
         """Wait before the next try."""
         await asyncio.sleep(self._wait_s)
         self._wait_s = min(2 * self._wait_s, LONGEST_BACKOFF_S)
-
-
-class _Recording(TransportFactory):
-    """Connects as the library does, and remembers the socket so that it can be ended at once."""
-
-    def __init__(self, sockets: TransportFactory, writers: list[asyncio.StreamWriter]) -> None:
-        self._sockets = sockets
-        self._writers = writers
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await self._sockets.create(url, **kwargs)
-        self._writers.append(writer)
-        return reader, writer
 
 
 async def close_channel(channel: aiormq.abc.AbstractChannel, connection: Connection) -> None:

@@ -6,6 +6,7 @@ from typing import Self
 import aiormq
 import structlog
 
+from broker.amqp_confirms import ChannelLostError, ConfirmChannel, UnroutableError
 from broker.amqp_connection import (
     CONNECTION_ERRORS,
     Backoff,
@@ -16,7 +17,6 @@ from broker.amqp_connection import (
     describe,
     raise_if_cancelled,
 )
-from broker.amqp_headers import to_properties
 from broker.amqp_topology import Declarer
 from broker.errors import NotPublishedError, TopologyConflictError
 from broker.message import Message
@@ -38,10 +38,11 @@ class Publisher:
         self._declarer = declarer
         self._topology = topology
         self._confirm_timeout_s = confirm_timeout_s
-        self._channel: _Channel | None = None
-        self._opened = asyncio.Event()
+        self._channel: ConfirmChannel | None = None
+        self._usable = asyncio.Event()
         self._problem = "the broker has not been reached yet"
         self._task: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._keep(), name="amqp publisher")
@@ -51,15 +52,21 @@ class Publisher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
+        for ending in self._ending:
+            ending.cancel()
+        if self._ending:
+            await asyncio.wait(self._ending)
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a channel to publish on, with the topology declared."""
-        return self._channel is not None and self._channel.is_open
+        """Whether there is a channel to publish on, with the topology declared, and the broker reads from it."""
+        return self._usable_channel() is not None
 
     async def wait_ready(self) -> None:
         """Return once `is_ready`."""
-        await self._open_channel()
+        while self._usable_channel() is None:
+            self._usable.clear()
+            await self._usable.wait()
 
     async def publish(self, message: Message, *, exchange: str, routing_key: str, belt: Topology) -> None:
         """Return once the broker keeps `message` in a queue. Raises `NotPublishedError` after the confirm time-out.
@@ -70,47 +77,43 @@ class Publisher:
         deadline_s = asyncio.get_running_loop().time() + self._confirm_timeout_s
         declared = False
         while True:
-            channel = await self._open_channel_by(deadline_s)
+            channel = self._usable_channel() or await self._wait_for_channel(deadline_s)
             try:
                 return await channel.publish(message, exchange, routing_key, deadline_s)
-            except (aiormq.PublishError, aiormq.ChannelNotFoundEntity) as error:
+            except ChannelLostError:
+                continue
+            except UnroutableError:
                 if declared:
-                    # Not `from error`: it holds the body, and a traceback would show it.
                     raise NotPublishedError(f"{exchange or routing_key} leads to no queue") from None
-                _log.warning("topology_missing", exchange=exchange, routing_key=routing_key)
-                declared = True
-                await self._mend(channel, belt, error, deadline_s)
-            except (aiormq.DeliveryError, aiormq.AMQPChannelError) as error:
-                raise NotPublishedError(f"the broker refused the message: {describe(error)}") from None
-            except CONNECTION_ERRORS as error:
-                self._problem = describe(error)
-                channel.give_up()
+            _log.warning("topology_missing", exchange=exchange, routing_key=routing_key)
+            declared = True
+            await self._mend(channel.connection, belt, deadline_s)
 
-    async def _mend(self, channel: "_Channel", belt: Topology, error: Exception, deadline_s: float) -> None:
-        if isinstance(error, aiormq.ChannelNotFoundEntity):
-            # The channel is closed, and declaring the whole is how the next one begins.
-            channel.give_up()
+    async def _mend(self, connection: Connection, belt: Topology, deadline_s: float) -> None:
         try:
             with cancellation_as_loss():
                 async with asyncio.timeout_at(deadline_s):
-                    await self._declarer.declare(channel.connection, belt)
+                    await self._declarer.declare(connection, belt)
         except TopologyConflictError as conflict:
             raise NotPublishedError(str(conflict)) from conflict
         except CONNECTION_ERRORS as lost:
             self._problem = describe(lost)
 
-    async def _open_channel_by(self, deadline_s: float) -> "_Channel":
+    def _usable_channel(self) -> ConfirmChannel | None:
+        channel = self._channel
+        if channel is None or not channel.is_open or channel.connection.wire.is_blocked:
+            return None
+        return channel
+
+    async def _wait_for_channel(self, deadline_s: float) -> ConfirmChannel:
         try:
             async with asyncio.timeout_at(deadline_s):
-                return await self._open_channel()
+                while (channel := self._usable_channel()) is None:
+                    self._usable.clear()
+                    await self._usable.wait()
         except TimeoutError:
             raise NotPublishedError(f"not published in {self._confirm_timeout_s:g} s: {self._problem}") from None
-
-    async def _open_channel(self) -> "_Channel":
-        while self._channel is None or not self._channel.is_open:
-            self._opened.clear()
-            await self._opened.wait()
-        return self._channel
+        return channel
 
     async def _keep(self) -> None:
         backoff = Backoff()
@@ -132,83 +135,42 @@ class Publisher:
             await backoff.wait()
 
     async def _serve(self, connection: Connection, backoff: Backoff) -> None:
-        """Declare, open a channel and stay until it is lost or given up."""
+        """Declare, open a channel and stay until it is lost or retired."""
+        connection.wire.on_blocked = self._on_blocked
         await self._declarer.declare(connection, self._topology)
-        amqp = await connection.amqp.channel(publisher_confirms=True, on_return_raises=True, timeout=OPEN_TIMEOUT_S)
-        channel = _Channel(connection, amqp)
-        self._channel = channel
-        self._problem = "the broker does not answer"
-        self._opened.set()
+        amqp = await connection.amqp.channel(publisher_confirms=True, timeout=OPEN_TIMEOUT_S)
+        channel = ConfirmChannel(connection, amqp)
         try:
             raise_if_cancelled()
+            self._channel = channel
+            self._problem = "the broker does not answer"
+            self._usable.set()
             with backoff.working():
-                reason = await channel.wait_lost()
+                reason = await channel.wait_retired()
             _log.warning("publish_channel_lost", error=reason)
         finally:
             self._channel = None
-            channel.give_up()
-            await close_channel(amqp, connection)
+            # Beside the next channel: what was published on this one can still be confirmed.
+            ending = asyncio.create_task(_end(channel, amqp), name="amqp publish channel")
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    def _on_blocked(self) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        if channel.connection.wire.is_blocked:
+            self._problem = "the broker takes nothing: it is short of memory or disk space"
+            _log.warning("broker_blocked")
+        else:
+            self._problem = "the broker does not answer"
+            _log.info("broker_unblocked")
+            self._usable.set()
 
 
-class _Channel:
-    """A publishing channel and what is not confirmed on it."""
-
-    def __init__(self, connection: Connection, amqp: aiormq.abc.AbstractChannel) -> None:
-        self.connection = connection
-        self._amqp = amqp
-        self._given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._unconfirmed: set[asyncio.Task[object]] = set()
-
-    @property
-    def is_open(self) -> bool:
-        return self.connection.is_open and not self._amqp.is_closed and not self._given_up.done()
-
-    async def wait_lost(self) -> str:
-        """Return, with the reason, once nothing should be published here any more."""
-        closing = self._amqp.closing
-        await asyncio.wait((closing, self._given_up), return_when=asyncio.FIRST_COMPLETED)
-        if self._given_up.done():
-            closing.cancel()
-            return self._given_up.result()
-        return describe(None if closing.cancelled() else closing.exception())
-
-    def give_up(self, reason: str = "closed") -> None:
-        """Let everything that is not confirmed fail now.
-
-        After a confirm time-out a channel is not to be trusted: on some versions a quorum queue that was cut off
-        takes nothing more from it (https://github.com/rabbitmq/rabbitmq-server/pull/14589).
-        """
-        if not self._given_up.done():
-            self._given_up.set_result(reason)
-        for confirmation in self._unconfirmed:
-            confirmation.cancel()
-
-    async def publish(self, message: Message, exchange: str, routing_key: str, deadline_s: float) -> None:
-        """Return when confirmed. Raises what aiormq raises, and `NotPublishedError` if the channel is given up."""
-        remaining_s = deadline_s - asyncio.get_running_loop().time()
-        if remaining_s <= 0:
-            raise NotPublishedError("the time for it was over before it could be sent")
-        # A task, because a caller that is cancelled must not stop half a message: it is confirmed unheard.
-        confirmation = asyncio.create_task(
-            self._amqp.basic_publish(
-                message.body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=to_properties(message),
-                mandatory=True,
-            )
-        )
-        self._unconfirmed.add(confirmation)
-        confirmation.add_done_callback(self._forget)
-        await asyncio.wait((confirmation,), timeout=remaining_s)
-        if not confirmation.done():
-            self.give_up("a confirm timed out")
-            raise NotPublishedError("the broker did not confirm in time")
-        if confirmation.cancelled():
-            raise NotPublishedError("the channel was given up before the broker had confirmed")
-        confirmation.result()
-
-    def _forget(self, confirmation: "asyncio.Task[object]") -> None:
-        self._unconfirmed.discard(confirmation)
-        if not confirmation.cancelled():
-            confirmation.exception()
+async def _end(channel: ConfirmChannel, amqp: aiormq.abc.AbstractChannel) -> None:
+    try:
+        await channel.wait_settled()
+    finally:
+        channel.let_go()
+        await close_channel(amqp, channel.connection)

@@ -2,13 +2,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from aiormq import spec
 from hypothesis import given
 from hypothesis import strategies as st
+from pamqp.header import ContentHeader
 
 import schemas
 from broker import Message
-from broker.amqp_headers import from_properties, returns, to_properties
+from broker.amqp_headers import message_id_of, read_message, render_properties
 
 _counts = st.integers(min_value=0, max_value=2**63 - 1)
 _texts = st.text(st.characters(codec="utf-8"), max_size=200)
@@ -28,13 +30,15 @@ _messages = st.builds(
 _strange_values = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.binary()
+    | st.integers(min_value=-(2**63), max_value=2**63 - 1)
+    | st.floats(width=32)
+    | st.text(st.characters(codec="utf-8"))
+    | st.binary().map(bytearray)
     | st.just(Decimal("1.5"))
     | st.just(datetime(2026, 1, 1, tzinfo=UTC)),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), inner)
+    ),
     max_leaves=5,
 )
 _names = st.sampled_from(
@@ -54,48 +58,92 @@ _names = st.sampled_from(
 )
 
 
+def _theirs(**properties: Any) -> bytes:
+    """Return properties as another library writes them."""
+    return spec.Basic.Properties(**properties).marshal()
+
+
 @given(message=_messages)
 def test_a_message_comes_back_from_its_properties(message: Message) -> None:
-    assert from_properties(message.body, to_properties(message), "tiw.archive") == message
+    assert read_message(message.body, render_properties(message, "m"), "tiw.archive") == (message, 0)
+
+
+@given(message=_messages, message_id=st.text("0123456789abcdef-", max_size=255))
+def test_other_libraries_read_our_properties(message: Message, message_id: str) -> None:
+    rendered = render_properties(message, message_id)
+    header = ContentHeader()
+    header.unmarshal(b"\0\x3c\0\0" + len(message.body).to_bytes(8) + rendered)
+    theirs = header.properties
+    assert theirs.delivery_mode == 2
+    assert theirs.content_type == "application/json"
+    assert (theirs.message_id or "") == message_id == message_id_of(rendered)
+    headers = theirs.headers or {}
+    assert headers["tiw-event-id"] == message.event_id
+    assert headers["tiw-attempt"] == message.attempt
+    assert headers.get("tiw-reason", "") == message.reason
+    assert headers.get("tiw-last-failed-at-us") == message.last_failed_at_us
 
 
 @given(message=_messages)
-def test_properties_can_be_sent_and_are_persistent(message: Message) -> None:
-    properties = to_properties(message)
-    assert properties.marshal()
-    assert properties.delivery_mode == 2
-    assert properties.message_id is None
+def test_it_is_read_whoever_wrote_the_same_headers(message: Message) -> None:
+    headers = {
+        "tiw-event-id": message.event_id,
+        "tiw-routing-key": message.routing_key,
+        "tiw-received-at-us": message.received_at_us,
+        "tiw-attempt": message.attempt,
+        "tiw-crashes": message.crashes,
+        "tiw-trace": message.trace,
+        "tiw-first-failed-at-us": message.first_failed_at_us,
+        "tiw-last-failed-at-us": message.last_failed_at_us,
+        "tiw-reason": message.reason,
+        "x-delivery-count": 7,
+    }
+    assert read_message(message.body, _theirs(headers=headers, content_encoding="x"), "k") == (message, 7)
 
 
-@given(body=st.binary(max_size=50), headers=st.none() | st.dictionaries(_names, _strange_values))
-def test_nothing_that_a_stranger_sends_is_too_strange(body: bytes, headers: dict[str, Any] | None) -> None:
-    properties = spec.Basic.Properties()
-    properties.headers = headers
-    message = from_properties(body, properties, "their.key")
+@given(
+    body=st.binary(max_size=50),
+    headers=st.none() | st.dictionaries(_names, _strange_values),
+    content_type=st.none() | st.just("text/strange"),
+)
+def test_nothing_that_a_stranger_sends_is_too_strange(
+    body: bytes, headers: dict[str, Any] | None, content_type: str | None
+) -> None:
+    message, returns = read_message(body, _theirs(headers=headers, content_type=content_type), "their.key")
     assert message.body == body
     assert message.event_id
     assert message.attempt >= 1
     assert message.crashes >= 0
-    assert returns(properties) >= 0
-    assert to_properties(message).marshal()
+    assert returns >= 0
+    assert render_properties(message, "m")
+
+
+@given(properties=st.binary(max_size=100) | st.binary(max_size=100).map(lambda some: b"\x20\0" + some))
+def test_nothing_is_raised_for_any_bytes(properties: bytes) -> None:
+    message, returns = read_message(b"{}", properties, "their.key")
+    assert message.event_id
+    assert returns >= 0
+
+
+@pytest.mark.parametrize("stranger", ["x-before", "zz-after"])
+def test_what_cannot_be_decoded_hides_nothing_that_can(stranger: str) -> None:
+    unreadable = spec.Basic.Properties(headers={"x-delivery-count": 5, stranger: "strange"}).marshal()
+    unreadable = unreadable.replace(b"strange", b"\xff" * 7).replace(stranger.encode(), b"\xfe" * len(stranger))
+    assert read_message(b"{}", unreadable, "k")[1] == 5
 
 
 def test_a_strangers_message_gets_the_event_id_of_its_body() -> None:
     body = b'{"EventType":"OnlineRecordStopped","EventData":{"TaskId":"t"},"Timestamp":1575545412,"SdkAppId":1}'
-    message = from_properties(body, spec.Basic.Properties(), "their.key")
+    message, returns = read_message(body, _theirs(), "their.key")
     assert message.event_id == schemas.decode(body, received_at_us=message.received_at_us).event_id
     assert message.routing_key == "their.key"
-
-
-def test_only_the_brokers_count_says_how_often_a_message_came_back() -> None:
-    assert returns(spec.Basic.Properties()) == 0
-    assert returns(spec.Basic.Properties(headers={"x-delivery-count": 3})) == 3
+    assert returns == 0
 
 
 def test_texts_fit_a_frame_and_are_utf_8() -> None:
     message = Message(
         body=b"", event_id="e", routing_key="k", received_at_us=1, reason="\ud800" + "\U0001f600" * 100_000
     )
-    marshalled = to_properties(message).marshal()
-    assert len(marshalled) < 64 * 1024
-    assert from_properties(b"", to_properties(message), "").reason.startswith("?\U0001f600")
+    rendered = render_properties(message, "m")
+    assert len(rendered) < 64 * 1024
+    assert read_message(b"", rendered, "")[0].reason.startswith("?\U0001f600")

@@ -188,8 +188,7 @@ async def test_an_ack_that_nobody_waits_for_any_more_still_counts(tmp_path: Path
             await transport.publish(message("a"))
             await transport.publish(message("b"))
             (first,) = await inbox.wait(1)
-            ack = asyncio.create_task(first.ack())
-            await asyncio.sleep(0)
+            ack = asyncio.ensure_future(first.ack())
             ack.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await ack

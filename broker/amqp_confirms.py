@@ -1,0 +1,234 @@
+"""Publishing on one channel: many messages in one write, each with its own confirm.
+
+All that is published in one turn of the event loop leaves together, and the broker confirms in groups. Publishes are
+numbered from 1 on a channel in confirm mode: https://www.rabbitmq.com/docs/confirms#publisher-confirms
+"""
+
+import asyncio
+import re
+import secrets
+
+import aiormq
+
+from broker.amqp_connection import Connection, describe
+from broker.amqp_frames import (
+    ACK,
+    BODY,
+    HEADER,
+    METHOD,
+    NACK,
+    RETURN,
+    Arrivals,
+    Confirm,
+    content_frames,
+    publish_frame,
+    read_confirm,
+)
+from broker.amqp_headers import message_id_of, render_properties
+from broker.errors import NotPublishedError
+from broker.message import Message
+
+#: Deadlines are looked at no more often than this, so that many that pass one by one cost little.
+_SWEEP_EVERY_S = 0.02
+
+_MESSAGE_SIZE = re.compile(r"message size (\d+) ")
+_CONFIRMS = frozenset({ACK, NACK})
+
+
+class UnroutableError(Exception):
+    """Raised when a message leads to no queue, or to no exchange."""
+
+
+class ChannelLostError(Exception):
+    """Raised when a channel ended before the broker had confirmed: the message may be there or not."""
+
+
+class _Publish:
+    """A message on its way. A class for its speed: there is one for each callback."""
+
+    __slots__ = ("body_bytes", "confirmed", "deadline_s", "exchange")
+
+    def __init__(self, confirmed: "asyncio.Future[None]", exchange: str, body_bytes: int, deadline_s: float) -> None:
+        self.confirmed = confirmed
+        self.exchange = exchange
+        self.body_bytes = body_bytes
+        self.deadline_s = deadline_s
+
+
+class ConfirmChannel:
+    """An open channel in confirm mode that nobody else publishes on, and what is not confirmed on it.
+
+    It is used until `retire`, or until it is lost. What was published before is still confirmed after `retire`.
+    """
+
+    def __init__(self, connection: Connection, amqp: aiormq.abc.AbstractChannel) -> None:
+        self.connection = connection
+        self._amqp = amqp
+        self._loop = asyncio.get_running_loop()
+        self._closing = amqp.closing
+        self._retired: asyncio.Future[str] = self._loop.create_future()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._unconfirmed: dict[int, _Publish] = {}
+        self._last_tag = 0
+        self._to_send: list[bytes] = []
+        self._publish_frames: dict[tuple[str, str], bytes] = {}
+        self._message_ids = f"{secrets.token_hex(8)}-"
+        self._returning = Arrivals()
+        self._sweep: asyncio.TimerHandle | None = None
+        connection.wire.attach(amqp.number, self._take)
+        self._closing.add_done_callback(self._on_closed)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something can be published here."""
+        return not self._retired.done() and not self._closing.done() and self.connection.is_open
+
+    def publish(self, message: Message, exchange: str, routing_key: str, deadline_s: float) -> "asyncio.Future[None]":
+        """Send a message with the others of this turn of the loop; the future ends when the broker has confirmed it.
+
+        It fails with `UnroutableError`, `ChannelLostError`, or `NotPublishedError`: refused, or not confirmed by
+        `deadline_s`, a time of the loop. Whoever cancels it leaves the message on its way.
+        """
+        confirmed: asyncio.Future[None] = self._loop.create_future()
+        if not self._to_send:
+            self._loop.call_soon(self._send)
+        self._last_tag += 1
+        number = self._amqp.number
+        key = (exchange, routing_key)
+        frame = self._publish_frames.get(key)
+        if frame is None:
+            frame = self._publish_frames[key] = publish_frame(number, exchange, routing_key)
+        properties = render_properties(message, f"{self._message_ids}{self._last_tag}")
+        self._to_send.append(frame)
+        self._to_send.append(content_frames(number, properties, message.body, self.connection.max_frame_bytes))
+        self._unconfirmed[self._last_tag] = _Publish(confirmed, exchange, len(message.body), deadline_s)
+        self._settled.clear()
+        if self._sweep is None or deadline_s < self._sweep.when():
+            self._sweep_at(deadline_s)
+        return confirmed
+
+    def retire(self, reason: str) -> None:
+        """Let nothing more be published here."""
+        if not self._retired.done():
+            self._retired.set_result(reason)
+
+    async def wait_retired(self) -> str:
+        """Return, with the reason, once nothing can be published here any more."""
+        await asyncio.wait((self._closing, self._retired), return_when=asyncio.FIRST_COMPLETED)
+        if self._retired.done():
+            return self._retired.result()
+        return describe(self._loss())
+
+    async def wait_settled(self) -> None:
+        """Return once the future of every publish has ended: each has its deadline."""
+        await self._settled.wait()
+
+    def let_go(self) -> None:
+        """Fail what is not confirmed, and read nothing more of the channel."""
+        self.retire("closed")
+        self.connection.wire.detach(self._amqp.number, self._take)
+        self._fail_all(None)
+        self._closing.remove_done_callback(self._on_closed)
+        self._closing.cancel()
+
+    def _send(self) -> None:
+        frames, self._to_send = self._to_send, []
+        self.connection.wire.write(b"".join(frames))
+
+    def _take(self, kind: int, payload: bytes) -> bool:
+        if kind in (HEADER, BODY):
+            returned = self._returning.add(kind, payload)
+            if returned is not None:
+                self._on_returned(message_id_of(returned.properties))
+            return True
+        method = payload[:4]
+        if kind == METHOD and method in _CONFIRMS:
+            self._on_confirm(read_confirm(payload))
+            return True
+        if kind == METHOD and method == RETURN:
+            self._returning.begin(payload)
+            return True
+        return False
+
+    def _on_confirm(self, confirm: Confirm) -> None:
+        if not confirm.multiple:
+            self._end(confirm.tag, is_kept=confirm.is_kept)
+            return
+        for tag in self._up_to(confirm.tag):
+            self._end(tag, is_kept=confirm.is_kept)
+
+    def _up_to(self, last: int) -> list[int]:
+        # 0 stands for all: https://www.rabbitmq.com/amqp-0-9-1-reference#basic.ack.delivery-tag
+        tags = []
+        for tag in self._unconfirmed:
+            if last and tag > last:
+                break
+            tags.append(tag)
+        return tags
+
+    def _end(self, tag: int, *, is_kept: bool) -> None:
+        """End one publish. It may have ended before: returned, or too late."""
+        publish = self._unconfirmed.get(tag)
+        if publish is not None:
+            self._forget(tag, None if is_kept else NotPublishedError("the broker refused the message"))
+
+    def _forget(self, tag: int, error: Exception | None) -> None:
+        confirmed = self._unconfirmed.pop(tag).confirmed
+        if not confirmed.done():
+            if error is None:
+                confirmed.set_result(None)
+            else:
+                confirmed.set_exception(error)
+        if not self._unconfirmed:
+            self._settled.set()
+
+    def _on_returned(self, message_id: str) -> None:
+        tag = int(message_id.removeprefix(self._message_ids))
+        if tag in self._unconfirmed:
+            self._forget(tag, UnroutableError())
+
+    def _on_closed(self, closing: "asyncio.Future[object]") -> None:
+        self._fail_all(None if closing.cancelled() else closing.exception())
+
+    def _loss(self) -> BaseException | None:
+        return None if self._closing.cancelled() else self._closing.exception()
+
+    def _fail_all(self, cause: BaseException | None) -> None:
+        """End what is not confirmed: those that the broker closed the channel for, by what it says, and the others."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        self._to_send.clear()
+        refused = describe(cause)
+        for tag in list(self._unconfirmed):
+            self._forget(tag, _failure(self._unconfirmed[tag], cause, refused))
+
+    def _sweep_at(self, when_s: float) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep = self._loop.call_at(when_s, self._fail_late)
+
+    def _fail_late(self) -> None:
+        self._sweep = None
+        now_s = self._loop.time()
+        late = [tag for tag, publish in self._unconfirmed.items() if publish.deadline_s <= now_s]
+        for tag in late:
+            self._forget(tag, NotPublishedError("the broker did not confirm in time"))
+        if self._unconfirmed:
+            first_s = min(publish.deadline_s for publish in self._unconfirmed.values())
+            self._sweep_at(max(first_s, now_s + _SWEEP_EVERY_S))
+        if late and not self.connection.wire.is_blocked:
+            # A channel is not to be trusted then: on some versions a quorum queue that was cut off takes nothing more
+            # from it (https://github.com/rabbitmq/rabbitmq-server/pull/14589).
+            self.retire("a confirm timed out")
+
+
+def _failure(publish: _Publish, cause: BaseException | None, refused: str) -> Exception:
+    if isinstance(cause, aiormq.ChannelNotFoundEntity) and f"'{publish.exchange}'" in refused:
+        return UnroutableError()
+    if isinstance(cause, aiormq.AMQPChannelError):
+        size = _MESSAGE_SIZE.search(refused)
+        if f"'{publish.exchange}'" in refused or (size and int(size[1]) == publish.body_bytes):
+            return NotPublishedError(f"the broker refused the message: {refused}")
+    return ChannelLostError()

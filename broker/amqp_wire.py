@@ -1,0 +1,152 @@
+"""The socket under an AMQP connection, with a way past the library for what there is much of.
+
+aiormq takes several tasks, queues and locks for each message and each confirm: two thirds of the cost of publishing.
+So whole frames of published messages and acknowledgements are written to the socket directly, and those of confirms,
+returns and deliveries are taken out of what arrives, on the channels that ask for it. Handshake, heartbeats, requests
+and their answers, and the closing of channels stay the library's: it sees the same connection without these frames.
+
+Of aiormq this uses that a `TransportFactory` makes the streams of a connection, that each write of its own holds whole
+frames, and that any frame keeps the connection from being taken for silent. tests/broker/test_amqp_wire.py fails if
+that is no longer so.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from aiormq import AMQPConnectionError
+from aiormq.connection import TransportFactory
+from yarl import URL
+
+from broker.amqp_frames import (
+    BLOCKED,
+    FRAME_END,
+    FRAME_HEAD,
+    FRAME_OVERHEAD,
+    HEARTBEAT,
+    METHOD,
+    UNBLOCKED,
+)
+
+#: In bytes; as asyncio's own streams have it.
+_STREAM_LIMIT = 64 * 1024
+
+#: While nothing arrives but frames that are taken, the library is given a heartbeat this often.
+_HEARTBEAT_EVERY_S = 0.5
+
+#: Is given the kind and the payload of a frame; returns whether it takes it.
+Taker: TypeAlias = Callable[[int, bytes], bool]
+
+
+class Wire(TransportFactory):
+    """Connects as the library does, and keeps hold of the socket.
+
+    `on_blocked` is called when the broker says that it reads nothing more of us, or reads again: a broker that is
+    short of memory or disk stops whoever publishes. https://www.rabbitmq.com/docs/connection-blocked
+    """
+
+    def __init__(self) -> None:
+        self._takers: dict[int, Taker] = {}
+        self._transport: asyncio.WriteTransport | None = None
+        self.is_blocked = False
+        self.on_blocked: Callable[[], None] | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect; called by the library."""
+        contexts = kwargs.pop("ssl_context_provider")
+        context = await contexts.get_context() if url.scheme == "amqps" else None
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_STREAM_LIMIT, loop=loop)
+        try:
+            transport, protocol = await loop.create_connection(
+                lambda: _Separator(reader, self), url.host or "", url.port or 0, ssl=context, **kwargs
+            )
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        self._transport = transport
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def attach(self, channel: int, taker: Taker) -> None:
+        """Offer every frame of `channel` to `taker` before the library."""
+        self._takers[channel] = taker
+
+    def detach(self, channel: int, taker: Taker) -> None:
+        """Leave the channel to the library, unless it has another taker by now: numbers are used again."""
+        if self._takers.get(channel) == taker:
+            del self._takers[channel]
+
+    def write(self, frames: bytes) -> None:
+        """Send whole frames, in this order, after what was sent before. Nothing happens if the connection is lost."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frames)
+
+    def abort(self) -> None:
+        """End the connection at once; what is still to be sent is thrown away."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def offer(self, channel: int, kind: int, payload: bytes) -> bool:
+        """Give a frame to the channel's taker, if it has one; say whether it took it."""
+        if channel == 0:
+            self._watch(kind, payload)
+            return False
+        taker = self._takers.get(channel)
+        return taker is not None and taker(kind, payload)
+
+    def _watch(self, kind: int, payload: bytes) -> None:
+        if kind == METHOD and payload[:4] in (BLOCKED, UNBLOCKED):
+            self.is_blocked = payload[:4] == BLOCKED
+            if self.on_blocked is not None:
+                self.on_blocked()
+
+
+class _Separator(asyncio.StreamReaderProtocol):
+    """Cuts what arrives into frames; the library's stream gets those that nobody takes."""
+
+    def __init__(self, reader: asyncio.StreamReader, wire: Wire) -> None:
+        self._loop_of_wire = asyncio.get_running_loop()
+        super().__init__(reader, loop=self._loop_of_wire)
+        self._wire = wire
+        self._rest = b""
+        self._is_garbled = False
+        self._passed_on_at_s = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes, wherever they are cut."""
+        if self._is_garbled:
+            super().data_received(data)
+            return
+        if self._rest:
+            data = self._rest + data
+        at = 0
+        others: list[bytes] = []
+        while len(data) - at >= FRAME_OVERHEAD:
+            kind, channel, size = FRAME_HEAD.unpack_from(data, at)
+            end = at + FRAME_OVERHEAD + size
+            if end > len(data):
+                break
+            if data[end - 1] != FRAME_END:
+                # The library says what is wrong with it, and ends the connection.
+                self._is_garbled = True
+                others.append(data[at:])
+                at = len(data)
+                break
+            if not self._wire.offer(channel, kind, data[at + FRAME_OVERHEAD - 1 : end - 1]):
+                others.append(data[at:end])
+            at = end
+        self._rest = data[at:]
+        self._pass_on(b"".join(others), took_some=at > 0)
+
+    def eof_received(self) -> bool | None:
+        """Pass on what is no whole frame: it may be the broker's word on a version it does not speak."""
+        self._pass_on(self._rest, took_some=False)
+        self._rest = b""
+        return super().eof_received()
+
+    def _pass_on(self, others: bytes, *, took_some: bool) -> None:
+        now_s = self._loop_of_wire.time()
+        if not others and took_some and now_s - self._passed_on_at_s > _HEARTBEAT_EVERY_S:
+            others = HEARTBEAT
+        if others:
+            self._passed_on_at_s = now_s
+            super().data_received(others)
