@@ -8,9 +8,10 @@ from aiohttp import web
 from prometheus_client import Counter
 
 from broker import BrokerError, Message
-from ingest import answers
 from ingest.admission import Admitted, admit
+from ingest.answers import Answers
 from ingest.config import IngestConfig
+from ingest.deadlines import Deadlines
 from ingest.key_ring import KeyRing
 from ingest.publisher import Publisher
 from ingest.refusal_log import RefusalLog
@@ -41,27 +42,31 @@ class Callbacks:
 
     def __init__(self, config: IngestConfig, transport: Publisher, keys: KeyRing) -> None:
         self._config = config
+        self._path = config.path.encode()
         self._transport = transport
+        self._deadlines = Deadlines(PUBLISH_TIMEOUT_S)
         self._keys = keys
         self._refusals = RefusalLog()
         self._log = structlog.get_logger().bind()
-        self.room = Room(config.max_in_flight_bytes)
+        self.answers = Answers()
+        self.room = Room(limit=config.max_in_flight, limit_bytes=config.max_in_flight_bytes)
         self.running = 0
         self.idle = asyncio.Event()
         self.idle.set()
-        for routing_key in (*EVENT_TYPES, UNRECOGNIZED):
-            metrics.CALLBACKS_ACCEPTED.labels(routing_key=routing_key)
-        for refusal in Refusal:
-            _counter(refusal)
+        # All time series from the start, each looked up once.
+        self._accepted = {
+            key: metrics.CALLBACKS_ACCEPTED.labels(routing_key=key) for key in (*EVENT_TYPES, UNRECOGNIZED)
+        }
+        self._refused = {refusal: _counter(refusal) for refusal in Refusal}
 
-    async def answer(self, request: web.BaseRequest) -> web.Response:
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the answer to `request`. Nothing that a request contains makes this raise."""
         began_s = time.monotonic()
         self.running += 1
         self.idle.clear()
         try:
             await self._keep(request)
-            return answers.kept()
+            return self.answers.kept(request)
         except RefusedError as error:
             return self.refuse(error.refusal, sdk_app_id=error.sdk_app_id)
         finally:
@@ -70,11 +75,11 @@ class Callbacks:
                 self.idle.set()
             metrics.ANSWER_SECONDS.observe(time.monotonic() - began_s)
 
-    def refuse(self, refusal: Refusal, *, sdk_app_id: int | None = None) -> web.Response:
+    def refuse(self, refusal: Refusal, *, sdk_app_id: int | None = None) -> web.StreamResponse:
         """Count and log a refusal; return its answer."""
-        _counter(refusal).inc()
+        self._refused[refusal].inc()
         self._refusals.note(refusal, sdk_app_id=sdk_app_id)
-        return answers.refused(refusal)
+        return self.answers.refused(refusal)
 
     def close(self) -> None:
         """Write what the log of refusals holds back."""
@@ -82,10 +87,13 @@ class Callbacks:
 
     async def _keep(self, request: web.BaseRequest) -> None:
         received_at_us = time.time_ns() // 1000
-        check_headers(request, self._config)
+        check_headers(request, path=self._path, max_body_bytes=self._config.max_body_bytes)
         with self.room.share() as share:
             body = await read_body(request, share, max_bytes=self._config.max_body_bytes)
-            admitted = await self._admit(body, received_at_us)
+            if len(body) <= LARGE_BODY_BYTES:
+                admitted = self._admit(body, received_at_us)
+            else:
+                admitted = await self._admit_in_thread(body, received_at_us)
             event = admitted.decoded.event
             message = Message(
                 body=admitted.body,
@@ -94,31 +102,36 @@ class Callbacks:
                 received_at_us=received_at_us,
                 trace=traceparent(request.headers.get("traceparent")),
             )
-            await self._publish(message, admitted.sdk_app_id)
-        metrics.CALLBACKS_ACCEPTED.labels(routing_key=message.routing_key).inc()
+            await self._make_durable(message, admitted.sdk_app_id)
+        self._accepted[message.routing_key].inc()
         self._log.debug(
             "callback_accepted", event_id=message.event_id, routing_key=message.routing_key, trace=message.trace
         )
 
-    async def _admit(self, body: bytes, received_at_us: int) -> Admitted:
-        keys, allow_unsigned = self._keys.current, self._config.allow_unsigned
-        if len(body) <= LARGE_BODY_BYTES:
-            return admit(body, keys=keys, allow_unsigned=allow_unsigned, received_at_us=received_at_us)
+    def _admit(self, body: bytes, received_at_us: int) -> Admitted:
+        return admit(
+            body,
+            keys=self._keys.current,
+            allow_unsigned=self._config.allow_unsigned,
+            received_at_us=received_at_us,
+        )
+
+    async def _admit_in_thread(self, body: bytes, received_at_us: int) -> Admitted:
         try:
             async with asyncio.timeout(ADMISSION_TIMEOUT_S):
-                return await asyncio.to_thread(
-                    admit, body, keys=keys, allow_unsigned=allow_unsigned, received_at_us=received_at_us
-                )
+                return await asyncio.to_thread(self._admit, body, received_at_us)
         except TimeoutError:
             raise RefusedError(Refusal.NO_ROOM) from None
 
-    async def _publish(self, message: Message, sdk_app_id: int) -> None:
+    async def _make_durable(self, message: Message, sdk_app_id: int) -> None:
+        began_s = time.monotonic()
         try:
-            async with asyncio.timeout(PUBLISH_TIMEOUT_S):
-                with metrics.PUBLISH_SECONDS.time():
-                    await self._transport.publish(message)
+            # A transport bounds its publishes by itself; one that hangs is not waited for either.
+            await self._deadlines.bound(self._transport.publish(message))
         except (BrokerError, TimeoutError):
             raise RefusedError(Refusal.NOT_CONFIRMED, sdk_app_id=sdk_app_id) from None
+        finally:
+            metrics.PUBLISH_SECONDS.observe(time.monotonic() - began_s)
 
 
 def _counter(refusal: Refusal) -> Counter:

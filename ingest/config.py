@@ -11,14 +11,17 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     """Settings of one `IngestServer`.
 
     `port` 0 takes a free one. With `path_token` the address is `/callbacks/tiw/TOKEN`. `allow_unsigned` are the
-    SdkAppIds whose callbacks need no Sign; 0 stands for callbacks without SdkAppId. `reuse_port` lets several
-    processes share the port. Raises ValueError for a path token that is short or would not survive in a URL.
+    SdkAppIds whose callbacks need no Sign; 0 stands for callbacks without SdkAppId. `max_in_flight` and
+    `max_in_flight_bytes` bound the callbacks that are not answered yet and their bodies, all together.
+    `reuse_port` lets several processes share the port. Raises ValueError for a path token that is short or would not
+    survive in a URL.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     path_token: str | None = None
     max_body_bytes: int = 1024 * 1024
+    max_in_flight: int = 10_000
     max_in_flight_bytes: int = 64 * 1024 * 1024
     allow_unsigned: frozenset[int] = frozenset()
     reuse_port: bool = False

@@ -5,7 +5,6 @@ import hmac
 
 from aiohttp import web
 
-from ingest.config import IngestConfig
 from ingest.refusals import Refusal, RefusedError
 from ingest.room import Share
 
@@ -15,17 +14,22 @@ BODY_TIMEOUT_S = 2.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def check_headers(request: web.BaseRequest, config: IngestConfig) -> None:
-    """Raise `RefusedError` for a request whose body need not be read: 404, 405, 415, 413 in this order."""
-    path = request.rel_url.raw_path.encode("utf-8", "surrogateescape")
+def check_headers(request: web.BaseRequest, *, path: bytes, max_body_bytes: int) -> None:
+    """Raise `RefusedError` for a request whose body need not be read: 404, 405, 415, 413 in this order.
+
+    `path` is where callbacks are received, as it stands in a request.
+    """
     # The path may hold a secret; the comparison takes as long wherever it differs.
-    if not hmac.compare_digest(path, config.path.encode()):
+    if not hmac.compare_digest(request.rel_url.raw_path.encode("utf-8", "surrogateescape"), path):
         raise RefusedError(Refusal.WRONG_PATH)
     if request.method != "POST":
         raise RefusedError(Refusal.WRONG_METHOD)
-    if any(coding.strip().lower() not in ("", "identity") for coding in request.headers.getall("Content-Encoding", ())):
+    headers = request.headers
+    if "Content-Encoding" in headers and any(
+        coding.strip().lower() not in ("", "identity") for coding in headers.getall("Content-Encoding")
+    ):
         raise RefusedError(Refusal.ENCODED)
-    if (request.content_length or 0) > config.max_body_bytes:
+    if (request.content_length or 0) > max_body_bytes:
         raise RefusedError(Refusal.TOO_LARGE)
 
 
@@ -35,21 +39,31 @@ async def read_body(request: web.BaseRequest, share: Share, *, max_bytes: int) -
     Raises `RefusedError`: 413 over `max_bytes`, 408 after `BODY_TIMEOUT_S`, 503 if there is no room, 400 if the
     sender hangs up or breaks the framing.
     """
-    content = request.content
-    body = bytearray()
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            if request.headers.get("Expect", "").lower() == "100-continue" and not content.is_eof():
-                await request.writer.write(_CONTINUE)
-                request.writer.output_size = 0  # or the answer would look as if it had begun
-            while not content.at_eof():
-                part = await content.readany()
-                share.take(len(part))
-                body += part
-                if len(body) > max_bytes:
-                    raise RefusedError(Refusal.TOO_LARGE)
+        if request.content.is_eof():
+            # The common case: it came with its headers. Nothing has to be waited for, and no timer set.
+            body = request.content.read_nowait()
+            share.take(len(body))
+        else:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                body = await _receive(request, share, max_bytes=max_bytes)
     except TimeoutError:
         raise RefusedError(Refusal.TOO_SLOW) from None
     except (ConnectionError, web.RequestPayloadError):
         raise RefusedError(Refusal.HUNG_UP) from None
+    if len(body) > max_bytes:
+        raise RefusedError(Refusal.TOO_LARGE)
+    return body
+
+
+async def _receive(request: web.BaseRequest, share: Share, *, max_bytes: int) -> bytes:
+    """Read to the end, or to the part that makes it more than `max_bytes`."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(_CONTINUE)
+        request.writer.output_size = 0  # or the answer would look as if it had begun
+    body = bytearray()
+    while not request.content.at_eof() and len(body) <= max_bytes:
+        part = await request.content.readany()
+        share.take(len(part))
+        body += part
     return bytes(body)

@@ -1,34 +1,52 @@
-"""A bound on the memory that requests can take together."""
+"""A bound on how many requests can be in flight together, and on the memory they take."""
 
 from typing import Self
 
 from ingest.refusals import Refusal, RefusedError
-from telemetry import metrics
 
 
 class Room:
-    """Counts the bytes of all bodies in flight, and refuses more than `limit_bytes`."""
+    """Counts the requests in flight and the bytes of their bodies, and refuses more than its limits."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, *, limit: int, limit_bytes: int) -> None:
+        self._limit = limit
         self._limit_bytes = limit_bytes
-        self._taken_bytes = 0
+        self.taken = 0
+        self.taken_bytes = 0
 
     def fits(self, size_bytes: int) -> bool:
-        """Say whether `size_bytes` more could be taken now."""
-        return self._taken_bytes + size_bytes <= self._limit_bytes
+        """Say whether one more request of `size_bytes` could be taken now."""
+        return self.taken < self._limit and self.taken_bytes + size_bytes <= self._limit_bytes
 
     def share(self) -> "Share":
-        """Return one request's share, empty as yet: a context manager that gives back what was taken."""
+        """Return one request's share, empty as yet: a context manager that gives back what was taken.
+
+        Entering raises `RefusedError` if there are too many.
+        """
         return Share(self)
 
-    def change(self, size_bytes: int) -> None:
-        """Count `size_bytes` more, or less."""
-        self._taken_bytes += size_bytes
-        metrics.BYTES_IN_FLIGHT.inc(size_bytes)
+    def take_bytes(self, size_bytes: int) -> None:
+        """Take more for a request that is counted; raises `RefusedError` if there is no room for it."""
+        if self.taken_bytes + size_bytes > self._limit_bytes:
+            raise RefusedError(Refusal.NO_ROOM)
+        self.taken_bytes += size_bytes
+
+    def enter(self) -> None:
+        """Count one more request; raises `RefusedError` if there are too many."""
+        if self.taken >= self._limit:
+            raise RefusedError(Refusal.NO_ROOM)
+        self.taken += 1
+
+    def leave(self, size_bytes: int) -> None:
+        """Count one request less, and the bytes it had taken."""
+        self.taken -= 1
+        self.taken_bytes -= size_bytes
 
 
 class Share:
     """What one request has taken of a `Room`, until it is left."""
+
+    __slots__ = ("_room", "_taken_bytes")
 
     def __init__(self, room: Room) -> None:
         self._room = room
@@ -36,13 +54,12 @@ class Share:
 
     def take(self, size_bytes: int) -> None:
         """Take more; raises `RefusedError` if there is no room for it."""
-        if not self._room.fits(size_bytes):
-            raise RefusedError(Refusal.NO_ROOM)
+        self._room.take_bytes(size_bytes)
         self._taken_bytes += size_bytes
-        self._room.change(size_bytes)
 
     def __enter__(self) -> Self:
+        self._room.enter()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._room.change(-self._taken_bytes)
+        self._room.leave(self._taken_bytes)

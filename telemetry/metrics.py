@@ -46,8 +46,17 @@ ANSWER_SECONDS = Histogram(
 PUBLISH_SECONDS = Histogram(
     "tiw_publish_seconds", "Until the transport said that a callback is durable.", buckets=_FAST_S, registry=REGISTRY
 )
+CALLBACKS_IN_FLIGHT = Gauge(
+    "tiw_callbacks_in_flight",
+    "Callbacks not answered yet, sampled twice a second.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
 BYTES_IN_FLIGHT = Gauge(
-    "tiw_bytes_in_flight", "Bytes of callbacks not answered yet.", multiprocess_mode="livesum", registry=REGISTRY
+    "tiw_bytes_in_flight",
+    "Bytes of callbacks not answered yet, sampled twice a second.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
 )
 
 READY = Gauge(
