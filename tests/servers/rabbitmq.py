@@ -13,6 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from base64 import b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,10 +37,12 @@ class RabbitMQServer:
     """One node. A context manager: entering starts it, leaving ends it and removes all it wrote.
 
     `host`, `port` and `management_port` stay the same over `stop`, `kill` and `start`, and so does the data.
+    `settings` are lines of rabbitmq.conf, by name, that come instead of ours.
     """
 
-    def __init__(self, scripts: Path) -> None:
+    def __init__(self, scripts: Path, *, settings: Mapping[str, str] | None = None) -> None:
         self._scripts = scripts
+        self._settings = dict(settings or {})
         self._folder = Path(tempfile.mkdtemp(prefix="tiw-rabbitmq-"))
         self._password = secrets.token_hex(8)
         self.host = "127.0.0.1"
@@ -210,25 +213,22 @@ class RabbitMQServer:
         (self._folder / "rabbitmq-env.conf").write_text("")
         # Counts of quorum queues are fresh after a second, not five.
         (self._folder / "advanced.config").write_text("[{rabbit, [{quorum_tick_interval, 1000}]}].\n")
-        (self._folder / "rabbitmq.conf").write_text(
-            "\n".join(
-                (
-                    f"listeners.tcp.1 = {self.host}:{self.port}",
-                    f"management.tcp.ip = {self.host}",
-                    f"management.tcp.port = {self.management_port}",
-                    f"default_user = {USER}",
-                    f"default_pass = {self._password}",
-                    "vm_memory_high_watermark.absolute = 600MB",
-                    "disk_free_limit.absolute = 50MB",
-                    # Small write-ahead logs: the default of 512 MiB is for production.
-                    "raft.wal_max_size_bytes = 33554432",
-                    "collect_statistics_interval = 1000",
-                    "log.console = false",
-                    "log.file.level = warning",
-                    "",
-                )
-            )
-        )
+        settings = {
+            "listeners.tcp.1": f"{self.host}:{self.port}",
+            "management.tcp.ip": self.host,
+            "management.tcp.port": self.management_port,
+            "default_user": USER,
+            "default_pass": self._password,
+            "vm_memory_high_watermark.absolute": "600MB",
+            "disk_free_limit.absolute": "50MB",
+            # Small write-ahead logs: the default of 512 MiB is for production.
+            "raft.wal_max_size_bytes": 33554432,
+            "collect_statistics_interval": 1000,
+            "log.console": "false",
+            "log.file.level": "warning",
+            **self._settings,
+        }
+        (self._folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}

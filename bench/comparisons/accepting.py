@@ -1,0 +1,34 @@
+"""Accepting: authenticate, decode, publish, wait for the confirm, answer 200."""
+
+from functools import partial
+from pathlib import Path
+
+from bench.accepting_load import load_server
+from bench.accepting_servers import OURS_2, SERVERS, Server
+from bench.arena import Arena
+from bench.options import Options
+from bench.payloads import signed_callbacks
+from bench.results import Comparison
+from bench.rounds import Contender, compare
+from bench.wrk import write_bodies
+
+NAME = "accepting"
+
+#: More than any of them takes in a run, so that hardly one is sent twice to the same server.
+BODIES = 60_000
+
+#: No target asks for them.
+_BESIDE = {OURS_2.name}
+
+
+def run(arena: Arena, options: Options) -> Comparison:
+    """Compare all that accept."""
+    bodies = arena.folder / "accepting.bodies"
+    write_bodies(bodies, signed_callbacks(BODIES))
+    servers = [server for server in SERVERS if options.is_whole or server.name not in _BESIDE]
+    title = "accepting: callbacks over 64 connections, answered once confirmed by a quorum queue or fsynced"
+    return compare(NAME, title, [_contender(server, bodies) for server in servers], arena, options)
+
+
+def _contender(server: Server, bodies: Path) -> Contender:
+    return Contender(name=server.name, measure=partial(load_server, server, bodies))

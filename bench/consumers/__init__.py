@@ -1,0 +1,1 @@
+"""Consumers of ours, written as a user would write them."""

@@ -1,0 +1,1 @@
+"""Programs of other makers' parts that do the same work as ours."""

@@ -1,0 +1,24 @@
+"""A FastStream subscriber."""
+
+from typing import Any
+
+import uvloop
+from faststream import AckPolicy, FastStream
+from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
+
+from bench.peers.python.handling import AMQP_URL, PREFETCH, QUEUE
+from bench.progress import Progress
+
+broker = RabbitBroker(AMQP_URL, default_channel=Channel(prefetch_count=PREFETCH), logger=None)
+progress = Progress()
+
+
+@broker.subscriber(RabbitQueue(QUEUE, declare=False), ack_policy=AckPolicy.NACK_ON_ERROR)
+async def handle(event: dict[str, Any]) -> None:
+    """Count it; what returns is acknowledged."""
+    del event
+    progress.handled()
+
+
+if __name__ == "__main__":
+    uvloop.run(FastStream(broker, logger=None).run())

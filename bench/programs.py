@@ -1,0 +1,33 @@
+"""How the contenders are started: commands and environments."""
+
+import os
+import sys
+
+from bench.arena import Arena
+from bench.installing import ROOT
+
+
+def tiw(*arguments: str) -> list[str]:
+    """Return the command line of `tiw`, as ./dev runs it."""
+    return [sys.executable, "-P", "-m", "tiw", *arguments]
+
+
+def bench_module(name: str) -> list[str]:
+    """Return the command line of a module of the bench, in the project's own environment."""
+    return [sys.executable, "-P", "-m", f"bench.{name}"]
+
+
+def python_peer(arena: Arena, name: str) -> list[str]:
+    """Return the command line of a Python peer, in the peers' environment."""
+    return [str(arena.installation.python_peers), "-P", "-m", f"bench.peers.python.{name}"]
+
+
+def node_peer(arena: Arena, name: str) -> list[str]:
+    """Return the command line of a Node peer."""
+    return [str(arena.installation.node), str(arena.installation.node_peers / f"{name}.js")]
+
+
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a program: `settings`, and nothing of TIW_ or BENCH_ from this process."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TIW_", "BENCH_"))}
+    return {**inherited, "PYTHONPATH": str(ROOT), "NODE_ENV": "production", **settings}

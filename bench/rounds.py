@@ -1,0 +1,36 @@
+"""Rounds: every contender once in each, alone, and each time another one first."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from bench.arena import Arena
+from bench.errors import VoidRoundError
+from bench.options import Options
+from bench.results import Comparison, Contestant
+from bench.statistics import rotated
+
+#: Values by metric.
+Values: TypeAlias = dict[str, float]
+
+
+class Contender(Struct, frozen=True, kw_only=True):
+    """Somebody who does the work: `measure` does it once and returns values, or raises `VoidRoundError`."""
+
+    name: str
+    measure: Callable[[Arena, Options], Values]
+
+
+def compare(name: str, title: str, contenders: Sequence[Contender], arena: Arena, options: Options) -> Comparison:
+    """Let every contender do the work `options.rounds` times, in turn."""
+    found = {contender.name: Contestant(name=contender.name) for contender in contenders}
+    for number in range(options.rounds):
+        for contender in rotated(contenders, number):
+            arena.say(f"{name}: round {number + 1} of {options.rounds}: {contender.name}")
+            try:
+                found[contender.name].rounds.append(contender.measure(arena, options))
+            except VoidRoundError as error:
+                arena.say(f"{name}: void: {contender.name}: {error}")
+                found[contender.name].void.append(str(error).partition("\n")[0])
+    return Comparison(name=name, title=title, contestants=list(found.values()))

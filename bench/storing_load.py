@@ -1,0 +1,119 @@
+"""One run of one worker that stores a backlog: throughput, CPU time per event; and whether all rows are there."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from bench import proc
+from bench.arena import Arena
+from bench.errors import VoidRoundError
+from bench.installing import PEERS
+from bench.migrated import migrate
+from bench.programs import environment
+from bench.queues import count_ready, fill
+from bench.results import CPU_US, PER_S
+from bench.rounds import Values
+from bench.running import Running
+from bench.storing_workers import CONSUMER, QUEUE, Assignment, StoringWorker
+from broker import BUILT_IN_CONSUMERS
+
+_BEGUN_WITHIN_S = 60.0
+_STORED_WITHIN_S = 600.0
+
+
+def store_backlog(worker: StoringWorker, arena: Arena, *, count: int) -> Values:
+    """Let `worker` alone store a backlog of `count` events; from the first visible row to the last.
+
+    per_s, cpu_us, broker_cpu_us, database_cpu_us, loaded_mb. Raises `VoidRoundError` if a row or a message is left.
+    """
+    with arena.vhost() as amqp_url, arena.database() as database_url, arena.run_folder() as folder:
+        assignment = Assignment(amqp_url=amqp_url, database_url=database_url, data_dir=str(folder / "data"))
+        if worker.is_ours:
+            migrate(database_url)
+        else:
+            asyncio.run(_make_tables(database_url))
+        queues = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == CONSUMER)
+        _, last = fill(amqp_url, queues, count, sample="finished")
+        settings = environment(worker.settings(assignment))
+        with Running(worker.command(arena), environ=settings, folder=folder) as running:
+            values = asyncio.run(_watch(running, arena, database_url, count=count, last=last))
+            time.sleep(0.5)  # for the last acknowledgements to leave
+            running.check()
+        if left := count_ready(amqp_url, QUEUE):
+            raise VoidRoundError(f"{left} messages were stored and not acknowledged")
+    return values
+
+
+async def _make_tables(database_url: str) -> None:
+    connection = await asyncpg.connect(_plain(database_url))
+    try:
+        await connection.execute((PEERS / "tables.sql").read_text())
+    finally:
+        await connection.close()
+
+
+async def _watch(running: Running, arena: Arena, database_url: str, *, count: int, last: str) -> Values:
+    """Look from outside, alike at everybody: at the rows that others can see.
+
+    While rows come in, only the primary key is asked for the one that was published last: rows are not counted before
+    it is there.
+    """
+    connection = await asyncpg.connect(_plain(database_url))
+    try:
+        begun = await connection.prepare("SELECT count(*) FROM (SELECT 1 FROM events LIMIT 1000) AS seen")
+        await _until(begun.fetchval, running, within_s=_BEGUN_WITHIN_S, every_s=0.002)
+        at_first = await begun.fetchval()
+        usage = _Usage(running, arena)
+        is_there = await connection.prepare("SELECT count(*) FROM events WHERE event_id = $1")
+        await _until(lambda: is_there.fetchval(last), running, within_s=_STORED_WITHIN_S, every_s=0.005)
+        counted = await connection.prepare("SELECT count(*) >= $1 FROM events")
+        await _until(lambda: counted.fetchval(count), running, within_s=_STORED_WITHIN_S, every_s=0.01)
+        values = usage.per_message(count - at_first)
+        rows = await connection.fetchrow("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM recordings)")
+    finally:
+        await connection.close()
+    if rows is None or tuple(rows) != (count, count):
+        raise VoidRoundError(f"{rows} rows in events and recordings, not {count} in each")
+    return values
+
+
+async def _until(
+    condition: Callable[[], Awaitable[object]], running: Running, *, within_s: float, every_s: float
+) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not await condition():
+        running.check()
+        if time.monotonic() > deadline_s:
+            raise VoidRoundError(f"not all was stored within {within_s:g} s\n{running.output()}")
+        await asyncio.sleep(every_s)
+
+
+class _Usage:
+    """What time and CPU have been used since this was made."""
+
+    def __init__(self, running: Running, arena: Arena) -> None:
+        self._running = running
+        self._pids = {"broker": arena.rabbitmq.pid, "database": arena.postgres.pid}
+        self._began = self._read()
+
+    def per_message(self, count: int) -> Values:
+        """Return the values of `count` messages."""
+        used = [now - then for now, then in zip(self._read(), self._began, strict=True)]
+        elapsed_s, cpu_s, broker_s, database_s = used
+        return {
+            PER_S: count / elapsed_s,
+            CPU_US: cpu_s / count * 1e6,
+            "broker_cpu_us": broker_s / count * 1e6,
+            "database_cpu_us": database_s / count * 1e6,
+            "loaded_mb": self._running.resident_mb,
+        }
+
+    def _read(self) -> tuple[float, float, float, float]:
+        broker_s, database_s = (proc.cpu_s(pid) for pid in self._pids.values())
+        return time.monotonic(), self._running.cpu_s, broker_s, database_s
+
+
+def _plain(database_url: str) -> str:
+    return database_url.replace("postgresql+asyncpg", "postgresql")

@@ -1,0 +1,82 @@
+"""The workers that store event and recording in PostgreSQL: how each is started."""
+
+import json
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from bench.arena import Arena
+from bench.installing import PEERS
+from bench.payloads import APP, KEY
+from bench.programs import node_peer, python_peer, tiw
+
+
+class Assignment(Struct, frozen=True, kw_only=True):
+    """What a worker is given for one run."""
+
+    amqp_url: str
+    database_url: str
+    data_dir: str
+
+
+class StoringWorker(Struct, frozen=True, kw_only=True):
+    """A worker. `expected_per_s` is about what it does on a small machine: it decides how many messages it gets."""
+
+    name: str
+    command: Callable[[Arena], list[str]]
+    settings: Callable[[Assignment], dict[str, str]]
+    expected_per_s: int
+    is_ours: bool = False
+
+
+#: The queue of the built-in consumer; the peers take from the same.
+CONSUMER = "finished"
+QUEUE = "tiw.finished"
+
+
+def _peer_settings(assignment: Assignment) -> dict[str, str]:
+    return {
+        "BENCH_AMQP_URL": assignment.amqp_url,
+        "BENCH_QUEUE": QUEUE,
+        "BENCH_DATABASE_URL": assignment.database_url.replace("postgresql+asyncpg", "postgresql"),
+        "BENCH_SQL": str(PEERS),
+    }
+
+
+def our_settings(assignment: Assignment) -> dict[str, str]:
+    """Return what our own workers are told."""
+    return {
+        "TIW_AMQP_URL": assignment.amqp_url,
+        "TIW_DATABASE_URL": assignment.database_url,
+        "TIW_DATA_DIR": assignment.data_dir,
+        "TIW_CALLBACK_KEYS": json.dumps({str(APP): [KEY]}),
+    }
+
+
+FASTSTREAM = StoringWorker(
+    name="FastStream + asyncpg",
+    command=lambda arena: python_peer(arena, "storing_faststream"),
+    settings=_peer_settings,
+    expected_per_s=700,
+)
+AIO_PIKA = StoringWorker(
+    name="aio-pika + asyncpg",
+    command=lambda arena: python_peer(arena, "storing_aio_pika"),
+    settings=_peer_settings,
+    expected_per_s=900,
+)
+AMQPLIB = StoringWorker(
+    name="Node amqplib + pg",
+    command=lambda arena: node_peer(arena, "storing"),
+    settings=_peer_settings,
+    expected_per_s=1_200,
+)
+OURS = StoringWorker(
+    name="ours",
+    command=lambda _: tiw("work", CONSUMER),
+    settings=our_settings,
+    expected_per_s=5_000,
+    is_ours=True,
+)
+
+WORKERS = (FASTSTREAM, AIO_PIKA, AMQPLIB, OURS)
