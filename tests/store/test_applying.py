@@ -252,14 +252,15 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
     await apply_events(store, started)
     assert decoded == [winner.body]
     sent = [*traffic.sent]
-    assert len(sent) == 6
+    # SQLite is asked what is there before it gets rows; PostgreSQL tells with the answer.
+    assert len(sent) == (7 if store.is_sqlite else 6)
     if not store.is_sqlite:  # which would rightly scan a table that it knows to have two rows
         async with store.writing() as connection:
             await connection.execute(text("ANALYZE"))
     selects = [one for one in sent if one[0].startswith("SELECT")]
-    assert len(selects) == 3
+    assert len(selects) == (4 if store.is_sqlite else 3)
     for statement, parameters in selects:
-        assert await rows_touched(store, statement.replace(" FOR UPDATE", ""), parameters) <= 10
+        assert await rows_touched(store, statement.removesuffix(" FOR UPDATE OF recordings"), parameters) <= 10
     (recording,) = await find_recordings(store, "t")
     assert len(recording.events) == 10_002
 
