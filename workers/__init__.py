@@ -6,7 +6,7 @@ from workers.context import Context
 from workers.errors import DefinitionError, LoadError, WorkersError
 from workers.loading import list_sources, load_consumers, refuse_name_clashes
 from workers.outcomes import Ack, DeadLetter, Drop, Outcome, Retry
-from workers.testing import run_consumer
+from workers.testing import run_batch, run_consumer
 from workers.worker import Worker
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "list_sources",
     "load_consumers",
     "refuse_name_clashes",
+    "run_batch",
     "run_consumer",
 ]

@@ -1,177 +1,255 @@
-"""One delivery, from its arrival to its outcome made durable.
+"""Deliveries of one consumer, from their arrival to their outcome.
 
 What became of an event is kept before its delivery is acknowledged: a success is remembered, a retry or dead letter
 is published and confirmed. Whatever dies in between, the event is delivered again.
+
+Everything is done for as many as wait anyway: claiming them, calling the handler, remembering and acknowledging them.
 """
 
-import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Self
 
 import structlog
 
-from broker import LEASE_WAIT_S, Delivery, Message, rung_not_shorter
-from schemas import UNRECOGNIZED, Event, RecordingEvent, Unrecognized, decode
-from store import Claim, Store, StoreUnavailableError, claim, complete, release
-from telemetry import metrics
-from workers.attempt import attempt
+from broker import LEASE_WAIT_S, Delivery, rung_not_shorter
+from store import Claim, Store, StoreError, StoreUnavailableError
+from workers.admission import Work, event_of, work_of
+from workers.bookkeeping import Bookkeeping
+from workers.concluding import Concluding
 from workers.consumer import Consumer
-from workers.context import Context
-from workers.outcomes import Ack, DeadLetter, Drop, Outcome, Retry
-from workers.owner import release_leases_of_the_gone
+from workers.gathering import Gathering
+from workers.judging import GroupFailure, describe, judge
+from workers.lanes import Ending, Interruption, Lanes
+from workers.memory import Memory
+from workers.outcomes import Ack, DeadLetter, Retry
 from workers.settling import Settler
 from workers.store_watch import StoreWatch
 
 #: At this many crashes a delivery is a dead letter.
 FATAL_CRASHES = 6
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
+#: A handler is called with a delivery only if that can be settled this long after it came, time-out included: RabbitMQ
+#: closes the channel of one that is not settled within 30 minutes.
+SETTLED_WITHIN_S = 1750.0
+
+_ACK = Ack()
 
 _log = structlog.get_logger()
 
 
 class Handling:
-    """Handles the deliveries of one consumer, each on its own. `owner` is this process's name in the leases."""
+    """Handles the deliveries that the settler holds; an async context manager.
+
+    `on_away` is called when the store that the consumer needs is away: what was not begun is handed back then, unless
+    the consumer drains. Leaving interrupts what runs, and leaves unsettled what was not concluded.
+    """
 
     def __init__(
         self,
         consumer: Consumer,
         settler: Settler,
+        book: Bookkeeping,
+        memory: Memory | None,
         *,
         store: Store,
         store_watch: StoreWatch,
         retry_delays_s: tuple[float, ...],
-        owner: str,
-        lease_s: float,
+        on_away: Callable[[], None],
     ) -> None:
         self._consumer = consumer
         self._settler = settler
+        self._book = book
+        self._memory = memory
         self._store = store
         self._store_watch = store_watch
         self._lease_wait_s = rung_not_shorter(retry_delays_s, LEASE_WAIT_S)
-        self._owner = owner
-        self._lease_s = lease_s
+        self._on_away = on_away
+        self._needs_store = memory is not None
+        self._is_draining = False
+        self._arrived: deque[Delivery] = deque()
+        self._ready: deque[Work] = deque()
+        self._alone: deque[tuple[Work, str]] = deque()
         self._running_ids: set[str] = set()
+        self._claiming = Gathering(self._claim, name=f"claims of {consumer.name}")
+        self._lanes = Lanes[list[Work]](
+            consumer, take=self._take, is_waiting=self._is_waiting, arguments=self._arguments, ended=self._ended
+        )
+        self._concluding = Concluding(consumer, settler, memory, self._running_ids)
+        self._stack = AsyncExitStack()
 
-    async def handle(self, delivery: Delivery) -> None:
-        """Bring a delivery to its end.
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._concluding)
+        if self._memory is not None:
+            await self._stack.enter_async_context(self._claiming)
+        self._stack.push_async_callback(self._lanes.stop)
+        return self
 
-        Raises `StoreUnavailableError` before the handler had an effect, and `CancelledError`, with the delivery
-        unsettled: it can be handed back.
-        """
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def running(self) -> int:
+        """How many calls of the handler run now."""
+        return self._lanes.running
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether nothing can be begun because the store is away."""
+        return self._needs_store and not self._store_watch.is_here and not self._is_draining
+
+    def begin_draining(self) -> None:
+        """Try what is here whether the store answers or not."""
+        self._is_draining = True
+        self._lanes.wake()
+
+    def accept(self, delivery: Delivery) -> None:
+        """Handle a delivery as soon as there is a lane for it."""
+        if self._memory is None:
+            self._arrived.append(delivery)
+            self._lanes.wake()
+        else:
+            self._claiming.add(delivery)
+
+    def hand_back_waiting(self) -> None:
+        """Hand back what was not begun."""
+        while self._arrived:
+            self._settler.hand_back(self._arrived.popleft())
+        while self._ready:
+            self._concluding.give_back(self._ready.popleft())
+        while self._alone:
+            self._concluding.give_back(self._alone.popleft()[0])
+
+    async def release_all(self, deliveries: Sequence[Delivery]) -> None:
+        """Let go of the leases of what is going to be handed back."""
+        if self._memory is not None and deliveries:
+            await self._memory.release([delivery.message.event_id for delivery in deliveries])
+
+    # before the handler ----------------------------------------------------------------------------------------------
+    def _admit(self, delivery: Delivery) -> Work | None:
+        """Decode a delivery; settle it if the handler need not see it."""
         message = delivery.message
-        event = self._event(message)
+        event = event_of(message)
         if event is None:
-            await self._settler.pass_on(delivery)
+            self._settler.pass_on(delivery)
         elif not isinstance(event, self._consumer.event_types):
             # Bound to it once, before its annotation was changed.
-            await self._settler.ack(delivery, "unwanted", event_type=message.routing_key)
+            self._settler.ack(delivery, "unwanted", event_type=message.routing_key)
         elif message.event_id in self._running_ids:
-            await self._settler.wait_for_lease(delivery, self._lease_wait_s)
+            self._settler.wait_for_lease(delivery, self._lease_wait_s)
         else:
             self._running_ids.add(message.event_id)
-            try:
-                await self._handle_once(delivery, event)
-            finally:
-                self._running_ids.discard(message.event_id)
+            return work_of(delivery, event, consumer=self._consumer.name, store=self._store)
+        return None
 
-    async def _handle_once(self, delivery: Delivery, event: Event) -> None:
-        message = delivery.message
-        claimed = await self._claim(message)
-        if claimed is Claim.LEASED and await release_leases_of_the_gone(self._store):
-            claimed = await self._claim(message)
-        if claimed is Claim.COMPLETED:
-            await self._settler.ack(delivery, "duplicate")
-        elif claimed is Claim.LEASED:
-            await self._settler.wait_for_lease(delivery, self._lease_wait_s)
-        elif delivery.crashes >= FATAL_CRASHES:
-            await self._release(message)
-            await self._settler.bury(delivery, "worker crashed")
+    async def _claim(self, deliveries: list[Delivery]) -> None:
+        """Claim events in one transaction, so that nobody else handles them meanwhile."""
+        works = [work for delivery in deliveries if (work := self._admit(delivery)) is not None]
+        if works and not self.must_wait:
+            await self._claim_works(works)
+        elif works:
+            self._find_away(works)
+
+    async def _claim_works(self, works: list[Work]) -> None:
+        assert self._memory is not None  # noqa: S101 - only a consumer that remembers claims
+        try:
+            claims = await self._memory.claim([work.context.event_id for work in works])
+        except StoreError:
+            self._find_away(works)
+        except Exception as error:  # noqa: BLE001 - logged below; one bad event must not fail its neighbours
+            if len(works) > 1:
+                for work in works:
+                    await self._claim_works([work])
+                return
+            _log.exception("claim_failed", consumer=self._consumer.name, event_id=works[0].context.event_id)
+            self._concluding.conclude(works[0], Retry(reason=describe(error)))
         else:
-            name = self._consumer.name
-            metrics.LAG_SECONDS.labels(name).observe(max(0.0, time.time() - message.received_at_us / 1e6))
-            with metrics.RUNNING.labels(name).track_inprogress(), metrics.HANDLER_SECONDS.labels(name).time():
-                outcome = await self._attempt(message, event)
-            await self._conclude(delivery, outcome)
+            for work in works:
+                self._on_claim(work, claims[work.context.event_id])
 
-    async def _attempt(self, message: Message, event: Event) -> Outcome:
-        context = Context(
-            consumer=self._consumer.name,
-            event_id=message.event_id,
-            attempt=message.attempt,
-            received_at=_EPOCH + timedelta(microseconds=message.received_at_us),
-            body=message.body,
-            log=_log.bind(
-                consumer=self._consumer.name,
-                event_id=message.event_id,
-                attempt=message.attempt,
-                trace=message.trace or None,
-            ),
-            store=self._store,
-        )
-        try:
-            return await attempt(self._consumer, event, context)
-        except (StoreUnavailableError, asyncio.CancelledError):
-            await self._release(message)
-            raise
-
-    async def _conclude(self, delivery: Delivery, outcome: Outcome) -> None:
-        match outcome:
-            case Ack():
-                await self._remember(delivery.message)
-                await self._settler.ack(delivery, "ack")
-            case Drop():
-                await self._remember(delivery.message)
-                await self._settler.ack(delivery, "drop", reason=outcome.reason)
-            case DeadLetter():
-                await self._release(delivery.message)
-                await self._settler.bury(delivery, outcome.reason)
-            case Retry():
-                await self._release(delivery.message)
-                await self._settler.retry(delivery, outcome)
-
-    def _event(self, message: Message) -> Event | None:
-        """Decode; None if an ingest node recognized what this worker does not."""
-        event = decode(message.body, received_at_us=message.received_at_us).event
-        if message.routing_key == UNRECOGNIZED and isinstance(event, RecordingEvent):
-            return Unrecognized(
-                reason="not recognized by the ingest node that took it in",
-                event_type=type(event).__name__,
-                timestamp=event.timestamp,
-                sdk_app_id=event.sdk_app_id,
-            )
-        return None if isinstance(event, Unrecognized) and message.routing_key != UNRECOGNIZED else event
-
-    async def _claim(self, message: Message) -> Claim:
-        if not self._consumer.remember:
-            return Claim.CLAIMED
-        claims = await claim(
-            self._store,
-            consumer=self._consumer.name,
-            event_ids=[message.event_id],
-            owner=self._owner,
-            lease_s=self._lease_s,
-        )
-        return claims[message.event_id]
-
-    async def _remember(self, message: Message) -> None:
-        """Remember the completion, however long the store is away: the handler has done its work."""
-        while self._consumer.remember:
-            try:
-                await complete(
-                    self._store, consumer=self._consumer.name, event_ids=[message.event_id], owner=self._owner
-                )
-            except StoreUnavailableError:
-                self._store_watch.report_away()
-                await self._store_watch.wait()
-                continue
+    def _on_claim(self, work: Work, claim: Claim) -> None:
+        if claim is Claim.CLAIMED:
+            self._ready.append(work)
+            self._lanes.wake()
             return
+        self._running_ids.discard(work.context.event_id)
+        if claim is Claim.COMPLETED:
+            self._settler.ack(work.delivery, "duplicate")
+        else:
+            self._settler.wait_for_lease(work.delivery, self._lease_wait_s)
 
-    async def _release(self, message: Message) -> None:
-        """Let go of the lease; if the store is away it runs out by itself."""
-        if not self._consumer.remember:
+    def _find_away(self, works: Sequence[Work]) -> None:
+        self._needs_store = True
+        self._store_watch.report_away()
+        for work in works:
+            self._concluding.give_back(work)
+        self._on_away()
+
+    # the handler -----------------------------------------------------------------------------------------------------
+    def _is_waiting(self) -> bool:
+        return bool(self._arrived or self._ready or self._alone)
+
+    def _take(self) -> list[Work] | None:
+        """Return what the handler is called with next: what waits anyway, at most as much as it takes."""
+        if not self._is_waiting():
+            return None
+        if self.must_wait:
+            self.hand_back_waiting()
+            self._on_away()
+            return None
+        came_after_s = time.monotonic() + self._consumer.timeout_s - SETTLED_WITHIN_S
+        while self._alone:
+            work, reason = self._alone.popleft()
+            if self._settler.held_since_s(work.delivery) > came_after_s:
+                return self._begin([work])
+            self._concluding.conclude(work, Retry(reason=reason))
+        most = self._consumer.batch or 1
+        group: list[Work] = []
+        while len(group) < most and (waiting := self._next()) is not None:
+            if waiting.delivery.crashes >= FATAL_CRASHES:
+                self._concluding.conclude(waiting, DeadLetter("worker crashed"))
+            elif self._settler.held_since_s(waiting.delivery) > came_after_s:
+                group.append(waiting)
+            else:
+                self._concluding.give_back(waiting)
+        return self._begin(group) if group else None
+
+    def _next(self) -> Work | None:
+        if self._ready:
+            return self._ready.popleft()
+        while self._arrived:
+            work = self._admit(self._arrived.popleft())
+            if work is not None:
+                return work
+        return None
+
+    def _begin(self, group: list[Work]) -> list[Work]:
+        self._book.begun([work.delivery.message for work in group])
+        return group
+
+    def _arguments(self, group: list[Work]) -> tuple[Any, ...]:
+        if self._consumer.batch is None:
+            return group[0].event, group[0].context
+        return ([(work.event, work.context) for work in group],)
+
+    def _ended(self, group: list[Work], ending: Ending) -> None:
+        self._book.ended(ending.took_s)
+        if ending.result is None and ending.error is None and ending.interruption is None:
+            for work in group:
+                self._concluding.conclude(work, _ACK)
             return
+        if ending.interruption is Interruption.STOPPED:
+            return  # who stopped it hands it back
         try:
-            await release(self._store, consumer=self._consumer.name, event_ids=[message.event_id], owner=self._owner)
+            outcomes = judge(self._consumer, [work.context for work in group], ending)
         except StoreUnavailableError:
-            self._store_watch.report_away()
+            self._find_away(group)
+            return
+        if isinstance(outcomes, GroupFailure):
+            self._alone.extend((work, outcomes.reason) for work in group)
+            self._lanes.wake()
+            return
+        for work, outcome in zip(group, outcomes, strict=True):
+            self._concluding.conclude(work, outcome)

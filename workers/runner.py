@@ -6,20 +6,25 @@ subscription starts with one delivery at a time until it has seen a harmless one
 """
 
 import asyncio
-from collections import deque
+from contextlib import AsyncExitStack
 from typing import Self
 
 import structlog
 
 from broker import Delivery, Subscription, Transport
-from store import Store, StoreUnavailableError
+from store import Store
+from workers.bookkeeping import Bookkeeping
 from workers.consumer import Consumer
 from workers.handling import Handling
+from workers.memory import Memory
 from workers.settling import Settler
 from workers.store_watch import StoreWatch
 
 #: From this many crashes on a delivery runs alone.
 SUSPECT_CRASHES = 3
+
+#: The most deliveries here at once, unless a single call takes more.
+MAX_PREFETCH = 2000
 
 _log = structlog.get_logger()
 
@@ -27,8 +32,9 @@ _log = structlog.get_logger()
 class Runner:
     """Runs one consumer on its queue until it is drained; an async context manager.
 
-    At most `consumer.concurrency` handlers at once, twice as many deliveries here. `owner` is this process's name
-    in the leases. While the store is away, a consumer that needs it takes nothing and hands back what it has.
+    At most `consumer.concurrency` calls of its handler at once, and as much again waiting here. `owner` is this
+    process's name in the leases. While the store is away, a consumer that needs it takes nothing and hands back what it
+    has.
     """
 
     def __init__(
@@ -44,27 +50,27 @@ class Runner:
     ) -> None:
         self.consumer = consumer
         self._store_watch = store_watch
-        self._settler = Settler(consumer, transport, retry_delays_s)
+        book = Bookkeeping(consumer.name)
+        self._settler = Settler(consumer, transport, book, retry_delays_s)
+        memory = Memory(consumer.name, store=store, store_watch=store_watch, owner=owner, lease_s=lease_s)
+        self._attention = asyncio.Event()
         self._handling = Handling(
             consumer,
             self._settler,
+            book,
+            memory if consumer.remember else None,
             store=store,
             store_watch=store_watch,
             retry_delays_s=retry_delays_s,
-            owner=owner,
-            lease_s=lease_s,
+            on_away=self._attention.set,
         )
-        self._waiting: deque[Delivery] = deque()
-        self._arrived = asyncio.Event()
-        self._slots = asyncio.Semaphore(consumer.concurrency)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._needs_store = consumer.remember
-        self._probing = True
-        self._draining = False
-        self._is_dispatcher_idle = True
-        self._changed = asyncio.Event()
+        self._suspects: list[Delivery] = []
+        self._is_probing = True
+        self._has_seen_harmless = False
+        self._is_draining = False
         self._subscription: Subscription = transport.subscribe(consumer.queues, self._on_delivery, prefetch=1)
-        self._dispatcher: asyncio.Task[None] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
 
     @property
     def is_consuming(self) -> bool:
@@ -72,85 +78,84 @@ class Runner:
         return self._subscription.is_consuming
 
     async def __aenter__(self) -> Self:
-        await self._subscription.__aenter__()
-        self._dispatcher = asyncio.create_task(self._dispatch(), name=f"dispatch {self.consumer.name}")
+        await self._stack.enter_async_context(self._subscription)
+        await self._stack.enter_async_context(self._settler)
+        await self._stack.enter_async_context(self._handling)
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervisor of {self.consumer.name}")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.drain(grace_s=0)
-        await self._subscription.__aexit__(*exc_info)
+        await self._stack.aclose()
 
     async def drain(self, *, grace_s: float) -> None:
         """Take nothing more, finish what is here within `grace_s`, hand back the rest without counting it."""
-        if self._draining:
+        if self._is_draining:
             return
-        self._draining = True
+        self._is_draining = True
+        self._handling.begin_draining()
         await self._subscription.set_prefetch(0)
-        if self._dispatcher is not None:
-            try:
-                async with asyncio.timeout(grace_s):
-                    await self._emptied()
-            except TimeoutError:
-                _log.warning("drain_cut_short", consumer=self.consumer.name, running=len(self._tasks))
-            self._dispatcher.cancel()
-            await asyncio.wait({self._dispatcher})
-        interrupted = list(self._tasks)
-        for task in interrupted:
-            task.cancel()
-        if interrupted:
-            await asyncio.wait(interrupted)
-        while self._waiting:
-            await self._settler.hand_back(self._waiting.popleft())
-
-    async def _emptied(self) -> None:
-        while not self._is_idle():
-            self._changed.clear()
-            await self._changed.wait()
-
-    def _is_idle(self) -> bool:
-        return self._is_dispatcher_idle and not self._waiting and not self._tasks
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._settler.settled()
+        except TimeoutError:
+            _log.warning("drain_cut_short", consumer=self.consumer.name, running=self._handling.running)
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait({self._supervisor})
+        await self._handling.__aexit__(None, None, None)
+        await self._settler.stop()
+        rest = self._settler.held
+        await self._handling.release_all(rest)
+        await self._settler.hand_back_all(rest)
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        self._waiting.append(delivery)
-        self._arrived.set()
+        self._settler.hold(delivery)
+        if delivery.crashes >= SUSPECT_CRASHES:
+            self._suspects.append(delivery)
+            self._attention.set()
+            return
+        if self._is_probing:
+            self._has_seen_harmless = True
+            self._attention.set()
+        self._handling.accept(delivery)
 
-    async def _dispatch(self) -> None:
+    async def _supervise(self) -> None:
         while True:
-            while not self._waiting:
-                self._arrived.clear()
-                self._is_dispatcher_idle = True
-                self._changed.set()
-                await self._arrived.wait()
-            self._is_dispatcher_idle = False
-            if self._needs_store and not self._store_watch.is_here and not self._draining:
+            await self._attention.wait()
+            self._attention.clear()
+            if self._handling.must_wait:
                 await self._sit_out()
-                continue
-            delivery = self._waiting[0]
-            if delivery.crashes >= SUSPECT_CRASHES:
+            while self._suspects:
                 await self._run_alone()
-                continue
-            if self._probing and not self._draining:
-                self._probing = False
-                await self._subscription.set_prefetch(2 * self.consumer.concurrency)
-            await self._start(delivery)
+            if self._has_seen_harmless and not self._is_draining:
+                await self._open_up()
+
+    async def _open_up(self) -> None:
+        self._is_probing = self._has_seen_harmless = False
+        batch = self.consumer.batch or 1
+        await self._subscription.set_prefetch(min(2 * self.consumer.concurrency * batch, max(MAX_PREFETCH, 2 * batch)))
+
+    async def _probe(self) -> None:
+        """Take one delivery at a time until a harmless one comes."""
+        self._is_probing, self._has_seen_harmless = True, False
+        if not self._is_draining:
+            await self._subscription.set_prefetch(1)
 
     async def _run_alone(self) -> None:
-        """Run the suspect at the head with nothing beside it; put other suspects back into the queue."""
-        if not self._probing:
-            self._probing = True
+        """Run the first suspect with nothing beside it; put the others back into the queue."""
+        if not self._is_probing:
+            self._is_probing = True
             await self._subscription.set_prefetch(0)
-        # What is not started yet stays in self._waiting, where a drain that comes in between finds it.
-        suspect, *others = [delivery for delivery in self._waiting if delivery.crashes >= SUSPECT_CRASHES]
-        for other in others:
-            self._waiting.remove(other)
-            await self._settler.hand_back(other)
-        while harmless := [delivery for delivery in self._waiting if delivery.crashes < SUSPECT_CRASHES]:
-            await self._start(harmless[0])
-        await self._finished()
-        await self._start(suspect)
-        await self._finished()
-        if not self._draining:
-            await self._subscription.set_prefetch(1)
+        suspect = self._suspects[0]
+        while len(self._suspects) > 1:
+            self._settler.hand_back(self._suspects.pop())
+        # It is held by the settler meanwhile, where a drain that comes in between finds it.
+        await self._settler.settled(but=suspect)
+        self._suspects.remove(suspect)
+        self._handling.accept(suspect)
+        await self._settler.settled()
+        await self._probe()
 
     async def _sit_out(self) -> None:
         """Hand back what is here and wait until the store answers again.
@@ -159,42 +164,9 @@ class Runner:
         """
         _log.warning("consumer_paused", consumer=self.consumer.name, reason="the store does not answer")
         await self._subscription.set_prefetch(0)
-        while self._waiting:
-            await self._settler.hand_back(self._waiting.popleft())
-        await self._finished()
+        self._handling.hand_back_waiting()
+        while self._suspects:
+            self._settler.hand_back(self._suspects.pop())
         await self._store_watch.wait()
         _log.info("consumer_resumed", consumer=self.consumer.name)
-        self._probing = True
-        if not self._draining:
-            await self._subscription.set_prefetch(1)
-
-    async def _finished(self) -> None:
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-    async def _start(self, delivery: Delivery) -> None:
-        """Take a delivery out of those that wait, as soon as there is a slot for it."""
-        await self._slots.acquire()
-        self._waiting.remove(delivery)
-        task = asyncio.create_task(self._handle(delivery))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._slots.release()
-        self._changed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # The delivery stays unsettled and comes back, counted as a crash: never silent, never lost.
-            _log.error("runner_failed", consumer=self.consumer.name, exc_info=error)
-
-    async def _handle(self, delivery: Delivery) -> None:
-        try:
-            await self._handling.handle(delivery)
-        except StoreUnavailableError:
-            self._needs_store = True
-            self._store_watch.report_away()
-            await self._settler.hand_back(delivery)
-        except asyncio.CancelledError:
-            await self._settler.hand_back(delivery)
-            raise
+        await self._probe()

@@ -1,16 +1,20 @@
-"""Try a consumer on an event without a broker."""
+"""Try a consumer on events without a broker."""
 
+import asyncio
 import time
-from datetime import UTC, datetime
-
-import structlog
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
 
 from schemas import Event
 from store import Store
-from workers.attempt import attempt as run_attempt
 from workers.consumer import Consumer
 from workers.context import Context
+from workers.judging import GroupFailure, judge
+from workers.lanes import Ending, Lanes
 from workers.outcomes import Outcome
+
+_Group: TypeAlias = list[tuple[Event, Context]]
 
 
 async def run_consumer(
@@ -26,14 +30,70 @@ async def run_consumer(
     """Run `consumer` once on `event`, exactly as the runner would, time-out included, and return the outcome.
 
     `assert await run_consumer(archive, OnlineRecordFinished(task_id="t", timestamp=1)) == Ack()`
+
+    One with `batch` is called with a group of this event alone.
     """
-    context = Context(
+    context = _context(consumer, event_id=event_id, attempt=attempt, body=body, received_at=received_at, store=store)
+    (outcome,) = await _attempt(consumer, [(event, context)])
+    return outcome
+
+
+async def run_batch(consumer: Consumer, events: Sequence[Event], *, store: Store | None = None) -> list[Outcome]:
+    """Run `consumer`, one with `batch`, on a group of `events` as the runner would, and return an outcome for each.
+
+    `assert await run_batch(archive, [first, second]) == [Ack(), Ack()]`
+
+    If it fails on the group, it is run again on each event alone. Their event_ids are 0, 1, 2 ... with 32 digits.
+    """
+    if consumer.batch is None or not 1 <= len(events) <= consumer.batch:
+        raise ValueError(f"{consumer.name} takes {consumer.batch or 'no'} events in a group, not {len(events)}")
+    contexts = [_context(consumer, event_id=f"{number:032}", store=store) for number in range(len(events))]
+    return await _attempt(consumer, list(zip(events, contexts, strict=True)))
+
+
+async def _attempt(consumer: Consumer, group: _Group) -> list[Outcome]:
+    judged = judge(consumer, [context for _, context in group], await _call(consumer, group))
+    if isinstance(judged, GroupFailure):
+        return [outcome for one in group for outcome in await _attempt(consumer, [one])]
+    return list(judged)
+
+
+async def _call(consumer: Consumer, group: _Group) -> Ending:
+    waiting = [group]
+    ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+
+    def arguments(group: _Group) -> tuple[Any, ...]:
+        return group[0] if consumer.batch is None else (list(group),)
+
+    lanes = Lanes[_Group](
+        consumer,
+        take=lambda: waiting.pop() if waiting else None,
+        is_waiting=lambda: bool(waiting),
+        arguments=arguments,
+        ended=lambda _, ending: ended.set_result(ending),
+    )
+    lanes.wake()
+    try:
+        return await ended
+    finally:
+        await lanes.stop()
+
+
+def _context(
+    consumer: Consumer,
+    *,
+    event_id: str,
+    attempt: int = 1,
+    body: bytes = b"{}",
+    received_at: datetime | None = None,
+    store: Store | None = None,
+) -> Context:
+    received_at_s = time.time() if received_at is None else received_at.timestamp()
+    return Context(
         consumer=consumer.name,
         event_id=event_id,
         attempt=attempt,
-        received_at=received_at or datetime.fromtimestamp(time.time(), UTC),
+        received_at_us=round(received_at_s * 1_000_000),
         body=body,
-        log=structlog.get_logger().bind(consumer=consumer.name, event_id=event_id, attempt=attempt),
         store=store,
     )
-    return await run_attempt(consumer, event, context)

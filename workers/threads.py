@@ -33,12 +33,12 @@ def run_in_thread(function: Callable[..., Any], *arguments: Any, name: str) -> "
         error: BaseException | None = None
         try:
             result = context.run(function, *arguments)
-        except StopIteration as stop:
-            # A future refuses StopIteration; asyncio's executors wrap it the same way.
-            error = RuntimeError("the handler raised StopIteration")
-            error.__cause__ = stop
         except BaseException as raised:  # noqa: BLE001 - handed on to whoever awaits the future
             error = raised
+        if isinstance(error, StopIteration) or (error is not None and not isinstance(error, Exception)):
+            # A future refuses StopIteration, and SystemExit would end the loop: a thread of its own can do neither.
+            unusual, error = error, RuntimeError(f"the handler raised {type(error).__name__}")
+            error.__cause__ = unusual
         if not loop.is_closed():
             try:
                 loop.call_soon_threadsafe(settle, result, error)
