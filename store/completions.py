@@ -4,16 +4,16 @@ Any number of events is claimed, completed or released in one transaction: the r
 The database's clock decides, so that workers whose clocks differ agree on when a lease has run out.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, literal, null, or_, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store import completion_statements as statements
 from store.connecting import Store
-from store.sql import MAX_VALUES, chunks, each_of, now_us
+from store.sql import MAX_VALUES, chunks, now_us
 from store.tables import completions
 
 #: How long completions are remembered.
@@ -22,8 +22,7 @@ REMEMBERED_S: Final = 7 * 86_400
 #: Rows deleted per transaction, so that nobody waits long for it.
 PRUNED_AT_ONCE: Final = 5000
 
-_KEY_COLUMNS = (completions.c.consumer, completions.c.event_id)
-_KEY = tuple_(*_KEY_COLUMNS)
+_KEY = tuple_(completions.c.consumer, completions.c.event_id)
 _UNFINISHED = completions.c.completed_at_us.is_(None)
 
 
@@ -43,20 +42,17 @@ async def claim(
     CLAIMED: it is the caller's (`owner`, a token of one worker). COMPLETED: it was handled. LEASED: another is
     handling it. A lease that has run out, or that is the same owner's, is taken over.
     """
-    upsert = _upsert(store, consumer, event_ids, {"owner": literal(owner), "leased_until_us": _from_now(lease_s)})
-    upsert = upsert.on_conflict_do_update(
-        index_elements=_KEY_COLUMNS,
-        set_={"owner": upsert.excluded.owner, "leased_until_us": upsert.excluded.leased_until_us},
-        where=and_(_UNFINISHED, or_(completions.c.owner == owner, completions.c.leased_until_us <= now_us())),
-    )
+    given = _given(store, consumer, event_ids, owner)
 
     async def operation(connection: AsyncConnection) -> dict[str, Claim]:
-        claimed = (await connection.execute(upsert.returning(completions.c.event_id))).scalars()
-        claims = dict.fromkeys(event_ids, Claim.LEASED) | dict.fromkeys(claimed, Claim.CLAIMED)
+        claims = dict.fromkeys(event_ids, Claim.LEASED)
+        mine = await connection.execute(statements.claims(store.is_sqlite), {**given, "lease_us": _us(lease_s)})
+        claims |= dict.fromkeys(mine.scalars(), Claim.CLAIMED)
         others = [event_id for event_id, claimed in claims.items() if claimed is Claim.LEASED]
         if others:
-            query = select(completions.c.event_id).where(_are(store, consumer, others), ~_UNFINISHED)
-            claims |= dict.fromkeys((await connection.execute(query)).scalars(), Claim.COMPLETED)
+            of_others = _given(store, consumer, others, owner)
+            completed = await connection.execute(statements.completed(store.is_sqlite), of_others)
+            claims |= dict.fromkeys(completed.scalars(), Claim.COMPLETED)
         return claims
 
     return await store.write(operation)
@@ -67,29 +63,14 @@ async def complete(store: Store, *, consumer: str, event_ids: Collection[str], o
 
     Durable on return. The first completion of an event stays.
     """
-    upsert = _upsert(store, consumer, event_ids, {"owner": literal(owner), "completed_at_us": now_us()})
-    upsert = upsert.on_conflict_do_update(
-        index_elements=_KEY_COLUMNS,
-        set_={
-            "owner": upsert.excluded.owner,
-            "leased_until_us": null(),
-            "completed_at_us": upsert.excluded.completed_at_us,
-        },
-        where=_UNFINISHED,
-    )
-    await store.write(lambda connection: connection.execute(upsert))
+    given = _given(store, consumer, event_ids, owner)
+    await store.write(lambda connection: connection.execute(statements.completing(store.is_sqlite), given))
 
 
 async def release(store: Store, *, consumer: str, event_ids: Collection[str], owner: str) -> None:
     """Give back leases before their end, in one transaction; those that are no longer the owner's stay."""
-    leases = (
-        select(completions.c.event_id)
-        .where(_are(store, consumer, event_ids), completions.c.owner == owner, _UNFINISHED)
-        .order_by(completions.c.event_id)
-        .with_for_update()
-    )
-    statement = delete(completions).where(completions.c.consumer == consumer, completions.c.event_id.in_(leases))
-    await store.write(lambda connection: connection.execute(statement))
+    given = _given(store, consumer, event_ids, owner)
+    await store.write(lambda connection: connection.execute(statements.releasing(store.is_sqlite), given))
 
 
 async def renew(store: Store, *, owner: str, lease_s: float) -> None:
@@ -141,21 +122,13 @@ async def prune_completions(store: Store, *, older_than_s: float = REMEMBERED_S)
             return pruned
 
 
+def _given(store: Store, consumer: str, event_ids: Collection[str], owner: str) -> dict[str, Any]:
+    return statements.parameters(store.is_sqlite, consumer=consumer, event_ids=event_ids, owner=owner)
+
+
 def _from_now(seconds: float) -> ColumnElement[int]:
-    return now_us() + round(seconds * 1_000_000)
+    return now_us() + _us(seconds)
 
 
-def _upsert(
-    store: Store, consumer: str, event_ids: Collection[str], values: Mapping[str, ColumnElement[Any]]
-) -> postgresql.Insert | sqlite.Insert:
-    event_id = each_of(frozenset(event_ids), is_sqlite=store.is_sqlite)
-    # Rows are taken in the order of their keys by everybody, so that nobody waits in a circle. The condition holds
-    # always: without one SQLite takes ON CONFLICT for that of a join.
-    # https://www.sqlite.org/lang_upsert.html#parsing_ambiguity
-    rows = select(literal(consumer), event_id, *values.values()).where(event_id.is_not(None)).order_by(event_id)
-    return store.insert(completions).from_select(["consumer", "event_id", *values], rows)
-
-
-def _are(store: Store, consumer: str, event_ids: Collection[str]) -> ColumnElement[bool]:
-    these = select(each_of(event_ids, is_sqlite=store.is_sqlite))
-    return and_(completions.c.consumer == consumer, completions.c.event_id.in_(these))
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)

@@ -13,10 +13,8 @@ import msgspec
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    ClauseElement,
     ColumnElement,
     Delete,
-    Dialect,
     FromClause,
     Row,
     ScalarSelect,
@@ -32,26 +30,21 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    text,
     tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Update
 from sqlalchemy.types import TypeEngine
 
 from schemas import EVENT_TYPES, UNRECOGNIZED
+from store.sql import POSTGRESQL, SQLITE, rendered
 from store.tables import events, recordings
 
 RecordingKey: TypeAlias = tuple[int, str]
 Values: TypeAlias = Mapping[str, Any]
 
-_POSTGRESQL: Dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library gives it no types
-_SQLITE: Dialect = SQLiteDialect(paramstyle="named")
 _RECORDING_KEY = ("sdk_app_id", "task_id")
 
 
@@ -160,7 +153,7 @@ def _rows(table: Table) -> FromClause:
 
 def _plain(kind: TypeEngine[Any]) -> TypeEngine[Any]:
     """Return the type of a column's values on PostgreSQL, without the collation that belongs to the column."""
-    return Text() if isinstance(kind, Text) else kind.dialect_impl(_POSTGRESQL)
+    return Text() if isinstance(kind, Text) else kind.dialect_impl(POSTGRESQL)
 
 
 def _is_wanted(wanted: FromClause) -> ColumnElement[bool]:
@@ -178,7 +171,7 @@ def _lock(is_sqlite: bool) -> Select[Any]:
 def _insert_recordings() -> TextClause:
     rows = _rows(recordings)
     insert = postgresql.insert(recordings).from_select(list(recordings.c), select(*rows.c)).on_conflict_do_nothing()
-    return _rendered(insert.returning(recordings.c.sdk_app_id, recordings.c.task_id), _POSTGRESQL)
+    return rendered(insert.returning(recordings.c.sdk_app_id, recordings.c.task_id), POSTGRESQL)
 
 
 @cache
@@ -214,28 +207,13 @@ def _existing_events() -> Select[Any]:
 def _upsert_events() -> TextClause:
     insert = postgresql.insert(events)
     upsert = insert.from_select(list(events.c), select(*_rows(events).c)).on_conflict_do_update(**_conflict(insert))
-    return _rendered(upsert.returning(events.c.event_id), _POSTGRESQL)
+    return rendered(upsert.returning(events.c.event_id), POSTGRESQL)
 
 
 @cache
 def _upsert_event() -> TextClause:
     insert = sqlite.insert(events).values({column.name: bindparam(column.name) for column in events.c})
-    return _rendered(insert.on_conflict_do_update(**_conflict(insert)), _SQLITE)
-
-
-def _rendered(statement: ClauseElement, dialect: Dialect) -> TextClause:
-    """Return a statement as text with the same parameters.
-
-    SQLAlchemy compiles an INSERT with ON CONFLICT anew for each execution, which takes longer than the execution:
-    https://github.com/sqlalchemy/sqlalchemy/issues/10445
-    """
-    compiled = statement.compile(dialect=dialect)
-    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what every statement compiles to
-    parameters = [
-        bindparam(name, one.value, type_=one.type) if one.value is not None else bindparam(name, type_=one.type)
-        for one, name in compiled.bind_names.items()
-    ]
-    return text(str(compiled)).bindparams(*parameters)
+    return rendered(insert.on_conflict_do_update(**_conflict(insert)), SQLITE)
 
 
 def _conflict(insert: postgresql.Insert | sqlite.Insert) -> dict[str, Any]:

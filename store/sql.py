@@ -1,17 +1,21 @@
 """What both databases can do, but spell differently."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Row, Text, func
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger, ClauseElement, Dialect, Row, TextClause, bindparam, text
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.expression import bindparam
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 #: Items in a list of an SQL statement, of up to three values each: PostgreSQL and SQLite take 32,766 values.
 MAX_VALUES = 1000
+
+#: For `rendered`.
+POSTGRESQL: Dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library gives it no types
+SQLITE: Dialect = SQLiteDialect(paramstyle="named")
 
 Item = TypeVar("Item")
 
@@ -35,12 +39,19 @@ def _on_sqlite(*_: object, **__: Any) -> str:
     return "cast((julianday('now') - 2440587.5) * 86400000000 as integer)"
 
 
-def each_of(texts: Collection[str], *, is_sqlite: bool) -> ColumnElement[str]:
-    """Return a column of these texts, to select from: one parameter and one statement, however many there are."""
-    if is_sqlite:
-        return func.json_each(msgspec.json.encode(list(texts)).decode()).table_valued("value").c.value
-    values = bindparam("texts", list(texts), type_=ARRAY(Text), unique=True)
-    return func.unnest(values).table_valued("value").render_derived().c.value
+def rendered(statement: ClauseElement, dialect: Dialect) -> TextClause:
+    """Return a statement as text with the same parameters.
+
+    SQLAlchemy compiles an INSERT with ON CONFLICT anew for each execution, which takes longer than the execution:
+    https://github.com/sqlalchemy/sqlalchemy/issues/10445
+    """
+    compiled = statement.compile(dialect=dialect)
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what every statement compiles to
+    parameters = [
+        bindparam(name, one.value, type_=one.type) if one.value is not None else bindparam(name, type_=one.type)
+        for one, name in compiled.bind_names.items()
+    ]
+    return text(str(compiled)).bindparams(*parameters)
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -44,7 +44,7 @@ class Handling:
     """Handles the deliveries that the settler holds; an async context manager.
 
     `on_away` is called when the store that the consumer needs is away: what was not begun is handed back then, unless
-    the consumer drains. Leaving interrupts what runs, and leaves unsettled what was not concluded.
+    the consumer drains. Leaving stops it.
     """
 
     def __init__(
@@ -88,6 +88,10 @@ class Handling:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Interrupt what runs, and leave unsettled what is not concluded."""
         await self._stack.aclose()
 
     @property

@@ -103,7 +103,7 @@ class Runner:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor})
-        await self._handling.__aexit__(None, None, None)
+        await self._handling.stop()
         await self._settler.stop()
         rest = self._settler.held
         await self._handling.release_all(rest)

@@ -62,6 +62,10 @@ async def _call(consumer: Consumer, group: _Group) -> Ending:
     waiting = [group]
     ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
+    def on_end(_: _Group, ending: Ending) -> None:
+        if not ended.done():
+            ended.set_result(ending)
+
     def arguments(group: _Group) -> tuple[Any, ...]:
         return group[0] if consumer.batch is None else (list(group),)
 
@@ -70,7 +74,7 @@ async def _call(consumer: Consumer, group: _Group) -> Ending:
         take=lambda: waiting.pop() if waiting else None,
         is_waiting=lambda: bool(waiting),
         arguments=arguments,
-        ended=lambda _, ending: ended.set_result(ending),
+        ended=on_end,
     )
     lanes.wake()
     try:

@@ -1,14 +1,15 @@
 """A recording was stopped; the vendor processes its files."""
 
 from schemas import OnlineRecordStopped
-from workers.builtin.keeping import keep
+from workers.builtin.keeping import BATCH, CONCURRENCY, keep
 from workers.consumer import consumer
 from workers.context import Context
 
 
 # Not remembered: the store takes each event once by itself.
-@consumer(remember=False)
-async def stopped(event: OnlineRecordStopped, ctx: Context) -> None:
-    """Keep the event; the recording is STOPPED until the files are there."""
-    await keep(event, ctx)
-    ctx.log.info("recording_stopped", task_id=event.task_id, room_id=event.room_id)
+@consumer(batch=BATCH, concurrency=CONCURRENCY, remember=False)
+async def stopped(batch: list[tuple[OnlineRecordStopped, Context]]) -> None:
+    """Keep events; their recordings are STOPPED until the files are there."""
+    await keep(batch)
+    for event, ctx in batch:
+        ctx.log.info("recording_stopped", task_id=event.task_id, room_id=event.room_id)
