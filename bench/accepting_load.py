@@ -22,7 +22,8 @@ PATH = "/callbacks/tiw"
 #: As many as 64 connections keep busy.
 CONNECTIONS = 64
 
-_READY_WITHIN_S = 60.0
+#: From its start to the first callback that is answered 200.
+READY_WITHIN_S = 60.0
 
 #: What the broker still writes down after its last confirm.
 _COUNTED_WITHIN_S = 10.0
@@ -40,7 +41,7 @@ def load_server(
         place = Place(port=free_port(), amqp_url=amqp_url, folder=folder)
         url = f"http://127.0.0.1:{place.port}{PATH}"
         with Running(server.command(arena), environ=environment(server.settings(place)), folder=folder) as running:
-            running.wait_until(lambda: _accepts(url), what="a callback answered 200", within_s=_READY_WITHIN_S)
+            running.wait_until(lambda: accepts(url), what="a callback answered 200", within_s=READY_WITHIN_S)
             idle_mb = running.resident_mb
             warm = run_wrk(url, bodies, seconds=options.warm_up_s, connections=connections)
             cpu_s, broker_cpu_s = running.cpu_s, proc.cpu_s(arena.rabbitmq.pid)
@@ -64,7 +65,8 @@ def load_server(
     }
 
 
-def _accepts(url: str) -> bool:
+def accepts(url: str) -> bool:
+    """Say whether a signed callback is answered 200 there."""
     body = next(signed_callbacks(1)).body
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})  # noqa: S310 - our own
     try:

@@ -7,3 +7,7 @@ class BenchError(Exception):
 
 class VoidRoundError(BenchError):
     """Raised when one run of one contender does not count: something was lost, refused or not ready."""
+
+
+class UnknownNameError(BenchError):
+    """Raised when there is no comparison of that name."""

@@ -28,6 +28,10 @@ class Installation:
         self._folder = folder
         self._say = say
 
+    def prepare(self) -> None:
+        """Install the peers now, so that it takes no time later."""
+        _ = self.python_peers, self.node_peers
+
     @cached_property
     def python_peers(self) -> Path:
         """The interpreter that has what the Python peers need."""

@@ -16,17 +16,18 @@ from bench.queues import count_ready, fill
 from bench.results import CPU_US, PER_S
 from bench.rounds import Values
 from bench.running import Running
-from bench.storing_workers import CONSUMER, QUEUE, Assignment, StoringWorker
-from broker import BUILT_IN_CONSUMERS
+from bench.storing_workers import Assignment, StoringWorker
+from broker import BUILT_IN_CONSUMERS, queue_name
 
 _BEGUN_WITHIN_S = 60.0
 _STORED_WITHIN_S = 600.0
 
 
-def store_backlog(worker: StoringWorker, arena: Arena, *, count: int) -> Values:
+def store_backlog(worker: StoringWorker, arena: Arena, *, count: int, event: str = "finished") -> Values:
     """Let `worker` alone store a backlog of `count` events; from the first visible row to the last.
 
-    per_s, cpu_us, broker_cpu_us, database_cpu_us, loaded_mb. Raises `VoidRoundError` if a row or a message is left.
+    `event` names the sample and the built-in consumer that takes it. Returns per_s, cpu_us, broker_cpu_us,
+    database_cpu_us, loaded_mb, broker_mb. Raises `VoidRoundError` if a row or a message is left.
     """
     with arena.vhost() as amqp_url, arena.database() as database_url, arena.run_folder() as folder:
         assignment = Assignment(amqp_url=amqp_url, database_url=database_url, data_dir=str(folder / "data"))
@@ -34,14 +35,14 @@ def store_backlog(worker: StoringWorker, arena: Arena, *, count: int) -> Values:
             migrate(database_url)
         else:
             asyncio.run(_make_tables(database_url))
-        queues = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == CONSUMER)
-        _, last = fill(amqp_url, queues, count, sample="finished")
+        queues = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == event)
+        _, last = fill(amqp_url, queues, count, sample=event)
         settings = environment(worker.settings(assignment))
         with Running(worker.command(arena), environ=settings, folder=folder) as running:
             values = asyncio.run(_watch(running, arena, database_url, count=count, last=last))
             time.sleep(0.5)  # for the last acknowledgements to leave
             running.check()
-        if left := count_ready(amqp_url, QUEUE):
+        if left := count_ready(amqp_url, queue_name(event)):
             raise VoidRoundError(f"{left} messages were stored and not acknowledged")
     return values
 
@@ -108,6 +109,7 @@ class _Usage:
             "broker_cpu_us": broker_s / count * 1e6,
             "database_cpu_us": database_s / count * 1e6,
             "loaded_mb": self._running.resident_mb,
+            "broker_mb": proc.resident_bytes(self._pids["broker"]) / 1e6,
         }
 
     def _read(self) -> tuple[float, float, float, float]:

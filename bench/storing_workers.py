@@ -78,5 +78,13 @@ OURS = StoringWorker(
     expected_per_s=5_000,
     is_ours=True,
 )
+#: All built-in consumers in one process, as users run them.
+OURS_ALL = StoringWorker(
+    name="ours, all consumers",
+    command=lambda _: tiw("work"),
+    settings=our_settings,
+    expected_per_s=5_000,
+    is_ours=True,
+)
 
 WORKERS = (FASTSTREAM, AIO_PIKA, AMQPLIB, OURS)

@@ -1,0 +1,32 @@
+"""Growth: what more connections cost."""
+
+from functools import partial
+
+from bench.accepting_load import load_server
+from bench.accepting_servers import FASTIFY_AMQPLIB, OURS
+from bench.arena import Arena
+from bench.options import Options
+from bench.payloads import signed_callbacks
+from bench.results import Comparison
+from bench.rounds import Contender, compare
+from bench.wrk import write_bodies
+
+NAME = "growth-connections"
+
+CONNECTIONS = (1, 10, 100, 1000)
+BODIES = 40_000
+
+
+def run(arena: Arena, options: Options) -> Comparison:
+    """Load ours, and the peer that keeps up with it, over ever more connections."""
+    bodies = arena.folder / "connections.bodies"
+    write_bodies(bodies, signed_callbacks(BODIES))
+    contenders = [
+        Contender(
+            name=f"{server.name}, {count:,} connections",
+            measure=partial(load_server, server, bodies, connections=count),
+        )
+        for server in (OURS, FASTIFY_AMQPLIB)
+        for count in CONNECTIONS
+    ]
+    return compare(NAME, "accepting over ever more connections", contenders, arena, options)

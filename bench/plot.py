@@ -1,0 +1,169 @@
+"""Draw a report: `python -m bench.plot REPORT.json PICTURE.svg`. Standard library and matplotlib only."""
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+OURS = "#1f6feb"
+PEER = "#b5bdc8"
+INK = "#24292f"
+
+#: Width and height of one panel, in inches.
+_PANEL = (6.4, 3.5)
+_COLUMNS = 2
+
+_Comparison: TypeAlias = dict[str, Any]
+_Draw: TypeAlias = Callable[[Any, _Comparison], None]
+
+
+def draw(report: dict[str, Any], picture: Path) -> None:
+    """Draw a panel for each comparison that has one."""
+    mpl.rcParams.update(
+        {
+            "font.size": 9,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 10,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            # The same numbers give the same file.
+            "svg.hashsalt": "tiw-callbacks",
+        }
+    )
+    panels = [(_PANELS[one["name"]], one) for one in report["comparisons"] if one["name"] in _PANELS]
+    if not panels:
+        raise SystemExit("bench: nothing of this report is drawn")
+    rows = -(-len(panels) // _COLUMNS)
+    columns = min(_COLUMNS, len(panels))
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(_PANEL[0] * columns, _PANEL[1] * rows), squeeze=False, layout="constrained"
+    )
+    for axis, (panel, comparison) in zip(axes.flat, panels, strict=False):
+        panel(axis, comparison)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    machine, options = report["machine"], report["options"]
+    figure.supxlabel(
+        f"{machine['processors']} x {machine['processor']}, RabbitMQ {machine['rabbitmq']}, "
+        f"Python {machine['python']}, Node {machine['node'].removeprefix('v')}; client, servers and contenders "
+        f"on this one machine; medians of {options['rounds']} rounds, whiskers: extremes",
+        fontsize=7,
+    )
+    figure.savefig(picture, metadata={"Date": None})
+
+
+def _bars(title: str, label: str) -> _Draw:
+    """Return a panel of horizontal bars, from the slowest to the fastest."""
+
+    def panel(axis: Any, comparison: _Comparison) -> None:
+        rows = [(one["name"], values) for one in comparison["contestants"] if (values := _values(one, "per_s"))]
+        rows.sort(key=lambda row: statistics.median(row[1]))
+        for place, (name, values) in enumerate(rows):
+            median = statistics.median(values)
+            whiskers = [[median - min(values)], [max(values) - median]]
+            axis.barh(place, median, height=0.62, color=OURS if name.startswith("ours") else PEER)
+            axis.errorbar(median, place, xerr=whiskers, color=INK, linewidth=0.8, capsize=2)
+            axis.annotate(
+                f"{median:,.0f}",
+                (max(values), place),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+        axis.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axis.tick_params(axis="y", length=0)
+        axis.set_xlim(0, max(max(values) for _, values in rows) * 1.15)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.set_xlabel(label)
+        axis.set_title(title)
+
+    return panel
+
+
+def _latencies(axis: Any, comparison: _Comparison) -> None:
+    """Draw percentiles over the rate."""
+    for metric, style in (("p50_ms", "-"), ("p99_ms", "--"), ("p99.9_ms", ":")):
+        points = [
+            (_number(one["name"]), values) for one in comparison["contestants"] if (values := _values(one, metric))
+        ]
+        _line(axis, points, style=style, label=metric.removesuffix("_ms"), color=OURS)
+    axis.set_yscale("log")
+    axis.set_xlabel("callbacks/s sent")
+    axis.set_ylabel("ms")
+    axis.set_title("End to end: from the 200 to the visible row")
+    axis.legend(frameon=False)
+
+
+def _growth(title: str, label: str) -> _Draw:
+    """Return a panel of throughput over something that grows, a line for each contender."""
+
+    def panel(axis: Any, comparison: _Comparison) -> None:
+        lines: dict[str, list[tuple[float, list[float]]]] = {}
+        for one in comparison["contestants"]:
+            name, _, size = one["name"].rpartition(", ")
+            if values := _values(one, "per_s"):
+                lines.setdefault(name or "ours", []).append((_number(size), values))
+        for name, points in lines.items():
+            _line(axis, points, style="-", label=name, color=OURS if name.startswith("ours") else PEER)
+        axis.set_xscale("log")
+        axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.set_xlabel(label)
+        axis.set_ylabel("per second")
+        axis.set_title(title)
+        if len(lines) > 1:
+            axis.legend(frameon=False)
+
+    return panel
+
+
+def _line(axis: Any, points: list[tuple[float, list[float]]], *, style: str, label: str, color: str) -> None:
+    places = [place for place, _ in points]
+    medians = [statistics.median(values) for _, values in points]
+    below = [median - min(values) for median, (_, values) in zip(medians, points, strict=True)]
+    above = [max(values) - median for median, (_, values) in zip(medians, points, strict=True)]
+    axis.errorbar(
+        places,
+        medians,
+        yerr=[below, above],
+        linestyle=style,
+        marker="o",
+        markersize=4,
+        capsize=2,
+        label=label,
+        color=color,
+    )
+
+
+def _values(contestant: dict[str, Any], metric: str) -> list[float]:
+    return [values[metric] for values in contestant["rounds"] if metric in values]
+
+
+def _number(name: str) -> float:
+    """Return the number that a contender's name begins with: `1,000 connections`, `0.3 KiB`."""
+    return float(name.split(maxsplit=1)[0].replace(",", ""))
+
+
+_PANELS: dict[str, _Draw] = {
+    "accepting": _bars("Accepting: kept, then answered 200", "callbacks/s"),
+    "handling": _bars("Handling without work", "messages/s"),
+    "handling-real": _bars("Handling: event and recording stored in PostgreSQL", "events/s"),
+    "end-to-end": _latencies,
+    "growth-connections": _growth("Accepting over more connections", "connections"),
+    "growth-bodies": _growth("Accepting longer bodies", "KiB"),
+    "growth-backlog": _growth("Draining a backlog into PostgreSQL", "events waiting"),
+}
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))
