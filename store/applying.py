@@ -20,7 +20,7 @@ from store.group_statements import (
     update_recordings,
     upsert_events,
 )
-from store.recording import fold, makes_recording, outranks
+from store.recording import makes_recording, merge, outranks
 from store.text import storable
 
 
@@ -132,10 +132,9 @@ def _winner_from(row: Row[Any], by_id: Mapping[str, KeptEvent]) -> KeptEvent:
 
 
 def _recording_row(accepted: Sequence[KeptEvent]) -> dict[str, Any]:
-    recording = fold(accepted)
+    recording = merge(accepted)
     row: dict[str, Any] = msgspec.structs.asdict(recording)
     error = row.pop("error")
-    del row["events"]
     return row | {
         "omitted_durations": msgspec.to_builtins(recording.omitted_durations),
         "videos": msgspec.to_builtins(recording.videos),

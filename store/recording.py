@@ -1,11 +1,11 @@
 """What the events of one recording add up to, whatever order they came in. Pure; no I/O."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from schemas import (
     Event,
@@ -95,10 +95,15 @@ class RecordingSummary(Struct, frozen=True, kw_only=True):
     omitted_durations: tuple[RecordingOmission, ...]
 
 
-class Recording(RecordingSummary, frozen=True, kw_only=True):
-    """Everything known of one SdkAppId and TaskId; `events` all, by (timestamp, event_type, event_id)."""
+class RecordingContent(RecordingSummary, frozen=True, kw_only=True):
+    """A summary and the files."""
 
     videos: tuple[RecordingVideo, ...]
+
+
+class Recording(RecordingContent, frozen=True, kw_only=True):
+    """Everything known of one SdkAppId and TaskId; `events` all, by (timestamp, event_type, event_id)."""
+
     events: tuple[RecordingEventRef, ...]
 
 
@@ -151,10 +156,16 @@ def fold(accepted: Iterable[AcceptedEvent]) -> Recording:
         known = first_accepted.get(one.event_id)
         if known is None or one.received_at_us < known.received_at_us:
             first_accepted[one.event_id] = one
-    events = [(_recognized(one.event), one) for one in first_accepted.values()]
+    content = merge(first_accepted.values())
+    return Recording(**structs.asdict(content), events=_references(first_accepted.values()))
+
+
+def merge(accepted: Iterable[AcceptedEvent]) -> RecordingContent:
+    """Return what `fold` does, without the list of events."""
+    events = [(_recognized(one.event), one.event_id) for one in accepted]
     if len({(event.sdk_app_id, event.task_id) for event, _ in events}) != 1:
         raise ValueError("the events are not those of one recording")
-    return _recording([*_winners(events).values()], _references(events))
+    return _content([*_winners(events).values()])
 
 
 def _recognized(event: Event) -> RecognizedEvent:
@@ -163,9 +174,9 @@ def _recognized(event: Event) -> RecognizedEvent:
     return event
 
 
-def _winners(events: Iterable[tuple[RecognizedEvent, AcceptedEvent]]) -> dict[type[RecognizedEvent], RecognizedEvent]:
-    ranked = sorted(events, key=lambda pair: (outranks(pair[0]), pair[0].timestamp, pair[1].event_id))
-    by_type = {type(event): (event, one.event_id) for event, one in ranked}
+def _winners(events: Iterable[tuple[RecognizedEvent, str]]) -> dict[type[RecognizedEvent], RecognizedEvent]:
+    ranked = sorted(events, key=lambda pair: (outranks(pair[0]), pair[0].timestamp, pair[1]))
+    by_type = {type(event): (event, event_id) for event, event_id in ranked}
     # Highest status first; Stopped and ForceStopped share one, there the later event leads.
     ordered = sorted(
         by_type.items(), key=lambda item: (_RANK[_STATUS[item[0]]], item[1][0].timestamp, item[1][1]), reverse=True
@@ -173,25 +184,25 @@ def _winners(events: Iterable[tuple[RecognizedEvent, AcceptedEvent]]) -> dict[ty
     return {kind: event for kind, (event, _) in ordered}
 
 
-def _references(events: Iterable[tuple[RecognizedEvent, AcceptedEvent]]) -> tuple[RecordingEventRef, ...]:
+def _references(accepted: Iterable[AcceptedEvent]) -> tuple[RecordingEventRef, ...]:
     references = (
         RecordingEventRef(
             event_id=one.event_id,
-            event_type=type(event).__name__,
-            timestamp=event.timestamp,
+            event_type=type(one.event).__name__,
+            timestamp=_recognized(one.event).timestamp,
             received_at=iso8601(one.received_at_us),
         )
-        for event, one in events
+        for one in accepted
     )
     return tuple(sorted(references, key=lambda ref: (ref.timestamp, ref.event_type, ref.event_id)))
 
 
-def _recording(winners: list[RecognizedEvent], references: tuple[RecordingEventRef, ...]) -> Recording:
+def _content(winners: Sequence[RecognizedEvent]) -> RecordingContent:
     highest = winners[0]
     warning = _of_type(winners, OnlineRecordLongPauseWarning)
     forced = _of_type(winners, OnlineRecordLongPauseForceStopped)
     finished = _of_type(winners, OnlineRecordFinished)
-    return Recording(
+    return RecordingContent(
         sdk_app_id=highest.sdk_app_id,
         task_id=highest.task_id,
         room_id=_first(event.room_id for event in winners),
@@ -209,7 +220,6 @@ def _recording(winners: list[RecognizedEvent], references: tuple[RecordingEventR
         force_stop_time=_get(forced, lambda event: event.stop_time),
         omitted_durations=_converted(finished.omitted_durations if finished else (), tuple[RecordingOmission, ...]),
         videos=_converted(finished.video_infos if finished else (), tuple[RecordingVideo, ...]),
-        events=references,
     )
 
 
@@ -229,4 +239,4 @@ def _get(event: Kind | None, member: Callable[[Kind], Value | None]) -> Value | 
 
 
 def _converted(value: object, kind: Any) -> Any:
-    return msgspec.convert(value, kind, from_attributes=True)
+    return msgspec.convert(value, kind, from_attributes=True) if value else value
