@@ -46,7 +46,7 @@ def authenticate(
 
 def sign(key: str, expire_time: int) -> str:
     """Return what the vendor sends as Sign."""
-    return hashlib.md5(f"{key}{expire_time}".encode(), usedforsecurity=False).hexdigest()
+    return _sign(key, b"%d" % expire_time)
 
 
 def _check(credentials: Credentials, keys: tuple[str, ...], now_s: float) -> Refusal | None:
@@ -62,10 +62,14 @@ def _check(credentials: Credentials, keys: tuple[str, ...], now_s: float) -> Ref
         given = _spelled_plainly(given)
     right = False
     for key in keys:  # all of them: the time taken tells nothing about which one
-        right |= hmac.compare_digest(b'"%b"' % sign(key, expire_time).encode(), given)
+        right |= hmac.compare_digest(f'"{_sign(key, credentials.expire_time)}"'.encode(), given)
     if not right:
         return Refusal.WRONG_SIGN if _SIGN.fullmatch(given) else Refusal.MALFORMED_SIGN
     return Refusal.EXPIRED if expire_time < now_s - SKEW_TOLERANCE_S else None
+
+
+def _sign(key: str, expire_time: bytes) -> str:
+    return hashlib.md5(key.encode() + expire_time, usedforsecurity=False).hexdigest()
 
 
 def _sdk_app_id(raw: bytes | None) -> int | None:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 
-import structlog
 from aiohttp import web
 from prometheus_client import Counter
 
@@ -47,7 +46,6 @@ class Callbacks:
         self._deadlines = Deadlines(PUBLISH_TIMEOUT_S)
         self._keys = keys
         self._refusals = RefusalLog()
-        self._log = structlog.get_logger().bind()
         self.answers = Answers()
         self.room = Room(limit=config.max_in_flight, limit_bytes=config.max_in_flight_bytes)
         self.running = 0
@@ -104,9 +102,6 @@ class Callbacks:
             )
             await self._make_durable(message, admitted.sdk_app_id)
         self._accepted[message.routing_key].inc()
-        self._log.debug(
-            "callback_accepted", event_id=message.event_id, routing_key=message.routing_key, trace=message.trace
-        )
 
     def _admit(self, body: bytes, received_at_us: int) -> Admitted:
         return admit(

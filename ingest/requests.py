@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from ingest.refusals import Refusal, RefusedError
 from ingest.room import Share
@@ -19,18 +19,28 @@ def check_headers(request: web.BaseRequest, *, path: bytes, max_body_bytes: int)
 
     `path` is where callbacks are received, as it stands in a request.
     """
-    # The path may hold a secret; the comparison takes as long wherever it differs.
-    if not hmac.compare_digest(request.rel_url.raw_path.encode("utf-8", "surrogateescape"), path):
+    if not _is_for(path, request):
         raise RefusedError(Refusal.WRONG_PATH)
     if request.method != "POST":
         raise RefusedError(Refusal.WRONG_METHOD)
     headers = request.headers
-    if "Content-Encoding" in headers and any(
-        coding.strip().lower() not in ("", "identity") for coding in headers.getall("Content-Encoding")
+    if hdrs.CONTENT_ENCODING in headers and any(
+        coding.strip().lower() not in ("", "identity") for coding in headers.getall(hdrs.CONTENT_ENCODING)
     ):
         raise RefusedError(Refusal.ENCODED)
-    if (request.content_length or 0) > max_body_bytes:
+    content = request.content
+    size_bytes = content.total_bytes if content.is_eof() else request.content_length or 0
+    if size_bytes > max_body_bytes:
         raise RefusedError(Refusal.TOO_LARGE)
+
+
+def _is_for(path: bytes, request: web.BaseRequest) -> bool:
+    # The path may hold a secret; the comparison takes as long wherever it differs.
+    return hmac.compare_digest(request.raw_path.encode("utf-8", "surrogateescape"), path) or hmac.compare_digest(
+        # Behind the path may stand a query, before it a scheme and a host.
+        request.rel_url.raw_path.encode("utf-8", "surrogateescape"),
+        path,
+    )
 
 
 async def read_body(request: web.BaseRequest, share: Share, *, max_bytes: int) -> bytes:
@@ -58,7 +68,7 @@ async def read_body(request: web.BaseRequest, share: Share, *, max_bytes: int) -
 
 async def _receive(request: web.BaseRequest, share: Share, *, max_bytes: int) -> bytes:
     """Read to the end, or to the part that makes it more than `max_bytes`."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(_CONTINUE)
         request.writer.output_size = 0  # or the answer would look as if it had begun
     body = bytearray()

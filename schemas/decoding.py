@@ -66,7 +66,8 @@ def decode_object(found: StrictObject, body: bytes, *, received_at_us: int) -> D
     data = encode_sorted(envelope.EventData) if found.event_data is None else found.event_data
     try:
         # In JSON that character is only ever written like this.
-        event = _fit(envelope, received_at_us, may_hold_nul=b"\\u0000" in body)
+        may_hold_nul = b"\\" in body and b"\\u0000" in body
+        event = _fit(envelope, received_at_us, may_hold_nul=may_hold_nul)
     except _UnfittingError as error:
         event = _unrecognized(found.members, str(error))
     return Decoded(event=event, event_id=_identity(envelope.SdkAppId, envelope.EventType, envelope.Timestamp, data))

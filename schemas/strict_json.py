@@ -24,8 +24,10 @@ _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _members = msgspec.json.Decoder(dict[str, Raw])
-_anything = msgspec.json.Decoder()
-_sorted = msgspec.json.Encoder(order="sorted")
+_object = msgspec.json.Decoder(dict[str, Any])
+
+#: Makes compact JSON with sorted names of what `msgspec.json.decode` made.
+encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class NotStrictError(ValueError):
@@ -59,35 +61,25 @@ def read_object(body: bytes, *, members: dict[str, Raw] | None = None) -> Strict
 
     `members` is what a `msgspec.json.Decoder(dict[str, Raw])` makes of `body`, for a caller that has it already.
     """
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        raise NotStrictError("not UTF-8") from error
-    if nests_beyond(body, MAX_DEPTH):
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and nests_beyond(body, MAX_DEPTH):
+        _refuse_other_than_utf_8(body)
         raise NotStrictError(f"nested deeper than {MAX_DEPTH} levels")
-    if members is None:
-        members = _read(body)
     try:
-        values = _anything.decode(body)
-    except msgspec.DecodeError:
-        # Out of the range of numbers: everything else was seen to be right when the members were read.
-        _refuse_duplicate_names(body)
-        return StrictObject(members=members, values={}, event_data=None)
+        values = _object.decode(body)
+    except ValueError:
+        return _read_thoroughly(body)
+    if members is None:
+        members = _members.decode(body)
     event_data = values.get("EventData")
     if type(event_data) is dict:
-        event_data_encoded = encode_sorted(event_data)
-        encoded = encode_sorted(values | {"EventData": None}) + event_data_encoded
+        sorted_event_data = encode_sorted(event_data)
+        encoded = encode_sorted(values | {"EventData": None}) + sorted_event_data
     else:
-        event_data_encoded = None
+        sorted_event_data = None
         encoded = encode_sorted(values)
     if not proves_unique_names(body, encoded):
         _refuse_duplicate_names(body)
-    return StrictObject(members=members, values=values, event_data=event_data_encoded)
-
-
-def encode_sorted(value: Any) -> bytes:
-    """Return compact JSON with sorted names of what `msgspec.json.decode` made."""
-    return _sorted.encode(value)
+    return StrictObject(members=members, values=values, event_data=sorted_event_data)
 
 
 def nests_beyond(body: bytes, depth: int) -> bool:
@@ -98,13 +90,24 @@ def nests_beyond(body: bytes, depth: int) -> bool:
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > depth
 
 
-def _read(body: bytes) -> dict[str, Raw]:
+def _read_thoroughly(body: bytes) -> StrictObject:
+    """Find out why `body` cannot be decoded. Not wrong is a number that is out of range: it can be passed on."""
+    _refuse_other_than_utf_8(body)
     try:
-        return _members.decode(body)
+        members = _members.decode(body)
     except msgspec.ValidationError as error:
         raise NotStrictError("not a JSON object") from error
     except msgspec.DecodeError as error:
         raise NotStrictError("malformed JSON") from error
+    _refuse_duplicate_names(body)
+    return StrictObject(members=members, values={}, event_data=None)
+
+
+def _refuse_other_than_utf_8(body: bytes) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise NotStrictError("not UTF-8") from error
 
 
 def _refuse_duplicate_names(body: bytes) -> None:
