@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Delete,
     FromClause,
+    Insert,
     Row,
     ScalarSelect,
     Select,
@@ -28,6 +29,7 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    insert,
     or_,
     select,
     tuple_,
@@ -59,7 +61,7 @@ async def insert_recordings(connection: AsyncConnection, rows: Sequence[Values])
         there = {(row.sdk_app_id, row.task_id) for row in await connection.execute(_lock(True), _pairs(True, keys))}
         new = [row for row in rows if (row["sdk_app_id"], row["task_id"]) not in there]
         if new:
-            await connection.execute(sqlite.insert(recordings), new)
+            await connection.execute(_insert_recording(), new)
         return set(keys) - there
     inserted = await connection.execute(_insert_recordings(), _columns(recordings, rows))
     return {(row.sdk_app_id, row.task_id) for row in inserted}
@@ -168,10 +170,15 @@ def _lock(is_sqlite: bool) -> Select[Any]:
 
 
 @cache
+def _insert_recording() -> Insert:
+    return insert(recordings)
+
+
+@cache
 def _insert_recordings() -> TextClause:
     rows = _rows(recordings)
-    insert = postgresql.insert(recordings).from_select(list(recordings.c), select(*rows.c)).on_conflict_do_nothing()
-    return rendered(insert.returning(recordings.c.sdk_app_id, recordings.c.task_id), POSTGRESQL)
+    values = postgresql.insert(recordings).from_select(list(recordings.c), select(*rows.c)).on_conflict_do_nothing()
+    return rendered(values.returning(recordings.c.sdk_app_id, recordings.c.task_id), POSTGRESQL)
 
 
 @cache
