@@ -16,7 +16,7 @@ from ingest.publisher import Publisher
 from ingest.refusal_log import RefusalLog
 from ingest.refusals import Refusal, RefusedError
 from ingest.requests import check_headers, read_body
-from ingest.room import Room
+from ingest.room import Room, Share
 from ingest.tracing import traceparent
 from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
 from telemetry import metrics
@@ -55,6 +55,7 @@ class Callbacks:
         self._accepted = {
             key: metrics.CALLBACKS_ACCEPTED.labels(routing_key=key) for key in (*EVENT_TYPES, UNRECOGNIZED)
         }
+        self._accepted_since_told = dict.fromkeys(self._accepted, 0)
         self._refused = {refusal: _counter(refusal) for refusal in Refusal}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -79,14 +80,25 @@ class Callbacks:
         self._refusals.note(refusal, sdk_app_id=sdk_app_id)
         return self.answers.refused(refusal)
 
+    def tell(self) -> None:
+        """Bring the metrics up to date: for each callback it would cost as much as a look at its Sign."""
+        for routing_key, count in self._accepted_since_told.items():
+            self._accepted[routing_key].inc(count)
+            self._accepted_since_told[routing_key] = 0
+        metrics.ANSWER_SECONDS.hand_over()
+        metrics.PUBLISH_SECONDS.hand_over()
+        metrics.CALLBACKS_IN_FLIGHT.set(self.room.taken)
+        metrics.BYTES_IN_FLIGHT.set(self.room.taken_bytes)
+
     def close(self) -> None:
-        """Write what the log of refusals holds back."""
+        """Write what the metrics and the log of refusals hold back."""
+        self.tell()
         self._refusals.close()
 
     async def _keep(self, request: web.BaseRequest) -> None:
         received_at_us = time.time_ns() // 1000
         check_headers(request, path=self._path, max_body_bytes=self._config.max_body_bytes)
-        with self.room.share() as share:
+        with Share(self.room) as share:
             body = await read_body(request, share, max_bytes=self._config.max_body_bytes)
             if len(body) <= LARGE_BODY_BYTES:
                 admitted = self._admit(body, received_at_us)
@@ -101,7 +113,7 @@ class Callbacks:
                 trace=traceparent(request.headers.get("traceparent")),
             )
             await self._make_durable(message, admitted.sdk_app_id)
-        self._accepted[message.routing_key].inc()
+        self._accepted_since_told[message.routing_key] += 1
 
     def _admit(self, body: bytes, received_at_us: int) -> Admitted:
         return admit(

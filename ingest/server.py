@@ -13,7 +13,7 @@ from ingest.connections import Connections
 from ingest.key_ring import KeyRing
 from ingest.publisher import Publisher
 from ingest.refusals import Refusal
-from telemetry import Readiness, locations, metrics
+from telemetry import Readiness, locations
 
 #: A drain waits this long for requests in flight; each of them is answered within 6 s.
 DRAIN_TIMEOUT_S = 6.0
@@ -21,8 +21,8 @@ DRAIN_TIMEOUT_S = 6.0
 #: Then connections have this long, twice, to end by themselves.
 CLOSE_TIMEOUT_S = 1.5
 
-#: How often the gauges of what is in flight are brought up to date.
-SAMPLE_INTERVAL_S = 0.5
+#: How often the metrics of callbacks are brought up to date.
+TELL_INTERVAL_S = 0.25
 
 #: What was accepted just before needs a few turns of the loop to be counted as in flight.
 _TURN_S = 0.02
@@ -45,7 +45,7 @@ class IngestServer:
         self._listener: asyncio.Server | None = None
         self._connections: Connections | None = None
         self._is_draining = False
-        self._sampling: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self.port = config.port
 
     async def __aenter__(self) -> Self:
@@ -59,7 +59,7 @@ class IngestServer:
             reuse_port=self._config.reuse_port or None,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
-        self._sampling = asyncio.create_task(self._sample(), name="callbacks in flight")
+        self._telling = asyncio.create_task(self._tell(), name="metrics of callbacks")
         _log.info("ingest_started", host=self._config.host, port=self.port)
         return self
 
@@ -81,9 +81,9 @@ class IngestServer:
             _log.warning("drain_timed_out", requests_in_flight=self._callbacks.running)
         self._connections.pre_shutdown()
         await self._connections.shutdown(CLOSE_TIMEOUT_S)
-        if self._sampling is not None:
-            self._sampling.cancel()
-            await asyncio.wait({self._sampling})
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.wait({self._telling})
         self._callbacks.close()
         _log.info("ingest_stopped", port=self.port)
 
@@ -96,17 +96,10 @@ class IngestServer:
         }
         return Readiness(not_ready=tuple(reason for reason, holds in reasons.items() if holds))
 
-    async def _sample(self) -> None:
-        """Tell now and then what is in flight: at every change it would cost more than the change."""
-        room = self._callbacks.room
-        try:
-            while True:
-                metrics.CALLBACKS_IN_FLIGHT.set(room.taken)
-                metrics.BYTES_IN_FLIGHT.set(room.taken_bytes)
-                await asyncio.sleep(SAMPLE_INTERVAL_S)
-        finally:
-            metrics.CALLBACKS_IN_FLIGHT.set(0)
-            metrics.BYTES_IN_FLIGHT.set(0)
+    async def _tell(self) -> None:
+        while True:
+            self._callbacks.tell()
+            await asyncio.sleep(TELL_INTERVAL_S)
 
     def _on_error(self, status: int, error: BaseException | None) -> web.StreamResponse:
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -18,6 +18,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from telemetry.gathered import GatheredHistogram
+
 #: What prometheus-client reads, too.
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -40,21 +42,21 @@ CALLBACKS_REFUSED = Counter("tiw_callbacks_refused", "Requests answered 4xx, by 
 CALLBACKS_NOT_KEPT = Counter(
     "tiw_callbacks_not_kept", "Authentic callbacks answered 503, by reason.", ["reason"], registry=REGISTRY
 )
-ANSWER_SECONDS = Histogram(
+ANSWER_SECONDS = GatheredHistogram(
     "tiw_answer_seconds", "From a request's complete headers to its answer.", buckets=_FAST_S, registry=REGISTRY
 )
-PUBLISH_SECONDS = Histogram(
+PUBLISH_SECONDS = GatheredHistogram(
     "tiw_publish_seconds", "Until the transport said that a callback is durable.", buckets=_FAST_S, registry=REGISTRY
 )
 CALLBACKS_IN_FLIGHT = Gauge(
     "tiw_callbacks_in_flight",
-    "Callbacks not answered yet, sampled twice a second.",
+    "Callbacks not answered yet, a moment ago.",
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
 BYTES_IN_FLIGHT = Gauge(
     "tiw_bytes_in_flight",
-    "Bytes of callbacks not answered yet, sampled twice a second.",
+    "Bytes of callbacks not answered yet, a moment ago.",
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
