@@ -19,6 +19,7 @@ from schemas.events import (
     VideoInfo,
     VideoType,
 )
+from schemas.redecoding import redecode
 from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "event_id",
     "read_members",
     "read_object",
+    "redecode",
 ]

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from broker import Delivery, Message
-from schemas import UNRECOGNIZED, Event, RecordingEvent, Unrecognized, decode
+from schemas import UNRECOGNIZED, Event, RecordingEvent, Unrecognized, redecode
 from store import Store
 from workers.context import Context
 
@@ -18,7 +18,7 @@ class Work(Struct, frozen=True):
 
 def event_of(message: Message) -> Event | None:
     """Decode a message; None if an ingest node recognized what this worker does not."""
-    event = decode(message.body, received_at_us=message.received_at_us).event
+    event = redecode(message.body, routing_key=message.routing_key, received_at_us=message.received_at_us)
     if message.routing_key == UNRECOGNIZED:
         if isinstance(event, RecordingEvent):
             return Unrecognized(
