@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker import Message, Transport
+from broker import Message, QueueState, Transport
 from broker.embedded import EmbeddedTransport
 from schemas import UNRECOGNIZED, RecordingEvent, decode
 from store import Store
@@ -32,6 +32,12 @@ class House(Struct, frozen=True, kw_only=True):
         """Return another transport over the same queues."""
         queues = [consumer.queues for consumer in consumers]
         return EmbeddedTransport(self.folder, consumers=queues, retry_delays_s=LADDER)
+
+    async def queue(self, name: str) -> QueueState:
+        """Return what waits in a consumer's queue."""
+        async with self.transport() as transport:
+            (state,) = await transport.inspect([name])
+        return state
 
     @asynccontextmanager
     async def working(

@@ -13,7 +13,7 @@ from schemas import (
     RecordingEvent,
     Unrecognized,
 )
-from workers import Context, DefinitionError, consumer
+from workers import Ack, Context, DefinitionError, Outcome, consumer
 
 
 def test_the_name_names_the_queue_and_the_annotation_chooses_the_events() -> None:
@@ -108,10 +108,93 @@ def test_a_function_that_cannot_be_a_consumer_is_refused_with_its_place(
 
 @pytest.mark.parametrize(
     "options",
-    [{"attempts": 0}, {"attempts": True}, {"timeout_s": 1501}, {"timeout_s": 0}, {"concurrency": 0}],
+    [
+        *({"attempts": 0}, {"attempts": True}, {"timeout_s": 1501}, {"timeout_s": 0}),
+        *({"concurrency": 0}, {"concurrency": 1.5}, {"batch": 0}, {"batch": 10_001}, {"batch": 2.5}, {"batch": True}),
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     def archive(event: OnlineRecordFinished, ctx: Context) -> None: ...
 
+    define: Callable[..., Any] = consumer
     with pytest.raises(DefinitionError, match=next(iter(options))):
-        consumer(**options)(archive)
+        define(**options)(archive)
+
+
+def test_with_batch_a_consumer_takes_a_list() -> None:
+    @consumer(batch=100, concurrency=2)
+    async def archive(batch: list[tuple[OnlineRecordFinished, Context]]) -> None: ...
+
+    assert archive.routing_keys == ("OnlineRecordFinished",)
+    assert (archive.batch, archive.concurrency, archive.remember) == (100, 2, True)
+
+
+def test_a_list_can_be_of_several_kinds_of_events() -> None:
+    @consumer(batch=1)
+    def both(batch: list[tuple[OnlineRecordStopped | OnlineRecordStarted, Context]]) -> list[Outcome] | None: ...
+
+    @consumer(batch=10_000)
+    async def five(batch: list[tuple[RecordingEvent, Context]]) -> None: ...
+
+    @consumer(batch=2)
+    async def everything(batch: list[tuple[Event, Context]]) -> None: ...
+
+    @consumer(batch=2)
+    async def rest(batch: list[tuple[Unrecognized, Context]]) -> list[Ack]:
+        return [Ack() for _ in batch]
+
+    assert both.routing_keys == ("OnlineRecordStarted", "OnlineRecordStopped")
+    assert len(five.routing_keys) == 5
+    assert set(everything.routing_keys) == {*five.routing_keys, "unrecognized"}
+    assert rest.routing_keys == ("unrecognized",)
+
+
+def _one_event(event: OnlineRecordStarted, ctx: Context) -> None: ...
+
+
+def _no_list(batch: OnlineRecordStarted) -> None: ...
+
+
+def _no_pairs(batch: list[OnlineRecordStarted]) -> None: ...
+
+
+def _no_context(batch: list[tuple[OnlineRecordStarted, int]]) -> None: ...
+
+
+def _no_event(batch: list[tuple[int, Context]]) -> None: ...
+
+
+def _named_only(*, batch: list[tuple[OnlineRecordStarted, Context]]) -> None: ...
+
+
+def _not_annotated(batch): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - that is the mistake
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (_one_event, r"one parameter: \(batch: list\[tuple\[SomeEvent, Context\]\]\)"),
+        (_named_only, "one parameter"),
+        (_no_list, r"must be \(batch: list\[tuple\[SomeEvent, Context\]\]\), not"),
+        (_no_pairs, "must be"),
+        (_no_context, "must be"),
+        (_no_event, "<class 'int'> is not an event"),
+        (_not_annotated, "annotate 'batch'"),
+    ],
+)
+def test_with_batch_another_signature_is_refused(function: Callable[..., Any], sentence: str) -> None:
+    function.__name__ = function.__name__.strip("_")
+
+    with pytest.raises(DefinitionError, match=sentence):
+        consumer(batch=10)(function)
+
+
+def test_a_list_without_batch_is_refused() -> None:
+    def one(batch: list[tuple[OnlineRecordStarted, Context]]) -> None: ...
+
+    def two(events: list[OnlineRecordStarted], ctx: Context) -> None: ...
+
+    define: Callable[..., Any] = consumer
+    for function in (one, two):
+        with pytest.raises(DefinitionError, match=r"@consumer\(batch=100\)"):
+            define(function)

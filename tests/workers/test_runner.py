@@ -6,7 +6,6 @@ from collections import Counter
 
 from msgspec import structs
 
-from broker import QueueState
 from schemas import OnlineRecordFinished, OnlineRecordStarted, Unrecognized
 from store import Claim, claim, list_dead_letters, list_events
 from telemetry import metrics
@@ -14,14 +13,8 @@ from tests.workers.house import House, as_message, eventually, finished, started
 from workers import BUILT_IN, Consumer, Context, DeadLetter, Drop, Retry, consumer
 
 
-async def waiting(house: House, name: str) -> QueueState:
-    async with house.transport() as transport:
-        (state,) = await transport.inspect([name])
-    return state
-
-
 async def is_settled(house: House, name: str) -> bool:
-    state = await waiting(house, name)
+    state = await house.queue(name)
     return state.ready == 0 and state.unacked == 0 and state.dead == 0
 
 
@@ -272,7 +265,7 @@ async def test_what_does_not_finish_in_time_is_handed_back_as_it_was(house: Hous
         await transport.publish(started())
         await entered.wait()
 
-    assert (await waiting(house, "archive")).ready == 1
+    assert (await house.queue("archive")).ready == 1
     attempts: list[int] = []
     async with house.working(recording(attempts)):
         await eventually(lambda: len(attempts) == 1)
