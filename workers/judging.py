@@ -89,6 +89,6 @@ def _of_results(result: Any, count: int) -> Sequence[Outcome] | DeadLetter:
             )
     if len(result) != count:
         return DeadLetter(
-            f"the handler returned {len(result)} outcomes for {count} events: return one for each, in their order"
+            f"the handler returned {len(result)} outcomes for a group of {count}: return one for each, in their order"
         )
     return result

@@ -1,14 +1,19 @@
 """A consumer on an event, without a broker."""
 
 import asyncio
+import sys
 import threading
 import time
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+import structlog
 
 from schemas import OnlineRecordFinished, OnlineRecordStarted
 from store import StoreUnavailableError
-from workers import Ack, Context, DeadLetter, Drop, Outcome, Retry, consumer, run_consumer
+from workers import Ack, Context, DeadLetter, Drop, Outcome, Retry, consumer, run_batch, run_consumer
 
 EVENT = OnlineRecordStarted(task_id="task", timestamp=1)
 
@@ -147,3 +152,132 @@ async def test_the_example_of_the_readme_works() -> None:
 
     assert await run_consumer(archive, OnlineRecordFinished(task_id="t", timestamp=1)) == Retry(after_s=120)
     assert not copied
+
+
+async def test_a_variable_that_a_handler_sets_stays_in_it() -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="clean")
+
+    @consumer
+    async def sets(event: OnlineRecordStarted, ctx: Context) -> None:
+        variable.set("set")
+
+    assert await run_consumer(sets, EVENT) == Ack()
+    assert variable.get() == "clean"
+
+
+async def test_a_handler_left_behind_is_logged_with_its_event() -> None:
+    release = threading.Event()
+
+    @consumer(timeout_s=0.05)
+    def hangs(event: OnlineRecordStarted, ctx: Context) -> None:
+        release.wait(10)
+
+    with structlog.testing.capture_logs() as logs:
+        await run_consumer(hangs, EVENT, event_id="e" * 32)
+    release.set()
+
+    (line,) = logs
+    assert (line["event"], line["event_id"], line["timeout_s"]) == ("handler_left_behind", "e" * 32, 0.05)
+
+
+async def test_a_thread_that_exits_is_a_retry_and_ends_nothing_else() -> None:
+    @consumer
+    def exits(event: OnlineRecordStarted, ctx: Context) -> None:
+        sys.exit(3)
+
+    assert await run_consumer(exits, EVENT) == Retry(reason="RuntimeError: the handler raised SystemExit")
+
+
+async def test_the_context_tells_when_the_callback_came_in() -> None:
+    moments: list[tuple[datetime, int]] = []
+
+    @consumer
+    async def notes(event: OnlineRecordStarted, ctx: Context) -> None:
+        moments.append((ctx.received_at, ctx.received_at_us))
+
+    received_at = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+    await run_consumer(notes, EVENT, received_at=received_at)
+
+    assert moments == [(received_at, 1_767_323_045_000_678)]
+
+
+Batch = list[tuple[OnlineRecordStarted, Context]]
+EVENTS = [OnlineRecordStarted(task_id=task_id, timestamp=1) for task_id in ("a", "b", "c")]
+
+
+async def test_one_with_batch_gets_a_single_event_as_a_group_of_its_own() -> None:
+    sizes: list[int] = []
+
+    @consumer(batch=10)
+    async def archive(batch: Batch) -> list[Outcome]:
+        sizes.append(len(batch))
+        return [Drop(event.task_id) for event, _ in batch]
+
+    assert await run_consumer(archive, EVENT) == Drop("task")
+    assert sizes == [1]
+
+
+@pytest.mark.parametrize(
+    ("result", "sentence"),
+    [
+        ("done", "the handler returned str: return None, or a list of outcomes"),
+        ([], "the handler returned 0 outcomes for a group of 1: return one for each, in their order"),
+        ([Ack(), Ack()], "the handler returned 2 outcomes for a group of 1: return one for each, in their order"),
+        (
+            [None],
+            "the handler returned a list with NoneType in it: return an outcome for each event, such as Ack()",
+        ),
+    ],
+)
+async def test_another_result_for_a_group_is_a_mistake_that_shows(result: Any, sentence: str) -> None:
+    @consumer(batch=10)
+    async def archive(batch: Batch) -> Any:
+        return result
+
+    assert await run_consumer(archive, EVENT) == DeadLetter(sentence)
+
+
+async def test_a_group_can_be_tried_as_a_whole() -> None:
+    @consumer(batch=10)
+    async def archive(batch: Batch) -> list[Outcome]:
+        return [Drop(event.task_id) if event.task_id == "b" else Ack() for event, _ in batch]
+
+    assert await run_batch(archive, EVENTS) == [Ack(), Drop("b"), Ack()]
+
+
+async def test_a_group_that_fails_is_tried_one_by_one() -> None:
+    groups: list[list[str]] = []
+
+    @consumer(batch=10)
+    def archive(batch: Batch) -> None:
+        groups.append([event.task_id for event, _ in batch])
+        if any(event.task_id == "b" for event, _ in batch):
+            raise ValueError("no bucket")
+
+    with structlog.testing.capture_logs() as logs:
+        assert await run_batch(archive, EVENTS) == [Ack(), Retry(reason="ValueError: no bucket"), Ack()]
+
+    assert groups == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+    failed = next(line for line in logs if line["event"] == "group_failed")
+    assert (failed["events"], failed["reason"]) == (3, "ValueError: no bucket")
+
+
+async def test_each_event_of_a_group_has_an_id_of_its_own() -> None:
+    ids: list[str] = []
+
+    @consumer(batch=3)
+    async def archive(batch: Batch) -> None:
+        ids.extend(ctx.event_id for _, ctx in batch)
+
+    await run_batch(archive, EVENTS)
+
+    assert ids == [f"{number:032}" for number in range(3)]
+
+
+@pytest.mark.parametrize("events", [[], EVENTS])
+async def test_a_group_that_could_not_be_is_refused(events: list[OnlineRecordStarted]) -> None:
+    @consumer(batch=2)
+    async def archive(batch: Batch) -> None: ...
+
+    with pytest.raises(ValueError, match="archive takes 2 events in a group, not"):
+        await run_batch(archive, events)
