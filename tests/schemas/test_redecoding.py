@@ -24,27 +24,51 @@ values = st.recursive(
 )
 numbers = ["RoomId", "PauseTime", "StopTime", "EstimateStopTime", "RecordStartTime", "TotalTime", "ExceptionCnt"]
 texts = ["RecordUserId", "GroupId", "FinishReason"]
-videos = st.dictionaries(
-    st.sampled_from(["VideoId", "VideoUrl", "VideoFormat", "VideoType", "VideoSize", "Width", "UserId", "New"]), values
+number = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 9) | st.integers(0, 9).map(str)
+text = st.text(max_size=8) | st.sampled_from(["", "7", "AUTO", "MOON", "\\", '"', "\u8bfe", "\0"])
+
+
+def members(likely: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Return objects with some of these members, of which one or two are rather anything at all."""
+    names = st.sampled_from([*likely, "New"])
+    return st.builds(
+        lambda usual, odd: usual | odd,
+        st.fixed_dictionaries({}, optional=likely),
+        st.just({}) | st.dictionaries(names, values, max_size=2),
+    )
+
+
+video = members(
+    {
+        **dict.fromkeys(["VideoId", "VideoUrl", "VideoFormat", "UserId"], text),
+        **dict.fromkeys(["VideoType", "VideoSize", "VideoPlayTime", "VideoDuration", "Width", "Height"], number),
+    }
 )
-errors = st.dictionaries(st.sampled_from(["Code", "Message", "New"]), values)
-event_data = st.fixed_dictionaries(
-    {},
-    optional={
-        "TaskId": st.text(max_size=8) | st.sampled_from(["t", "t" * 255, "t" * 256]) | values,
-        **dict.fromkeys([*numbers, *texts, "New", "Timestamp", "SdkAppId"], values),
-        "VideoInfos": st.lists(videos, max_size=2) | values,
-        "OmittedDurations": st.lists(st.dictionaries(st.sampled_from(["VideoTime", "New"]), values)) | values,
-        "Error": errors | values,
-    },
+event_data = st.builds(
+    lambda task_id, others: task_id | others,
+    st.fixed_dictionaries({"TaskId": st.text(min_size=1, max_size=8) | st.sampled_from(["t" * 255, "t" * 256])}),
+    members(
+        {
+            **dict.fromkeys(numbers, number),
+            **dict.fromkeys(texts, text),
+            "VideoInfos": st.lists(video, max_size=2),
+            "OmittedDurations": st.lists(members(dict.fromkeys(["VideoTime", "PauseTime", "ResumeTime"], number))),
+            "Error": members({"Code": text, "Message": text}),
+            **dict.fromkeys(["Timestamp", "SdkAppId"], number | text),
+        }
+    ),
 )
-envelopes = st.fixed_dictionaries(
-    {"EventType": st.sampled_from(sorted(EVENT_TYPES)), "EventData": event_data | values},
-    optional={
-        "Timestamp": st.integers(0, 2 * RECEIVED_AT_US // 10**6) | values,
-        "SdkAppId": st.integers(0, 2**64) | values,
-        "New": values,
-    },
+envelopes = st.builds(
+    lambda usual, odd: usual | odd,
+    st.fixed_dictionaries(
+        {
+            "EventType": st.sampled_from(sorted(EVENT_TYPES)),
+            "EventData": event_data,
+            "Timestamp": st.integers(0, 2 * RECEIVED_AT_US // 10**6),
+        },
+        optional={"SdkAppId": st.integers(0, 2**63 - 1), "New": values},
+    ),
+    st.just({}) | st.dictionaries(st.sampled_from(["EventData", "Timestamp", "SdkAppId", "New"]), values, max_size=1),
 )
 layouts = st.sampled_from([{"indent": 1}, {"separators": (",", ":")}, {"ensure_ascii": False}, {}])
 
