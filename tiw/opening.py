@@ -1,11 +1,14 @@
 """Open what the settings name: the transport, the store, the keys."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from broker import BrokerError, ConsumerQueues, Transport
-from store import Store, StoreError
 from tiw.errors import UsageError
 from tiw.settings import Settings
+
+if TYPE_CHECKING:
+    from store import Store
 
 
 def open_transport(settings: Settings, consumers: Sequence[ConsumerQueues] = ()) -> Transport:
@@ -25,8 +28,10 @@ def open_transport(settings: Settings, consumers: Sequence[ConsumerQueues] = ())
         raise UsageError(f"TIW_AMQP_URL: {error}") from error
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings) -> "Store":
     """Return the store, not entered yet. Raises `UsageError` for a URL that cannot be right."""
+    from store import Store, StoreError  # noqa: PLC0415 - an ingest node has no store, and its libraries take 30 MB
+
     try:
         return Store(settings.database_url)
     except StoreError as error:
