@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Final
 
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, delete, insert, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -53,6 +50,11 @@ def _found(connection: Connection) -> tuple[int, int] | None:
 
 
 def _upgrade(connection: Connection) -> None:
+    # Imported only where there is something to do: in a worker they would take 10 MB for ever.
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     scripts = ScriptDirectory(str(SCRIPTS))
     # The way that Alembic documents for use without its command line:
     # https://alembic.sqlalchemy.org/en/latest/api/runtime.html#alembic.runtime.environment.EnvironmentContext

@@ -16,6 +16,7 @@ from ingest.keys import SAFE_CHARACTERS, parse_keys
 from store import Store, StoreError, check_schema, count_dead_letters
 from tiw.consumer_states import consumer_states
 from tiw.discovery import DiscoveryError, discover_consumers
+from tiw.event_loop import has_uvloop
 from tiw.keys import keys_file
 from tiw.settings import Settings, unknown_variables
 
@@ -196,6 +197,14 @@ def check_disk(settings: Settings) -> Check:
     if free < MIN_FREE_BYTES:
         return Check(check="disk", ok=False, detail=detail, remedy="free at least 1 GiB, or move TIW_DATA_DIR")
     return Check(check="disk", ok=True, detail=detail)
+
+
+def check_event_loop() -> Check:
+    """See whether the faster loop is there."""
+    if has_uvloop():
+        return Check(check="event loop", ok=True, detail="uvloop")
+    remedy = "install uvloop where your system has it: a process then takes more callbacks"
+    return Check(check="event loop", ok=True, detail="asyncio's own", remedy=remedy)
 
 
 async def check_modules() -> Check:

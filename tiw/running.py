@@ -5,17 +5,15 @@ what it needs and no more: an ingest node has no use for a database.
 """
 
 import argparse
-import asyncio
 import importlib
 import inspect
 import logging
 import os
 import sys
-from collections.abc import Coroutine
 from contextlib import nullcontext
-from typing import Any
 
 from tiw.errors import FailedError, UsageError
+from tiw.event_loop import run_loop
 from tiw.settings import Settings, SettingsError, read_settings
 from tiw.shared_metrics import shared_metrics
 
@@ -51,7 +49,7 @@ def _command(settings: Settings, parsed: argparse.Namespace) -> int:
     module, _, function = parsed.runs.partition(":")
     command = getattr(importlib.import_module(f"tiw.commands.{module}"), function)
     code = command(settings, parsed)
-    return int(_run_loop(code) if inspect.iscoroutine(code) else code)
+    return int(run_loop(code) if inspect.iscoroutine(code) else code)
 
 
 def _has_children(parsed: argparse.Namespace, settings: Settings) -> bool:
@@ -79,14 +77,6 @@ def _known(error: Exception) -> int | None:
     if isinstance(error, WorkersError | DiscoveryError | KeysError):
         return MISUSED
     return FAILED if isinstance(error, BrokerError | StoreError) else None
-
-
-def _run_loop(command: Coroutine[Any, Any, int]) -> int:
-    try:
-        import uvloop  # noqa: PLC0415 - not installed everywhere
-    except ImportError:
-        return asyncio.run(command)
-    return uvloop.run(command)
 
 
 def _say(sentence: str, code: int) -> int:

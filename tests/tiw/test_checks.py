@@ -1,10 +1,12 @@
-"""What `tiw doctor` finds in the callback keys."""
+"""What `tiw doctor` finds in the callback keys and in the installation."""
 
 import json
 from pathlib import Path
 
+import pytest
+
 from ingest import generated_keys
-from tiw.checks import Check, check_keys
+from tiw.checks import Check, check_event_loop, check_keys
 from tiw.settings import read_settings
 
 APP = 1400000001
@@ -47,3 +49,10 @@ def test_an_app_both_signed_and_unsigned_is_not_well(tmp_path: Path) -> None:
     for check in (given, made):
         assert not check.ok
         assert check.remedy == "take it out of one of them: an app is signed or unsigned, not both"
+
+
+def test_a_missing_uvloop_is_no_problem_but_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiw.event_loop.find_spec", lambda _: None)
+    check = check_event_loop()
+    assert (check.ok, check.detail) == (True, "asyncio's own")
+    assert "uvloop" in check.remedy

@@ -10,6 +10,7 @@ from tiw.checks import (
     check_database,
     check_disk,
     check_environment,
+    check_event_loop,
     check_keys,
     check_modules,
 )
@@ -22,7 +23,8 @@ from tiw.waiting import require_broker
 
 async def doctor(settings: Settings, args: argparse.Namespace) -> int:
     """Print every finding with its remedy; exit code 1 if anything is not well."""
-    checks = [check_environment(settings), check_keys(settings), check_disk(settings), await check_modules()]
+    checks = [check_environment(settings), check_keys(settings), check_disk(settings), check_event_loop()]
+    checks.append(await check_modules())
     async with open_store(settings) as store:
         checks += [await check_clock(store), await check_database(store)]
         async with open_transport(settings) as transport:

@@ -1,0 +1,47 @@
+"""What a process imports: nothing it has no use for. It is paid for at each start, and in memory for ever."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+STORE = {"sqlalchemy", "alembic", "asyncpg", "aiosqlite", "store", "workers", "simulator"}
+SERVERS = {"asyncio", "aiohttp", "aio_pika", "aiormq", "msgspec", "prometheus_client", "structlog", "rich", "uvloop"}
+
+
+def imported(code: str) -> set[str]:
+    """Return the packages that a new process has imported after `code`."""
+    code = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}}, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return set(done.stderr.split())
+
+
+def help_of(*arguments: str) -> str:
+    return f"from tiw.cli import main\ntry:\n    main({[*arguments, '--help']})\nexcept SystemExit:\n    pass"
+
+
+def test_help_imports_the_parser_alone() -> None:
+    for arguments in ((), ("ingest",), ("events", "list")):
+        modules = imported(help_of(*arguments))
+        assert "argparse" in modules
+        assert not modules & (STORE | SERVERS | {"broker", "ingest", "schemas", "telemetry"})
+
+
+def test_an_ingest_node_imports_no_database() -> None:
+    code = "import tiw.running, telemetry, tiw.commands.ingest, broker.amqp"
+    modules = imported(code)
+    assert {"aiohttp", "aio_pika", "ingest"} <= modules
+    assert not modules & STORE
+
+
+def test_a_worker_imports_no_ingest_and_no_migrations() -> None:
+    modules = imported("import tiw.running, telemetry, tiw.commands.work, broker.amqp")
+    assert {"sqlalchemy", "workers"} <= modules
+    assert not modules & {"simulator", "alembic", "ingest"}
