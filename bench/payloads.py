@@ -48,7 +48,7 @@ def signed_callbacks(count: int, *, sample: str = "started", at_least_bytes: int
         signature = sign(KEY, int(time.time()) + EXPIRES_IN_S + number % DISTINCT_SIGNS)
         content["EventData"]["TaskId"] = task_id
         whole = {**content, "ExpireTime": signature.expire_time, "SdkAppId": APP, "Sign": signature.sign}
-        body = json.dumps(whole, separators=(",", ": "), ensure_ascii=False).encode()
+        body = _written(whole)
         yield Payload(body=body, event_id=_event_id(body))
 
 
@@ -57,7 +57,7 @@ def messages(count: int, *, sample: str = "started") -> Iterator[Message]:
     content = _sample(sample)
     for task_id in _task_ids(count):
         content["EventData"]["TaskId"] = task_id
-        body = json.dumps({**content, "SdkAppId": APP}, separators=(",", ": "), ensure_ascii=False).encode()
+        body = _written({**content, "SdkAppId": APP})
         yield Message(
             body=body,
             event_id=_event_id(body),
@@ -74,11 +74,16 @@ def _sample(name: str) -> dict[str, Any]:
 
 
 def _lengthen(content: dict[str, Any], at_least_bytes: int) -> None:
-    missing = at_least_bytes - len(json.dumps(content))
+    missing = at_least_bytes - len(_written(content))
     if missing <= 0:
         return
     videos: list[Any] = content["EventData"]["VideoInfos"]
-    videos += videos * (missing // len(json.dumps(videos)) + 1)
+    videos += videos * (missing // len(_written(videos)) + 1)
+
+
+def _written(content: object) -> bytes:
+    """Write JSON as the vendor does."""
+    return json.dumps(content, separators=(",", ": "), ensure_ascii=False).encode()
 
 
 def _task_ids(count: int) -> Iterator[str]:

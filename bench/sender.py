@@ -41,6 +41,7 @@ class Sender:
     async def __aexit__(self, *exc_info: object) -> None:
         for connection in self._all:
             connection.close()
+        await asyncio.gather(*(connection.closed.wait() for connection in self._all))
 
     async def send_all(self, payloads: Sequence[Payload], *, per_s: float, on_due: Callable[[str], None]) -> list[Sent]:
         """Send each when it is due, `per_s` in a second evenly; return what was answered, in their order.
@@ -78,6 +79,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._received = b""
         self._answer: asyncio.Future[tuple[int, float]] | None = None
+        self.closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's is no subclass of asyncio's.
@@ -93,6 +95,7 @@ class _Connection(asyncio.Protocol):
         answer.set_result((int(head[9:12]), time.monotonic()))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionResetError("closed before the answer"))
 

@@ -23,7 +23,7 @@ def run(arena: Arena, options: Options) -> Comparison:
     write_bodies(bodies, signed_callbacks(BODIES))
     contenders = [
         Contender(
-            name=f"{server.name}, {count:,} connections",
+            name=f"{server.name}, {count:,} connection{'s' if count > 1 else ''}",
             measure=partial(load_server, server, bodies, connections=count),
         )
         for server in (OURS, FASTIFY_AMQPLIB)

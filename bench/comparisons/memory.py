@@ -15,12 +15,12 @@ NAME = "memory"
 
 BODIES = 40_000
 
+SERVERS = (OURS, FASTIFY_AMQPLIB)
+
 
 def run(arena: Arena, options: Options) -> Comparison:
     """Load ours, and the peer that keeps up with it."""
     bodies = arena.folder / "memory.bodies"
     write_bodies(bodies, signed_callbacks(BODIES))
-    contenders = [
-        Contender(name=server.name, measure=partial(load_server, server, bodies)) for server in (OURS, FASTIFY_AMQPLIB)
-    ]
+    contenders = [Contender(name=server.name, measure=partial(load_server, server, bodies)) for server in SERVERS]
     return compare(NAME, "resident memory: idle, and after a load over 64 connections", contenders, arena, options)

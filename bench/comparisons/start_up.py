@@ -24,7 +24,7 @@ HELP = "tiw --help"
 INGEST_HELP = "tiw ingest --help"
 PYTHON = "python -c pass"
 
-_COMMANDS = {
+COMMANDS = {
     HELP: tiw("--help"),
     INGEST_HELP: tiw("ingest", "--help"),
     PYTHON: [sys.executable, "-P", "-c", "pass"],
@@ -33,7 +33,7 @@ _COMMANDS = {
 
 def run(arena: Arena, options: Options) -> Comparison:
     """Start each command in turn, 20 times with the usual 5 rounds."""
-    contenders = [Contender(name=name, measure=partial(_start, command)) for name, command in _COMMANDS.items()]
+    contenders = [Contender(name=name, measure=partial(_start, command)) for name, command in COMMANDS.items()]
     often = Options(rounds=options.rounds * STARTS_PER_ROUND)
     for contender in contenders:
         contender.measure(arena, often)  # compiles what has changed
