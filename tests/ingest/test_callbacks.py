@@ -149,6 +149,49 @@ async def test_bodies_in_flight_are_bounded_together(serve: Serve, transport: Re
     assert (await post(server.port, body)).status == 200
 
 
+async def test_callbacks_in_flight_are_bounded_by_their_number(serve: Serve, transport: RecordingTransport) -> None:
+    server = await serve(max_in_flight=2)
+    transport.gate.clear()
+    waiting = [asyncio.create_task(post(server.port, callback())) for _ in range(2)]
+    await until(lambda: transport.waiting == 2)
+    assert server.ready().not_ready == ("too many callbacks at once",)
+    assert (await post(server.port, callback())).status == 503
+    assert (await post(server.port, callback(), path="/wrong")).status == 404
+    transport.gate.set()
+    assert [(await answer).status for answer in waiting] == [200, 200]
+    assert server.ready().not_ready == ()
+    assert (await post(server.port, callback())).status == 200
+
+
+async def test_what_is_in_flight_shows_in_the_metrics(serve: Serve, transport: RecordingTransport) -> None:
+    server = await serve()
+    transport.gate.clear()
+    body = callback()
+    waiting = asyncio.create_task(post(server.port, body))
+    await until(lambda: b"tiw_callbacks_in_flight 1.0\n" in render_metrics())
+    assert b"tiw_bytes_in_flight %d.0\n" % len(body) in render_metrics()
+    transport.gate.set()
+    await waiting
+    await server.drain()
+    assert b"tiw_callbacks_in_flight 0.0\n" in render_metrics()
+    assert b"tiw_bytes_in_flight 0.0\n" in render_metrics()
+
+
+async def test_every_callback_is_counted_at_the_latest_at_the_end(serve: Serve) -> None:
+    def count(name: bytes) -> float:
+        return float(render_metrics().partition(b"\n" + name + b" ")[2].partition(b"\n")[0])
+
+    accepted = b'tiw_callbacks_accepted_total{routing_key="OnlineRecordStarted"}'
+    names = (accepted, b"tiw_answer_seconds_count", b"tiw_publish_seconds_count")
+    before = [count(name) for name in names]
+    server = await serve()
+    for _ in range(3):
+        await post(server.port, callback())
+    await post(server.port, b"{}")
+    await server.drain()
+    assert [count(name) - was for name, was in zip(names, before, strict=True)] == [3, 4, 3]
+
+
 async def test_a_flood_of_large_bodies_is_answered_in_time(
     serve: Serve, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:

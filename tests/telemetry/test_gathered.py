@@ -1,0 +1,28 @@
+"""A gathered histogram shows what any other would, a moment later."""
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from telemetry.gathered import GatheredHistogram
+
+BUCKETS = (0.1, 1, 5)
+AMOUNTS = (0.0, 0.05, 0.1, 0.100001, 1, 4.9, 5, 5.1, 1e9)
+
+
+def rendered(kind: type[Histogram]) -> tuple[CollectorRegistry, Histogram]:
+    registry = CollectorRegistry()
+    return registry, kind("waited_seconds", "How long.", buckets=BUCKETS, registry=registry)
+
+
+def test_it_shows_the_same_as_the_librarys_own() -> None:
+    ours, gathered = rendered(GatheredHistogram)
+    theirs, plain = rendered(Histogram)
+    assert isinstance(gathered, GatheredHistogram)
+    for _ in range(2):
+        for amount in AMOUNTS:
+            gathered.observe(amount)
+            plain.observe(amount)
+        assert generate_latest(ours) != generate_latest(theirs)
+        gathered.hand_over()
+        assert generate_latest(ours) == generate_latest(theirs)
+    gathered.hand_over()
+    assert generate_latest(ours) == generate_latest(theirs)
