@@ -11,7 +11,7 @@ from prometheus_client import Histogram
 
 
 class GatheredHistogram(Histogram):
-    """A histogram without labels that shows what was observed only after the next `hand_over`.
+    """A histogram that shows what was observed only after the next `hand_over`; with labels, of each child alone.
 
     Both are for one thread alone.
     """

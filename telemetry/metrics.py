@@ -11,7 +11,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -72,10 +71,10 @@ READY = Gauge(
 DELIVERIES = Counter(
     "tiw_deliveries", "Deliveries by consumer and what became of them.", ["consumer", "outcome"], registry=REGISTRY
 )
-HANDLER_SECONDS = Histogram(
+HANDLER_SECONDS = GatheredHistogram(
     "tiw_handler_seconds", "One run of a handler.", ["consumer"], buckets=_SLOW_S, registry=REGISTRY
 )
-LAG_SECONDS = Histogram(
+LAG_SECONDS = GatheredHistogram(
     "tiw_lag_seconds",
     "From a callback's arrival until it was handled.",
     ["consumer"],

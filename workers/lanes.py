@@ -9,7 +9,6 @@ A lane is not used again once its handler was interrupted, or has set a context 
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import Context as ContextVariables
 from contextvars import copy_context
 from enum import Enum, auto
@@ -250,7 +249,8 @@ class Lanes(Generic[Call]):
 
 
 def _are_same(variables: ContextVariables, others: ContextVariables) -> bool:
-    # Values are compared with ==, which may raise (arrays do); where nothing was set they are one object.
-    with suppress(Exception):
+    try:
+        # Where nothing was set the two share one mapping, and are the same at a glance.
         return variables == others
-    return False
+    except Exception:  # noqa: BLE001 - values are compared with ==, and those of users may raise anything
+        return False
