@@ -12,6 +12,8 @@ from matplotlib import pyplot as plt
 
 OURS = "#1f6feb"
 PEER = "#b5bdc8"
+#: The same in lines, which need more to be seen.
+PEER_LINE = "#7d8590"
 INK = "#24292f"
 
 #: Width and height of one panel, in inches.
@@ -38,7 +40,8 @@ def draw(report: dict[str, Any], picture: Path) -> None:
             "svg.hashsalt": "tiw-callbacks",
         }
     )
-    panels = [(_PANELS[one["name"]], one) for one in report["comparisons"] if one["name"] in _PANELS]
+    made = {one["name"]: one for one in report["comparisons"]}
+    panels = [(panel, made[name]) for name, panel in _PANELS if name in made]
     if not panels:
         raise SystemExit("bench: nothing of this report is drawn")
     rows = -(-len(panels) // _COLUMNS)
@@ -54,18 +57,21 @@ def draw(report: dict[str, Any], picture: Path) -> None:
     figure.supxlabel(
         f"{machine['processors']} x {machine['processor']}, RabbitMQ {machine['rabbitmq']}, "
         f"Python {machine['python']}, Node {machine['node'].removeprefix('v')}; client, servers and contenders "
-        f"on this one machine; medians of {options['rounds']} rounds, whiskers: extremes",
+        f"on this one machine; medians, whiskers: extremes; rounds: {options['rounds']}",
         fontsize=7,
     )
     figure.savefig(picture, metadata={"Date": None})
 
 
-def _bars(title: str, label: str) -> _Draw:
-    """Return a panel of horizontal bars, from the slowest to the fastest."""
+def _bars(title: str, label: str, *, metric: str = "per_s") -> _Draw:
+    """Return a panel of horizontal bars, the best one at the top."""
 
     def panel(axis: Any, comparison: _Comparison) -> None:
-        rows = [(one["name"], values) for one in comparison["contestants"] if (values := _values(one, "per_s"))]
-        rows.sort(key=lambda row: statistics.median(row[1]))
+        rows = [(one["name"], values) for one in comparison["contestants"] if (values := _values(one, metric))]
+        rows.sort(key=lambda row: statistics.median(row[1]), reverse=metric != "per_s")
+        axis.set_title(title)
+        if not rows:
+            return
         for place, (name, values) in enumerate(rows):
             median = statistics.median(values)
             whiskers = [[median - min(values)], [max(values) - median]]
@@ -84,7 +90,6 @@ def _bars(title: str, label: str) -> _Draw:
         axis.set_xlim(0, max(max(values) for _, values in rows) * 1.15)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axis.set_xlabel(label)
-        axis.set_title(title)
 
     return panel
 
@@ -97,13 +102,16 @@ def _latencies(axis: Any, comparison: _Comparison) -> None:
         ]
         _line(axis, points, style=style, label=metric.removesuffix("_ms"), color=OURS)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(_plain)
+    axis.yaxis.set_minor_formatter(_plain)
+    axis.set_xticks([_number(one["name"]) for one in comparison["contestants"]])
     axis.set_xlabel("callbacks/s sent")
     axis.set_ylabel("ms")
     axis.set_title("End to end: from the 200 to the visible row")
     axis.legend(frameon=False)
 
 
-def _growth(title: str, label: str) -> _Draw:
+def _growth(title: str, label: str, *, scale: str = "linear") -> _Draw:
     """Return a panel of throughput over something that grows, a line for each contender."""
 
     def panel(axis: Any, comparison: _Comparison) -> None:
@@ -113,14 +121,20 @@ def _growth(title: str, label: str) -> _Draw:
             if values := _values(one, "per_s"):
                 lines.setdefault(name or "ours", []).append((_number(size), values))
         for name, points in lines.items():
-            _line(axis, points, style="-", label=name, color=OURS if name.startswith("ours") else PEER)
+            _line(axis, points, style="-", label=name, color=OURS if name.startswith("ours") else PEER_LINE)
+        axis.set_title(title)
+        if not lines:
+            return
+        sizes = sorted({size for points in lines.values() for size, _ in points})
         axis.set_xscale("log")
-        axis.set_ylim(bottom=0)
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.set_xticks(sizes, [_plain(size, None) for size in sizes])
+        axis.set_xticks([], minor=True)
+        axis.set_yscale(scale)
+        if scale == "linear":
+            axis.set_ylim(0, 1.1 * max(max(values) for points in lines.values() for _, values in points))
+        axis.yaxis.set_major_formatter(_plain)
         axis.set_xlabel(label)
         axis.set_ylabel("per second")
-        axis.set_title(title)
         if len(lines) > 1:
             axis.legend(frameon=False)
 
@@ -154,15 +168,22 @@ def _number(name: str) -> float:
     return float(name.split(maxsplit=1)[0].replace(",", ""))
 
 
-_PANELS: dict[str, _Draw] = {
-    "accepting": _bars("Accepting: kept, then answered 200", "callbacks/s"),
-    "handling": _bars("Handling without work", "messages/s"),
-    "handling-real": _bars("Handling: event and recording stored in PostgreSQL", "events/s"),
-    "end-to-end": _latencies,
-    "growth-connections": _growth("Accepting over more connections", "connections"),
-    "growth-bodies": _growth("Accepting longer bodies", "KiB"),
-    "growth-backlog": _growth("Draining a backlog into PostgreSQL", "events waiting"),
-}
+def _plain(value: float, place: object) -> str:
+    """Return a number for an axis: no powers of ten."""
+    del place
+    return f"{value:,g}"
+
+
+_PANELS: list[tuple[str, _Draw]] = [
+    ("accepting", _bars("Accepting: kept, then answered 200", "callbacks/s")),
+    ("accepting", _bars("Accepting: CPU time of the server", "us per callback", metric="cpu_us")),
+    ("handling", _bars("Handling without work", "messages/s")),
+    ("handling-real", _bars("Handling: event and recording stored in PostgreSQL", "events/s")),
+    ("end-to-end", _latencies),
+    ("growth-connections", _growth("Accepting over more connections", "connections")),
+    ("growth-bodies", _growth("Accepting longer bodies", "KiB", scale="log")),
+    ("growth-backlog", _growth("Draining a backlog into PostgreSQL", "events waiting")),
+]
 
 
 if __name__ == "__main__":
