@@ -206,8 +206,13 @@ class Lanes(Generic[Call]):
             return False
         lane.call = None
         is_left_behind = lane.interruption is not None and not self._is_async
-        self._ended(call, Ending(time.monotonic() - began_s, result, error, lane.interruption, is_left_behind))
-        return lane.interruption is None and not isinstance(error, asyncio.CancelledError)
+        ending = Ending(time.monotonic() - began_s, result, error, lane.interruption, is_left_behind)
+        # A handler that was cancelled, by whomever, may have left that to be felt by the next.
+        is_as_new = not isinstance(error, asyncio.CancelledError) and not (lane.task and lane.task.cancelling())
+        # Its traceback holds this frame, and the frame would hold it.
+        error = None
+        self._ended(call, ending)
+        return lane.interruption is None and is_as_new
 
     async def _in_thread(self, *arguments: Any) -> Any:
         return await run_in_thread(self._consumer.function, *arguments, name=f"tiw-{self._consumer.name}")

@@ -27,32 +27,37 @@ def post_poison(deployment: Deployment) -> None:
         send(deployment.address, callback("OnlineRecordFinished", task_id))
 
 
-def succeeded(deployment: Deployment) -> Counter[str]:
-    return Counter(line["task_id"] for line in deployment.logged("succeeded", consumer="poisoned"))
+def succeeded(deployment: Deployment, consumer: str) -> Counter[str]:
+    return Counter(line["task_id"] for line in deployment.logged("succeeded", consumer=consumer))
 
 
-def assert_buried_alone(deployment: Deployment) -> None:
+def assert_buried_alone(deployment: Deployment, consumer: str) -> None:
     """Assert that the poison is the one dead letter, and that its neighbours were all handled.
 
     At least once: one whose process dies between its effect and remembering it runs again.
     """
     eventually(lambda: deployment.select("SELECT 1 FROM dead_letters"), within_s=POISONED_S, every_s=0.2)
-    eventually(lambda: len(succeeded(deployment)) == len(NEIGHBOURS))
+    eventually(lambda: len(succeeded(deployment, consumer)) == len(NEIGHBOURS))
     (letter,) = deployment.run("dead-letters", "list", "--json").json
-    assert (letter["consumer"], letter["reason"]) == ("poisoned", "worker crashed")
-    assert set(succeeded(deployment)) == set(NEIGHBOURS)
-    deaths = [line for line in deployment.logged("attempted", consumer="poisoned") if line["task_id"] == "poison"]
+    assert (letter["consumer"], letter["reason"]) == (consumer, "worker crashed")
+    assert set(succeeded(deployment, consumer)) == set(NEIGHBOURS)
+    deaths = [line for line in deployment.logged("attempted", consumer=consumer) if line["task_id"] == "poison"]
     assert len(deaths) == 6
     # The built-in consumer of the same events never noticed.
     assert len(deployment.logged("recording_finished", consumer="finished")) == len(NEIGHBOURS) + 1
 
 
-def poison_supervised(deployment: Deployment) -> None:
+def poison_supervised(deployment: Deployment, consumer: str = "poisoned") -> None:
     """Let the parent of the poisoned child start it again each time."""
-    deployment.install("poisoned")
+    deployment.install(consumer)
     deployment.start()
     post_poison(deployment)
-    assert_buried_alone(deployment)
+    assert_buried_alone(deployment, consumer)
+
+
+def poison_group(deployment: Deployment) -> None:
+    """Let the poison come among others in one call."""
+    poison_supervised(deployment, "poisoned_group")
 
 
 def poison_pair(deployment: Deployment) -> None:
@@ -71,7 +76,7 @@ def poison_pair(deployment: Deployment) -> None:
                 deployment.bury(program)
                 pair[place] = deployment.program("work", "poisoned")
         time.sleep(0.1)
-    assert_buried_alone(deployment)
+    assert_buried_alone(deployment, "poisoned")
 
 
 def kill_supervised(deployment: Deployment) -> None:
@@ -112,6 +117,7 @@ def kill_once(deployment: Deployment, restart: Callable[[], None]) -> None:
 STORIES: dict[str, tuple[str, Callable[[Deployment], None]]] = {
     "poison under up": ("embedded", poison_supervised),
     "poison under work": ("distributed", poison_supervised),
+    "poison in a group": ("embedded", poison_group),
     "poison shared by two": ("distributed", poison_pair),
     "killed once under up": ("embedded", kill_supervised),
     "killed once alone": ("distributed", kill_alone),
