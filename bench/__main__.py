@@ -36,6 +36,8 @@ MISUSED = 2
 _STANDARD_OUTPUT = "-"
 PLOT = ROOT / "docs" / "performance.svg"
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 #: A thousand connections on either side of one machine.
 _OPEN_FILES = 65_536
 
@@ -47,8 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         # `--json accepting`: that is no file.
         args.names.append(args.json)
         args.json = _STANDARD_OUTPUT
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGHUP, _end)
+    for number in _ENDING:
+        signal.signal(number, _end)
     configure_logging("console", level=logging.ERROR)
     _allow_open_files()
     options = Options(rounds=args.rounds, seconds=args.seconds, is_whole=args.all)
@@ -145,8 +147,10 @@ def _allow_open_files() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End in order: what was started is ended on the way out."""
+    """End in order: what was started is ended on the way out, and nobody who is impatient keeps it from that."""
     del number, frame
+    for further in _ENDING:
+        signal.signal(further, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
