@@ -18,6 +18,7 @@ from ingest.refusals import Credentials, Refusal, RefusedError
 SKEW_TOLERANCE_S = 300
 
 _MAX_DIGITS = 19
+_ZERO = ord("0")
 _SIGN = re.compile(rb'"[0-9a-f]{32}"')
 _text = msgspec.json.Decoder(str)
 
@@ -31,16 +32,31 @@ def authenticate(
     and one with neither, if its SdkAppId is in `allow_unsigned` and has no keys. `now_s` is in seconds since the Unix
     epoch.
     """
-    sdk_app_id = _sdk_app_id(credentials.sdk_app_id)
+    app, expire_time, given = credentials.sdk_app_id, credentials.expire_time, credentials.sign
+    sdk_app_id = 0 if app is None else _integer(app)
     if sdk_app_id is None:
         raise RefusedError(Refusal.UNKNOWN_APP)
-    is_unsigned = credentials.sign is None and credentials.expire_time is None
-    # A rotation can give keys to an app that was unsigned when the process started: from then on it signs.
-    if is_unsigned and sdk_app_id in allow_unsigned and sdk_app_id not in keys:
-        return sdk_app_id
-    refusal = _check(credentials, keys.get(sdk_app_id, ()), now_s)
-    if refusal is not None:
+    accepted = keys.get(sdk_app_id)
+    if not accepted:
+        # A rotation can give keys to an app that was unsigned when the process started: from then on it signs.
+        if accepted is None and given is None and expire_time is None and sdk_app_id in allow_unsigned:
+            return sdk_app_id
+        raise RefusedError(Refusal.UNKNOWN_APP, sdk_app_id=sdk_app_id)
+    if given is None or expire_time is None:
+        raise RefusedError(Refusal.MISSING_SIGN, sdk_app_id=sdk_app_id)
+    expires_s = _integer(expire_time)
+    if expires_s is None:
+        raise RefusedError(Refusal.MALFORMED_EXPIRE_TIME, sdk_app_id=sdk_app_id)
+    if b"\\" in given:
+        given = _spelled_plainly(given)
+    right = False
+    for key in accepted:  # all of them: the time taken tells nothing about which one
+        right |= hmac.compare_digest(f'"{_sign(key, expire_time)}"'.encode(), given)
+    if not right:
+        refusal = Refusal.WRONG_SIGN if _SIGN.fullmatch(given) else Refusal.MALFORMED_SIGN
         raise RefusedError(refusal, sdk_app_id=sdk_app_id)
+    if expires_s < now_s - SKEW_TOLERANCE_S:
+        raise RefusedError(Refusal.EXPIRED, sdk_app_id=sdk_app_id)
     return sdk_app_id
 
 
@@ -49,38 +65,15 @@ def sign(key: str, expire_time: int) -> str:
     return _sign(key, b"%d" % expire_time)
 
 
-def _check(credentials: Credentials, keys: tuple[str, ...], now_s: float) -> Refusal | None:
-    if not keys:
-        return Refusal.UNKNOWN_APP
-    given = credentials.sign
-    if given is None or credentials.expire_time is None:
-        return Refusal.MISSING_SIGN
-    expire_time = _integer(credentials.expire_time)
-    if expire_time is None:
-        return Refusal.MALFORMED_EXPIRE_TIME
-    if b"\\" in given:
-        given = _spelled_plainly(given)
-    right = False
-    for key in keys:  # all of them: the time taken tells nothing about which one
-        right |= hmac.compare_digest(f'"{_sign(key, credentials.expire_time)}"'.encode(), given)
-    if not right:
-        return Refusal.WRONG_SIGN if _SIGN.fullmatch(given) else Refusal.MALFORMED_SIGN
-    return Refusal.EXPIRED if expire_time < now_s - SKEW_TOLERANCE_S else None
-
-
 def _sign(key: str, expire_time: bytes) -> str:
     return hashlib.md5(key.encode() + expire_time, usedforsecurity=False).hexdigest()
 
 
-def _sdk_app_id(raw: bytes | None) -> int | None:
-    return 0 if raw is None else _integer(raw)
-
-
 def _integer(raw: bytes) -> int | None:
     """Read what every reader takes for the same integer: 1.0, 1e9, true and "1" are none to some; md5 is over this."""
-    if not raw.isdigit() or len(raw) > _MAX_DIGITS or (raw.startswith(b"0") and raw != b"0"):
-        return None
-    return int(raw)
+    if raw.isdigit() and len(raw) <= _MAX_DIGITS and (raw[0] != _ZERO or len(raw) == 1):
+        return int(raw)
+    return None
 
 
 def _spelled_plainly(raw: bytes) -> bytes:
