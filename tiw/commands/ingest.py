@@ -14,6 +14,7 @@ from tiw.opening import open_transport, require_amqp
 from tiw.processes import Processes, tiw_command
 from tiw.readiness import announce_readiness, children_readiness
 from tiw.settings import DEFAULT_ADMIN, Settings
+from tiw.settling import settle
 from tiw.shared_port import shared_port
 from tiw.stopping import stop_requests
 
@@ -41,6 +42,7 @@ async def _serve(settings: Settings, *, is_child: bool) -> int:
         else:
             await stack.enter_async_context(_admin(settings, server.ready))
         await stack.enter_async_context(listening(server, variable="TIW_HTTP", address=settings.http))
+        settle()
         await stopped.wait()
         await server.drain()
     return 0

@@ -9,6 +9,7 @@ from tiw.discovery import discover_consumers
 from tiw.keys import keys_file, open_keys
 from tiw.pipeline import Pipeline, run_pipeline
 from tiw.settings import DEFAULT_ADMIN, Address, Settings
+from tiw.settling import settle
 from tiw.stopping import stop_requests, stopped_or_failed
 
 _EXAMPLE = (
@@ -27,6 +28,7 @@ async def up(settings: Settings, args: argparse.Namespace) -> int:
     admin = settings.admin or DEFAULT_ADMIN
     async with run_pipeline(settings, keys=keys, admin=admin, custom=custom, environ=os.environ) as pipeline:
         _greet(settings, keys, admin, pipeline)
+        settle()
         await stopped_or_failed(stopped, pipeline.failure)
     return 0
 

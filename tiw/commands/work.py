@@ -23,6 +23,7 @@ from tiw.opening import open_store, open_transport, require_amqp
 from tiw.processes import Processes, consumer_command, tiw_command
 from tiw.readiness import announce_readiness, children_readiness
 from tiw.settings import Settings
+from tiw.settling import settle
 from tiw.stopping import stop_requests, stopped_or_failed
 from workers import BUILT_IN, Worker, load_consumers
 
@@ -88,6 +89,7 @@ async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequenc
         listener = announce_readiness(ready) if with_parent else _admin(settings, ready)
         await stack.enter_async_context(listener)
         await stack.enter_async_context(worker)
+        settle()
         await stopped_or_failed(stopped, worker.wait())
     return 0
 
