@@ -96,8 +96,9 @@ def _make_presentable(logger: WrappedLogger, method: str, event: EventDict) -> E
 
 
 def _shown(name: str, value: Any, depth: int) -> Any:
-    if name.lower() in SECRET_NAMES:
-        return "***"
+    is_secret = name.lower() in SECRET_NAMES
+    if is_secret or type(value) is str:  # as most are
+        return "***" if is_secret else presentable(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, bytes | bytearray | memoryview):
