@@ -18,15 +18,15 @@ from types import FrameType
 
 import msgspec
 
-from bench.arena import Arena
 from bench.errors import BenchError, UnknownNameError
-from bench.installing import ROOT, Installation
-from bench.machine import describe_machine
+from bench.machine.arena import Arena
+from bench.machine.description import describe_machine
+from bench.machine.installing import ROOT, Installation
 from bench.options import Options
-from bench.plotting import plot
+from bench.output.plotting import plot
+from bench.output.table import print_report
 from bench.results import Comparison, Report
 from bench.selection import ALL, GROWTH_NAME, Run, select
-from bench.table import print_report
 from bench.verdicts import judge_all
 from telemetry import configure_logging
 

@@ -5,8 +5,8 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from bench.arena import Arena
 from bench.errors import VoidRoundError
+from bench.machine.arena import Arena
 from bench.options import Options
 from bench.results import Comparison, Contestant
 from bench.statistics import rotated

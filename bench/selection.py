@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from bench.arena import Arena
 from bench.comparisons import (
     accepting,
     end_to_end,
@@ -16,6 +15,7 @@ from bench.comparisons import (
     start_up,
 )
 from bench.errors import UnknownNameError
+from bench.machine.arena import Arena
 from bench.options import Options
 from bench.results import Comparison
 

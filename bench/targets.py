@@ -2,8 +2,10 @@
 
 from msgspec import Struct
 
-from bench import accepting_servers, handling_workers, storing_workers
 from bench.comparisons import accepting, end_to_end, handling, handling_real, memory, start_up
+from bench.contenders import accepting as accepting_servers
+from bench.contenders import handling as handling_workers
+from bench.contenders import storing as storing_workers
 from bench.results import CPU_US, PER_S
 
 

@@ -1,27 +1,12 @@
 """End to end: from the 200 to the row that others see, at a steady rate."""
 
-import asyncio
-import contextlib
 from functools import partial
 
-import uvloop
-from msgspec import Struct
-
-from bench.accepting_load import PATH, READY_WITHIN_S, accepts
-from bench.arena import Arena, free_port
-from bench.errors import VoidRoundError
-from bench.migrated import migrate
+from bench.machine.arena import Arena
 from bench.options import Options
-from bench.payloads import Payload, signed_callbacks
-from bench.programs import environment, tiw
-from bench.queues import count_ready
 from bench.results import Comparison
-from bench.rounds import Contender, Values, compare
-from bench.running import Running
-from bench.sender import Sender
-from bench.statistics import percentile
-from bench.storing_workers import Assignment, our_settings
-from bench.visibility import Visibility
+from bench.rounds import Contender, compare
+from bench.runs.end_to_end import send_steadily
 
 NAME = "end-to-end"
 
@@ -29,28 +14,11 @@ NAME = "end-to-end"
 RATES = (100, 500, 1000)
 TARGET_RATE = 500
 
-#: The row of the last callback.
-_VISIBLE_WITHIN_S = 30.0
-
-
-class Latencies(Struct, frozen=True, kw_only=True):
-    """From the 200 to the visible row, in milliseconds; 0 where the row was first."""
-
-    values_ms: list[float]
-
-    def values(self) -> Values:
-        """Return the percentiles."""
-        return {
-            "p50_ms": percentile(self.values_ms, 50),
-            "p99_ms": percentile(self.values_ms, 99),
-            "p99.9_ms": percentile(self.values_ms, 99.9),
-        }
-
 
 def run(arena: Arena, options: Options) -> Comparison:
     """Send at each rate to an ingest process, with all built-in consumers in another."""
     rates = RATES if options.is_whole else (TARGET_RATE,)
-    contenders = [Contender(name=contender_name(rate), measure=partial(_measure, rate)) for rate in rates]
+    contenders = [Contender(name=contender_name(rate), measure=partial(send_steadily, rate)) for rate in rates]
     title = "end to end: from the 200 to the visible row, one ingest and one worker process"
     return compare(NAME, title, contenders, arena, options)
 
@@ -58,41 +26,3 @@ def run(arena: Arena, options: Options) -> Comparison:
 def contender_name(rate: int) -> str:
     """Return what a rate is called."""
     return f"{rate} callbacks/s"
-
-
-def _measure(rate: int, arena: Arena, options: Options) -> Values:
-    with arena.vhost() as amqp_url, arena.database() as database_url, contextlib.ExitStack() as stack:
-        migrate(database_url)
-        # A tenth of the seconds goes before, so that what runs for the first time does not count.
-        payloads = list(signed_callbacks(round(rate * options.seconds * 1.1)))
-        address = f"127.0.0.1:{free_port()}"
-        running = []
-        for arguments in (("work",), ("ingest",)):
-            folder = stack.enter_context(arena.run_folder())
-            assignment = Assignment(amqp_url=amqp_url, database_url=database_url, data_dir=str(folder / "data"))
-            settings = {**our_settings(assignment), "TIW_HTTP": address, "TIW_ADMIN": "127.0.0.1:0"}
-            running.append(stack.enter_context(Running(tiw(*arguments), environ=environment(settings), folder=folder)))
-        url = f"http://{address}{PATH}"
-        running[1].wait_until(lambda: accepts(url), what="a callback answered 200", within_s=READY_WITHIN_S)
-        # The one that was accepted just now is taken as soon as the worker is there.
-        running[0].wait_until(
-            lambda: count_ready(amqp_url, "tiw.started") == 0, what="a worker at its queue", within_s=READY_WITHIN_S
-        )
-        latencies = uvloop.run(_send(url, database_url, payloads, rate=rate, leave_out=round(len(payloads) / 11)))
-        for one in running:
-            one.check()
-    return latencies.values()
-
-
-async def _send(url: str, database_url: str, payloads: list[Payload], *, rate: int, leave_out: int) -> Latencies:
-    async with Visibility(database_url) as visibility, Sender(url) as sender:
-        async with asyncio.timeout(len(payloads) / rate + _VISIBLE_WITHIN_S):
-            sent = await sender.send_all(payloads, per_s=rate, on_due=visibility.expect)
-        if refused := [one.status for one in sent if one.status != 200]:  # noqa: PLR2004 - nothing else is success
-            raise VoidRoundError(f"{len(refused)} callbacks were answered {sorted(set(refused))}")
-        if not await visibility.all_seen(within_s=_VISIBLE_WITHIN_S):
-            raise VoidRoundError("callbacks were answered 200 and their rows are not visible")
-        seen_at_s = visibility.seen_at_s
-        counted = sent[leave_out:]
-        # A row can be there before its 200 has been read.
-        return Latencies(values_ms=[max(0.0, seen_at_s[one.event_id] - one.answered_at_s) * 1e3 for one in counted])

@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from bench.arena import Arena
+from bench.contenders.storing import OURS_ALL
+from bench.machine.arena import Arena
 from bench.options import Options
 from bench.results import Comparison
 from bench.rounds import Contender, Values, compare
-from bench.storing_load import store_backlog
-from bench.storing_workers import OURS_ALL
+from bench.runs.storing import store_backlog
 
 NAME = "growth-backlog"
 

@@ -1,29 +1,15 @@
 """Handling without work: a queue is drained by one process that decodes, counts and acknowledges each message."""
 
-import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
-from bench import proc
-from bench.arena import Arena
-from bench.errors import VoidRoundError
-from bench.handling_workers import WORKERS, Backlog, HandlingWorker
-from bench.migrated import migrate
+from bench.contenders.handling import WORKERS
+from bench.machine.arena import Arena
 from bench.options import Options
-from bench.programs import environment
-from bench.queues import count_ready
-from bench.results import CPU_US, PER_S, Comparison
-from bench.rounds import Contender, Values, compare
-from bench.running import Running
+from bench.results import Comparison
+from bench.rounds import Contender, compare
+from bench.runs.handling import drain
 
 NAME = "handling"
-
-#: Enough for the fastest; filling a queue takes longer than draining it.
-_MOST_MESSAGES = 20_000
-
-_HANDLED_WITHIN_S = 120.0
 
 
 def run(arena: Arena, options: Options) -> Comparison:
@@ -31,41 +17,3 @@ def run(arena: Arena, options: Options) -> Comparison:
     contenders = [Contender(name=worker.name, measure=partial(drain, worker)) for worker in WORKERS]
     title = "handling without work: a quorum queue drained by one process, each message decoded and acknowledged"
     return compare(NAME, title, contenders, arena, options)
-
-
-def drain(worker: HandlingWorker, arena: Arena, options: Options) -> Values:
-    """Let `worker` alone drain a queue of its own; from the first message that it handles to the last.
-
-    per_s, cpu_us (of the process that handles), broker_cpu_us, loaded_mb. Raises `VoidRoundError` if a message is left.
-    """
-    count = min(_MOST_MESSAGES, round(worker.expected_per_s * options.seconds))
-    with _place(worker, arena, count) as backlog:
-        worker.fill(arena, backlog)
-        if (ready := count_ready(backlog.amqp_url, worker.queue)) != count:
-            raise VoidRoundError(f"{ready} messages are ready, not {count}")
-        broker_cpu_s = proc.cpu_s(arena.rabbitmq.pid)
-        settings = environment(worker.settings(backlog))
-        with Running(worker.command(arena), environ=settings, folder=backlog.folder) as running:
-            running.wait_until(backlog.report.exists, what="all messages handled", within_s=_HANDLED_WITHIN_S)
-            broker_cpu_s = proc.cpu_s(arena.rabbitmq.pid) - broker_cpu_s
-            loaded_mb = running.resident_mb
-            time.sleep(worker.acknowledged_within_s)
-            running.check()
-        # What was not acknowledged is ready again now that its consumer has gone.
-        if left := count_ready(backlog.amqp_url, worker.queue):
-            raise VoidRoundError(f"{left} messages were handled and not acknowledged")
-        report = json.loads(backlog.report.read_bytes())
-    return {
-        PER_S: report["messages"] / report["elapsed_s"],
-        CPU_US: report["cpu_s"] / report["messages"] * 1e6,
-        "broker_cpu_us": broker_cpu_s / count * 1e6,
-        "loaded_mb": loaded_mb,
-    }
-
-
-@contextmanager
-def _place(worker: HandlingWorker, arena: Arena, count: int) -> Iterator[Backlog]:
-    with arena.vhost() as amqp_url, arena.database() as database_url, arena.run_folder() as folder:
-        if worker.is_ours:
-            migrate(database_url)
-        yield Backlog(amqp_url=amqp_url, database_url=database_url, folder=folder, count=count)

@@ -2,14 +2,14 @@
 
 from functools import partial
 
-from bench.accepting_load import load_server
-from bench.accepting_servers import FASTIFY_AMQPLIB, OURS
-from bench.arena import Arena
+from bench.contenders.accepting import FASTIFY_AMQPLIB, OURS
+from bench.load.payloads import signed_callbacks
+from bench.load.wrk import write_bodies
+from bench.machine.arena import Arena
 from bench.options import Options
-from bench.payloads import signed_callbacks
 from bench.results import Comparison
 from bench.rounds import Contender, compare
-from bench.wrk import write_bodies
+from bench.runs.accepting import load_server
 
 NAME = "memory"
 

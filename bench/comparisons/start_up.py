@@ -5,10 +5,10 @@ import sys
 import time
 from functools import partial
 
-from bench.arena import Arena
+from bench.contenders.programs import environment, tiw
 from bench.errors import BenchError
+from bench.machine.arena import Arena
 from bench.options import Options
-from bench.programs import environment, tiw
 from bench.results import Comparison
 from bench.rounds import Contender, Values, compare
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.payloads import APP, DISTINCT_SIGNS, KEY, messages, signed_callbacks
-from bench.wrk import write_bodies
+from bench.load.payloads import APP, DISTINCT_SIGNS, KEY, messages, signed_callbacks
+from bench.load.wrk import write_bodies
 from ingest import sign
 from schemas import OnlineRecordFinished, OnlineRecordStarted, decode
 

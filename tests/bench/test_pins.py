@@ -43,7 +43,7 @@ def test_every_node_package_is_pinned_with_a_hash_and_without_an_address() -> No
 
 
 def test_every_peer_that_is_started_is_there() -> None:
-    started = "".join(path.read_text(encoding="utf-8") for path in BENCH.glob("*_*.py"))
+    started = "".join(path.read_text(encoding="utf-8") for path in (BENCH / "contenders").glob("*.py"))
     python = set(re.findall(r'(?:python_peer\(arena, |_python\("[^"]+", |_enveloping\("[^"]+", )"(\w+)"', started))
     node = set(re.findall(r'node_peer\(arena, "(\w+)"\)', started))
     assert {path.stem for path in (BENCH / "peers" / "python").glob("*.py")} == {

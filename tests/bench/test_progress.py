@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.progress import MESSAGES, REPORT, Progress
+from bench.contenders.progress import MESSAGES, REPORT, Progress
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.contenders.programs import environment
 from bench.errors import VoidRoundError
-from bench.proc import process_tree
-from bench.programs import environment
-from bench.running import Running
+from bench.machine.proc import process_tree
+from bench.machine.running import Running
 
 _SPIN = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 _REST = "open('here', 'w').close(); time.sleep(60)"

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bench.payloads import Payload
-from bench.sender import Sender
+from bench.load.payloads import Payload
+from bench.load.sender import Sender
 
 
 @asynccontextmanager

@@ -2,8 +2,8 @@
 
 import io
 
+from bench.output.table import print_report
 from bench.results import CPU_US, PER_S, Comparison, Contestant, Report, Verdict
-from bench.table import print_report
 
 
 def printed(report: Report) -> str:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from bench import accepting_servers, handling_workers, storing_workers
 from bench.comparisons import end_to_end, memory, start_up
+from bench.contenders import accepting as accepting_servers
+from bench.contenders import handling as handling_workers
+from bench.contenders import storing as storing_workers
 from bench.results import CPU_US, PER_S, Comparison, Contestant
 from bench.selection import WITH_TARGETS
 from bench.targets import TARGETS, Target

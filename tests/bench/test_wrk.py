@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import VoidRoundError
-from bench.payloads import Payload, signed_callbacks
-from bench.wrk import read_summary, run_wrk, write_bodies
+from bench.load.payloads import Payload, signed_callbacks
+from bench.load.wrk import read_summary, run_wrk, write_bodies
 
 GOOD = {"requests": 1000, "duration_us": 2_000_000, "refused": 0, "broken": 0, "p50_us": 1500, "p99_us": 9000}
 

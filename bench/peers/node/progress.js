@@ -1,4 +1,4 @@
-// Counts what a handler was given, and says when the first and the last of it came: as bench/progress.py does.
+// Counts what a handler was given, and says when the first and the last of it came: as bench/contenders/progress.py does.
 import { renameSync, writeFileSync } from 'node:fs'
 
 const { BENCH_MESSAGES, BENCH_REPORT } = process.env

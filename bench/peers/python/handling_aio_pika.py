@@ -7,8 +7,8 @@ import aio_pika
 import uvloop
 from aio_pika.abc import AbstractIncomingMessage
 
+from bench.contenders.progress import Progress
 from bench.peers.python.handling import AMQP_URL, PREFETCH, QUEUE
-from bench.progress import Progress
 
 progress = Progress()
 

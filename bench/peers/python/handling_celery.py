@@ -6,8 +6,8 @@ from typing import Any
 from celery import Celery
 from kombu import Queue
 
+from bench.contenders.progress import Progress
 from bench.peers.python.handling import AMQP_URL, PREFETCH, QUEUE, events
-from bench.progress import Progress
 
 app = Celery("bench", broker=AMQP_URL)
 app.conf.update(

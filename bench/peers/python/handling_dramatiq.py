@@ -5,8 +5,8 @@ import signal
 import sys
 from typing import Any
 
+from bench.contenders.progress import Progress
 from bench.peers.python.handling import AMQP_URL, PREFETCH, QUEUE, events
-from bench.progress import Progress
 
 # Read when a worker is made.
 os.environ["dramatiq_queue_prefetch"] = str(PREFETCH)  # noqa: SIM112 - Dramatiq's own spelling

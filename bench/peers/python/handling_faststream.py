@@ -6,8 +6,8 @@ import uvloop
 from faststream import AckPolicy, FastStream
 from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
 
+from bench.contenders.progress import Progress
 from bench.peers.python.handling import AMQP_URL, PREFETCH, QUEUE
-from bench.progress import Progress
 
 broker = RabbitBroker(AMQP_URL, default_channel=Channel(prefetch_count=PREFETCH), logger=None)
 progress = Progress()

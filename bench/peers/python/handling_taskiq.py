@@ -10,8 +10,8 @@ from taskiq.acks import AcknowledgeType
 from taskiq.api import run_receiver_task
 from taskiq_aio_pika import AioPikaBroker, Queue
 
+from bench.contenders.progress import Progress
 from bench.peers.python.handling import AMQP_URL, PREFETCH, QUEUE, events
-from bench.progress import Progress
 
 broker = AioPikaBroker(AMQP_URL, qos=PREFETCH).with_queue(Queue(name=QUEUE))
 

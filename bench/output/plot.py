@@ -1,4 +1,4 @@
-"""Draw a report: `python -m bench.plot REPORT.json PICTURE.svg`. Standard library and matplotlib only."""
+"""Draw a report: `python -m bench.output.plot REPORT.json PICTURE.svg`. Standard library and matplotlib only."""
 
 import json
 import statistics

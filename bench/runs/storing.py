@@ -6,21 +6,23 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from bench import proc
-from bench.arena import Arena
+from bench.contenders.migrating import migrate
+from bench.contenders.programs import environment
+from bench.contenders.storing import Assignment, StoringWorker
 from bench.errors import VoidRoundError
-from bench.installing import PEERS
-from bench.migrated import migrate
-from bench.programs import environment
-from bench.queues import count_ready, fill
+from bench.load.queues import count_ready, fill
+from bench.machine import proc
+from bench.machine.arena import Arena
+from bench.machine.installing import PEERS
+from bench.machine.running import Running
 from bench.results import CPU_US, PER_S
 from bench.rounds import Values
-from bench.running import Running
-from bench.storing_workers import Assignment, StoringWorker
 from broker import BUILT_IN_CONSUMERS, queue_name
 
 _BEGUN_WITHIN_S = 60.0
-_STORED_WITHIN_S = 600.0
+
+#: Whoever stores fewer events per second than this is not waited for.
+_SLOWEST_PER_S = 200
 
 
 def store_backlog(worker: StoringWorker, arena: Arena, *, count: int, event: str = "finished") -> Values:
@@ -61,6 +63,7 @@ async def _watch(running: Running, arena: Arena, database_url: str, *, count: in
     While rows come in, only the primary key is asked for the one that was published last: rows are not counted before
     it is there.
     """
+    stored_within_s = 60 + count / _SLOWEST_PER_S
     connection = await asyncpg.connect(_plain(database_url))
     try:
         begun = await connection.prepare("SELECT count(*) FROM (SELECT 1 FROM events LIMIT 1000) AS seen")
@@ -68,9 +71,9 @@ async def _watch(running: Running, arena: Arena, database_url: str, *, count: in
         at_first = await begun.fetchval()
         usage = _Usage(running, arena)
         is_there = await connection.prepare("SELECT count(*) FROM events WHERE event_id = $1")
-        await _until(lambda: is_there.fetchval(last), running, within_s=_STORED_WITHIN_S, every_s=0.005)
+        await _until(lambda: is_there.fetchval(last), running, within_s=stored_within_s, every_s=0.005)
         counted = await connection.prepare("SELECT count(*) >= $1 FROM events")
-        await _until(lambda: counted.fetchval(count), running, within_s=_STORED_WITHIN_S, every_s=0.01)
+        await _until(lambda: counted.fetchval(count), running, within_s=stored_within_s, every_s=0.01)
         values = usage.per_message(count - at_first)
         rows = await connection.fetchrow("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM recordings)")
     finally:

@@ -26,7 +26,7 @@ EXPIRES_IN_S = 6 * 3600
 #: The vendor signs anew every second: who remembers a Sign must find that it changes.
 DISTINCT_SIGNS = 500
 
-_SAMPLES = Path(__file__).resolve().parent.parent / "tests" / "samples"
+_SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "samples"
 
 
 class Payload(Struct, frozen=True, kw_only=True):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bench.arena import Arena
+from bench.contenders.programs import environment, node_peer, python_peer, tiw
+from bench.contenders.progress import MESSAGES, REPORT
 from bench.errors import VoidRoundError
-from bench.payloads import APP, KEY
-from bench.programs import environment, node_peer, python_peer, tiw
-from bench.progress import MESSAGES, REPORT
-from bench.queues import fill
+from bench.load.payloads import APP, KEY
+from bench.load.queues import fill
+from bench.machine.arena import Arena
 from broker import ConsumerQueues, queue_name
 
 _CONSUMERS = Path(__file__).resolve().parent / "consumers"
@@ -30,7 +30,7 @@ class Backlog(Struct, frozen=True, kw_only=True):
 
     @property
     def report(self) -> Path:
-        """The file that `bench.progress` writes."""
+        """The file that `bench.contenders.progress` writes."""
         return self.folder / "report.json"
 
     @property

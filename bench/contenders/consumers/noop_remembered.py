@@ -1,6 +1,6 @@
 """A consumer that does nothing, and is not given again what it has done: each event is noted in the store."""
 
-from bench.progress import Progress
+from bench.contenders.progress import Progress
 from schemas import OnlineRecordStarted
 from workers import Context, consumer
 

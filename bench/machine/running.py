@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from bench import proc
 from bench.errors import VoidRoundError
+from bench.machine import proc
 
 #: How long a program gets to end in order before it is killed.
 STOP_TIMEOUT_S = 20.0

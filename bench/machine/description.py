@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from bench.arena import Arena
+from bench.machine.arena import Arena
 
 
 def describe_machine(arena: Arena) -> dict[str, Any]:

@@ -5,17 +5,17 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from bench import proc
-from bench.accepting_servers import Place, Server
-from bench.arena import Arena, free_port
+from bench.contenders.accepting import Place, Server
+from bench.contenders.programs import environment
 from bench.errors import VoidRoundError
+from bench.load.payloads import signed_callbacks
+from bench.load.wrk import run_wrk
+from bench.machine import proc
+from bench.machine.arena import Arena, free_port
+from bench.machine.running import Running
 from bench.options import Options
-from bench.payloads import signed_callbacks
-from bench.programs import environment
 from bench.results import CPU_US, PER_S
 from bench.rounds import Values
-from bench.running import Running
-from bench.wrk import run_wrk
 
 PATH = "/callbacks/tiw"
 

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from bench.arena import Arena
-from bench.installing import ROOT
+from bench.machine.arena import Arena
+from bench.machine.installing import ROOT
 
 
 def tiw(*arguments: str) -> list[str]:

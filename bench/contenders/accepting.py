@@ -8,10 +8,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bench.arena import Arena
-from bench.payloads import APP, KEY
-from bench.programs import bench_module, node_peer, python_peer, tiw
-from bench.queues import count_ready
+from bench.contenders.programs import bench_module, node_peer, python_peer, tiw
+from bench.load.payloads import APP, KEY
+from bench.load.queues import count_ready
+from bench.machine.arena import Arena
 from broker.embedded_folder import DATABASE_NAME
 
 
@@ -93,7 +93,7 @@ OURS_2 = Server(
 )
 OURS_EMBEDDED = Server(
     name="ours, embedded",
-    command=lambda _: bench_module("embedded_ingest"),
+    command=lambda _: bench_module("contenders.embedded_ingest"),
     settings=_embedded_settings,
     kept=_kept_in_file,
 )

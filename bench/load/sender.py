@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from bench.payloads import Payload
+from bench.load.payloads import Payload
 
 #: Kept open, and as many as are needed on top: a slow answer delays no other callback.
 _CONNECTIONS = 64

@@ -2,8 +2,8 @@
 
 import subprocess
 
+from bench.contenders.programs import environment, tiw
 from bench.errors import BenchError
-from bench.programs import environment, tiw
 
 
 def migrate(database_url: str) -> None:

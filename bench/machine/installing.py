@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 
-BENCH = Path(__file__).resolve().parent
+BENCH = Path(__file__).resolve().parents[1]
 ROOT = BENCH.parent
 PEERS = BENCH / "peers"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from bench.errors import BenchError
-from bench.installing import Installation
+from bench.machine.installing import Installation
 from tests.servers.postgres import PostgresServer, postgres_binaries
 from tests.servers.rabbitmq import RabbitMQServer, find_scripts
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from bench.arena import Arena
-from bench.installing import PEERS
-from bench.payloads import APP, KEY
-from bench.programs import node_peer, python_peer, tiw
+from bench.contenders.programs import node_peer, python_peer, tiw
+from bench.load.payloads import APP, KEY
+from bench.machine.arena import Arena
+from bench.machine.installing import PEERS
 
 
 class Assignment(Struct, frozen=True, kw_only=True):

@@ -3,14 +3,14 @@
 import subprocess
 from pathlib import Path
 
+from bench.contenders.programs import environment
 from bench.errors import BenchError
-from bench.programs import environment
 
 
 def plot(python: Path, report: Path, picture: Path) -> None:
     """Draw the JSON document `report` into `picture`. Raises `BenchError`."""
     done = subprocess.run(
-        [python, "-P", "-m", "bench.plot", report, picture],
+        [python, "-P", "-m", "bench.output.plot", report, picture],
         env=environment({"MPLBACKEND": "svg"}),
         stdin=subprocess.DEVNULL,
         capture_output=True,

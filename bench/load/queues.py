@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import aiormq
 
-from bench.payloads import messages
+from bench.load.payloads import messages
 from broker import ConsumerQueues, Message
 from broker.amqp import AmqpTransport
 

@@ -1,6 +1,6 @@
 """A consumer that does nothing, and need not remember what it did."""
 
-from bench.progress import Progress
+from bench.contenders.progress import Progress
 from schemas import OnlineRecordStarted
 from workers import Context, consumer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from bench.errors import BenchError, VoidRoundError
-from bench.payloads import Payload
+from bench.load.payloads import Payload
 
 _SCRIPT = Path(__file__).with_name("wrk_bodies.lua")
 

@@ -1,0 +1,1 @@
+"""Who is compared: how each is started, with what settings."""

@@ -1,0 +1,1 @@
+"""What is sent, and how; and what is looked at from outside."""

@@ -1,0 +1,1 @@
+"""Where it is measured: the servers, the programs that run, and what the kernel says of them."""
