@@ -30,6 +30,12 @@ from schemas import UNRECOGNIZED
 #: What AMQP allows a routing key, in bytes of UTF-8.
 _LONGEST_ROUTING_KEY = 255
 
+# What somebody may have deleted, see `Publisher.publish`; made once, as every publish hands it over.
+_BELT_OF_HOME = topology((), retry_delays_s=())
+_BELT_OF_EVENTS = topology(
+    [queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED], retry_delays_s=()
+)
+
 
 class AmqpTransport:
     """Implements `broker.Transport` over AMQP 0-9-1.
@@ -86,13 +92,7 @@ class AmqpTransport:
         routing_key = message.routing_key
         if len(routing_key.encode(errors="replace")) > _LONGEST_ROUTING_KEY:
             routing_key = UNRECOGNIZED
-        unrecognized = [queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED]
-        await self._publisher.publish(
-            message,
-            exchange=EVENTS_EXCHANGE,
-            routing_key=routing_key,
-            belt=topology(unrecognized, retry_delays_s=()),
-        )
+        await self._publisher.publish(message, exchange=EVENTS_EXCHANGE, routing_key=routing_key, belt=_BELT_OF_EVENTS)
 
     async def send(self, consumer: str, message: Message) -> None:
         """Put a message into one consumer's queue. If it has none, the message goes to `tiw.orphaned`."""
@@ -100,7 +100,7 @@ class AmqpTransport:
             message,
             exchange=HOME_EXCHANGE,
             routing_key=queue_name(consumer),
-            belt=topology((), retry_delays_s=()),
+            belt=_BELT_OF_HOME,
         )
 
     async def retry(self, consumer: str, message: Message, *, delay_s: float) -> None:
