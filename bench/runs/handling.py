@@ -22,6 +22,9 @@ _MOST_MESSAGES = 20_000
 
 _HANDLED_WITHIN_S = 120.0
 
+#: A client that does not wait for confirms is done before the broker is.
+_FILLED_WITHIN_S = 20.0
+
 
 def drain(worker: HandlingWorker, arena: Arena, options: Options) -> Values:
     """Let `worker` alone drain a queue of its own; from the first message that it handles to the last.
@@ -31,8 +34,7 @@ def drain(worker: HandlingWorker, arena: Arena, options: Options) -> Values:
     count = min(_MOST_MESSAGES, round(worker.expected_per_s * options.seconds))
     with _place(worker, arena, count) as backlog:
         worker.fill(arena, backlog)
-        if (ready := count_ready(backlog.amqp_url, worker.queue)) != count:
-            raise VoidRoundError(f"{ready} messages are ready, not {count}")
+        _wait_filled(worker, backlog)
         broker_cpu_s = proc.cpu_s(arena.rabbitmq.pid)
         settings = environment(worker.settings(backlog))
         with Running(worker.command(arena), environ=settings, folder=backlog.folder) as running:
@@ -51,6 +53,14 @@ def drain(worker: HandlingWorker, arena: Arena, options: Options) -> Values:
         "broker_cpu_us": broker_cpu_s / count * 1e6,
         "loaded_mb": loaded_mb,
     }
+
+
+def _wait_filled(worker: HandlingWorker, backlog: Backlog) -> None:
+    deadline_s = time.monotonic() + _FILLED_WITHIN_S
+    while (ready := count_ready(backlog.amqp_url, worker.queue)) != backlog.count:
+        if time.monotonic() > deadline_s:
+            raise VoidRoundError(f"{ready} messages are ready, not {backlog.count}")
+        time.sleep(0.1)
 
 
 @contextmanager

@@ -52,5 +52,6 @@ if __name__ == "__main__":
     if "fill" in sys.argv:
         for event in events():
             handle.send(event)
+        broker.close()
     else:
         work()
