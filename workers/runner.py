@@ -17,14 +17,12 @@ from workers.bookkeeping import Bookkeeping
 from workers.consumer import Consumer
 from workers.handling import Handling
 from workers.memory import Memory
+from workers.portions import Portions
 from workers.settling import Settler
 from workers.store_watch import StoreWatch
 
 #: From this many crashes on a delivery runs alone.
 SUSPECT_CRASHES = 3
-
-#: The most deliveries here at once, unless a single call takes more.
-MAX_PREFETCH = 2000
 
 _log = structlog.get_logger()
 
@@ -32,7 +30,7 @@ _log = structlog.get_logger()
 class Runner:
     """Runs one consumer on its queue until it is drained; an async context manager.
 
-    At most `consumer.concurrency` calls of its handler at once, and as much again waiting here. `owner` is this
+    At most `consumer.concurrency` calls of its handler at once; see `Portions` for how much waits here. `owner` is this
     process's name in the leases. While the store is away, a consumer that needs it takes nothing and hands back what it
     has.
     """
@@ -68,6 +66,8 @@ class Runner:
         self._is_probing = True
         self._has_seen_harmless = False
         self._is_draining = False
+        self._portions = Portions(consumer)
+        self._prefetch = 1
         self._subscription: Subscription = transport.subscribe(consumer.queues, self._on_delivery, prefetch=1)
         self._supervisor: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
@@ -111,6 +111,8 @@ class Runner:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self._settler.hold(delivery)
+        if self._portions.note(len(delivery.message.body)):
+            self._attention.set()
         if delivery.crashes >= SUSPECT_CRASHES:
             self._suspects.append(delivery)
             self._attention.set()
@@ -128,25 +130,25 @@ class Runner:
                 await self._sit_out()
             while self._suspects:
                 await self._run_alone()
-            if self._has_seen_harmless and not self._is_draining:
-                await self._open_up()
+            if self._has_seen_harmless or not self._is_probing:
+                self._is_probing = self._has_seen_harmless = False
+                await self._take_at_most(self._portions.prefetch)
 
-    async def _open_up(self) -> None:
-        self._is_probing = self._has_seen_harmless = False
-        batch = self.consumer.batch or 1
-        await self._subscription.set_prefetch(min(2 * self.consumer.concurrency * batch, max(MAX_PREFETCH, 2 * batch)))
+    async def _take_at_most(self, prefetch: int) -> None:
+        if prefetch != self._prefetch and not self._is_draining:
+            self._prefetch = prefetch
+            await self._subscription.set_prefetch(prefetch)
 
     async def _probe(self) -> None:
         """Take one delivery at a time until a harmless one comes."""
         self._is_probing, self._has_seen_harmless = True, False
-        if not self._is_draining:
-            await self._subscription.set_prefetch(1)
+        await self._take_at_most(1)
 
     async def _run_alone(self) -> None:
         """Run the first suspect with nothing beside it; put the others back into the queue."""
         if not self._is_probing:
             self._is_probing = True
-            await self._subscription.set_prefetch(0)
+            await self._take_at_most(0)
         suspect = self._suspects[0]
         while len(self._suspects) > 1:
             self._settler.hand_back(self._suspects.pop())
@@ -163,7 +165,7 @@ class Runner:
         Not held on to: a delivery that stays unsettled for 30 minutes costs the channel, and counts as a crash.
         """
         _log.warning("consumer_paused", consumer=self.consumer.name, reason="the store does not answer")
-        await self._subscription.set_prefetch(0)
+        await self._take_at_most(0)
         self._handling.hand_back_waiting()
         while self._suspects:
             self._settler.hand_back(self._suspects.pop())

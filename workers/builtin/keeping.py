@@ -7,7 +7,7 @@ from store import KeptEvent, apply_events
 from workers.context import Context
 
 #: The most events in one transaction.
-BATCH = 200
+BATCH = 500
 
 #: How many transactions at once, for each consumer: while one is being written the next is made ready.
 CONCURRENCY = 2
