@@ -112,7 +112,14 @@ class Callbacks:
                 received_at_us=received_at_us,
                 trace=traceparent(request.headers.get("traceparent")),
             )
-            await self._make_durable(message, admitted.sdk_app_id)
+            began_s = time.monotonic()
+            try:
+                # A transport bounds its publishes by itself; one that hangs is not waited for either.
+                await self._deadlines.bound(self._transport.publish(message))
+            except (BrokerError, TimeoutError):
+                raise RefusedError(Refusal.NOT_CONFIRMED, sdk_app_id=admitted.sdk_app_id) from None
+            finally:
+                metrics.PUBLISH_SECONDS.observe(time.monotonic() - began_s)
         self._accepted_since_told[message.routing_key] += 1
 
     def _admit(self, body: bytes, received_at_us: int) -> Admitted:
@@ -129,16 +136,6 @@ class Callbacks:
                 return await asyncio.to_thread(self._admit, body, received_at_us)
         except TimeoutError:
             raise RefusedError(Refusal.NO_ROOM) from None
-
-    async def _make_durable(self, message: Message, sdk_app_id: int) -> None:
-        began_s = time.monotonic()
-        try:
-            # A transport bounds its publishes by itself; one that hangs is not waited for either.
-            await self._deadlines.bound(self._transport.publish(message))
-        except (BrokerError, TimeoutError):
-            raise RefusedError(Refusal.NOT_CONFIRMED, sdk_app_id=sdk_app_id) from None
-        finally:
-            metrics.PUBLISH_SECONDS.observe(time.monotonic() - began_s)
 
 
 def _counter(refusal: Refusal) -> Counter:
