@@ -56,8 +56,8 @@ class DeadLetterMover:
                     self._store_watch.report_away()
                     continue
                 break
-            for delivery in group:
-                await delivery.ack()
+            for acknowledged in [delivery.ack() for delivery in group]:
+                await acknowledged
             metrics.DEAD_LETTERS_MOVED.labels(self._consumer).inc(len(letters))
 
 
