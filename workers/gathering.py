@@ -25,13 +25,14 @@ class Gathering(Generic[Item]):
         self._name = name
         self._at_most = at_most
         self._items: list[Item] = []
+        self._is_busy = False
         self._wake: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is being done."""
-        return self._wake is not None and not self._items
+        return not self._is_busy and not self._items
 
     def add(self, item: Item) -> None:
         """Let `item` be part of the next group."""
@@ -56,7 +57,9 @@ class Gathering(Generic[Item]):
                 self._wake = asyncio.get_running_loop().create_future()
                 await self._wake
             group, self._items = self._items[: self._at_most], self._items[self._at_most :]
+            self._is_busy = True
             try:
                 await self._operate(group)
             except Exception:  # noqa: BLE001 - the next groups must not suffer
                 _log.exception("runner_failed", task=self._name)
+            self._is_busy = False
