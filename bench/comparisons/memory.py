@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from bench.contenders.accepting import FASTIFY_AMQPLIB, OURS
+from bench.contenders.accepting import OURS
 from bench.load.payloads import signed_callbacks
 from bench.load.wrk import write_bodies
 from bench.machine.arena import Arena
@@ -15,11 +15,12 @@ NAME = "memory"
 
 BODIES = 40_000
 
-SERVERS = (OURS, FASTIFY_AMQPLIB)
+#: What peers take stands in the table of accepting.
+SERVERS = (OURS,)
 
 
 def run(arena: Arena, options: Options) -> Comparison:
-    """Load ours, and the peer that keeps up with it."""
+    """Load ours as in accepting."""
     bodies = arena.folder / "memory.bodies"
     write_bodies(bodies, signed_callbacks(BODIES))
     contenders = [Contender(name=server.name, measure=partial(load_server, server, bodies)) for server in SERVERS]
