@@ -154,6 +154,10 @@ class Deployment:
         """Return the log lines of `event` that have these values."""
         return [line for program in (*self.killed, *self.programs) for line in program.logged(event, **values)]
 
+    def told(self, event: str, **values: object) -> list[str]:
+        """Return the TaskIds of the log lines of `event` that have these values."""
+        return [task for program in (*self.killed, *self.programs) for task in program.told(event, **values)]
+
     def count(self, table: str) -> int:
         """Count the rows of a table, quicker than a command does."""
         return int(self.select(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - names of ours

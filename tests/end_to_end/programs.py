@@ -111,6 +111,11 @@ class Program:
         lines = (json.loads(line) for line in self.err.splitlines() if line.startswith("{") and line.endswith("}"))
         return [line for line in lines if line.get("event") == event and values.items() <= line.items()]
 
+    def told(self, event: str, **values: object) -> list[str]:
+        """Return the TaskIds of its log lines of `event`: large groups are told of in one line."""
+        lines = self.logged(event, **values)
+        return [task_id for line in lines for task_id in line.get("task_ids") or [line["task_id"]]]
+
     def wait_logged(self, event: str, *, within_s: float = DEADLINE_S, **values: object) -> dict[str, Any]:
         """Return the first such line, once it is there."""
 

@@ -44,7 +44,7 @@ def assert_buried_alone(deployment: Deployment, consumer: str) -> None:
     deaths = [line for line in deployment.logged("attempted", consumer=consumer) if line["task_id"] == "poison"]
     assert len(deaths) == 6
     # The built-in consumer of the same events never noticed.
-    assert len(deployment.logged("recording_finished", consumer="finished")) == len(NEIGHBOURS) + 1
+    assert len(deployment.told("recording_finished", consumer="finished")) == len(NEIGHBOURS) + 1
 
 
 def poison_supervised(deployment: Deployment, consumer: str = "poisoned") -> None:

@@ -35,7 +35,7 @@ def test_one_consumer_alone_and_scaled_shares_its_queue(make_distributed: Callab
     send(deployment.address, *(callback("OnlineRecordFinished", task) for task in tasks))
     send(deployment.address, callback("OnlineRecordStarted", "class-000"))
     eventually(lambda: deployment.count("events") == len(tasks))
-    handled = [Counter(line["task_id"] for line in worker.logged("recording_finished")) for worker in (one, two)]
+    handled = [Counter(worker.told("recording_finished")) for worker in (one, two)]
     assert all(handled), "one of the two had nothing to do"
     assert handled[0] + handled[1] == Counter(tasks)
     states = {state["name"]: state for state in deployment.run("consumers", "--json").json}

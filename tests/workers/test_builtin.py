@@ -4,12 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import structlog
 
-from schemas import EVENT_TYPES, UNRECOGNIZED
+from schemas import EVENT_TYPES, UNRECOGNIZED, OnlineRecordFinished, RecordingError
 from store import RecordingStatus, find_recordings, list_events
 from tests.workers.house import House, as_message, eventually, published
-from workers import BUILT_IN, Ack, Consumer, run_consumer
-from workers.builtin import finished
+from workers import BUILT_IN, Ack, Consumer, run_batch, run_consumer
+from workers.builtin import finished, started
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -54,6 +55,27 @@ async def test_one_can_be_tried_on_an_event_without_a_broker(house: House) -> No
 
     assert await run_consumer(finished, kind(task_id="t", timestamp=1), body=event.body, store=house.store) == Ack()
     assert len(await find_recordings(house.store, "t")) == 1
+
+
+@pytest.mark.parametrize(("count", "lines"), [(1, 1), (10, 10), (11, 1)])
+async def test_a_large_group_is_told_of_in_one_line(house: House, count: int, lines: int) -> None:
+    kind = EVENT_TYPES["OnlineRecordStarted"]
+    tasks = [f"t{number}" for number in range(count)]
+    with structlog.testing.capture_logs() as logs:
+        await run_batch(started, [kind(task_id=task, timestamp=1) for task in tasks], store=house.store)
+
+    told = [line for line in logs if line["event"] == "recording_started"]
+    assert len(told) == lines
+    assert [task for line in told for task in line.get("task_ids") or [line["task_id"]]] == tasks
+
+
+async def test_each_failed_recording_is_told_of(house: House) -> None:
+    error = RecordingError(code="c")
+    events = [OnlineRecordFinished(task_id=f"t{number}", timestamp=1, error=error) for number in range(20)]
+    with structlog.testing.capture_logs() as logs:
+        await run_batch(finished, events, store=house.store)
+
+    assert [line["task_id"] for line in logs if line["event"] == "recording_failed"] == [e.task_id for e in events]
 
 
 async def _has(house: House, count: int) -> bool:

@@ -1,7 +1,7 @@
 """A recording has begun."""
 
 from schemas import OnlineRecordStarted
-from workers.builtin.keeping import BATCH, CONCURRENCY, keep
+from workers.builtin.keeping import BATCH, CONCURRENCY, keep, tell
 from workers.consumer import consumer
 from workers.context import Context
 
@@ -11,5 +11,4 @@ from workers.context import Context
 async def started(batch: list[tuple[OnlineRecordStarted, Context]]) -> None:
     """Keep events; their recordings are RECORDING if nothing later is known."""
     await keep(batch)
-    for event, ctx in batch:
-        ctx.log.info("recording_started", task_id=event.task_id, room_id=event.room_id)
+    tell(batch, "recording_started", lambda event: {"room_id": event.room_id})

@@ -1,7 +1,7 @@
 """A recording was stopped; the vendor processes its files."""
 
 from schemas import OnlineRecordStopped
-from workers.builtin.keeping import BATCH, CONCURRENCY, keep
+from workers.builtin.keeping import BATCH, CONCURRENCY, keep, tell
 from workers.consumer import consumer
 from workers.context import Context
 
@@ -11,5 +11,4 @@ from workers.context import Context
 async def stopped(batch: list[tuple[OnlineRecordStopped, Context]]) -> None:
     """Keep events; their recordings are STOPPED until the files are there."""
     await keep(batch)
-    for event, ctx in batch:
-        ctx.log.info("recording_stopped", task_id=event.task_id, room_id=event.room_id)
+    tell(batch, "recording_stopped", lambda event: {"room_id": event.room_id})
