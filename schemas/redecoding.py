@@ -28,8 +28,9 @@ def redecode(body: bytes, *, routing_key: str, received_at_us: int) -> Event:
 
     For what a transport delivers, once per delivery: `routing_key` and `received_at_us` are those of the message. The
     event_id is in its header and need not be computed again. That a body under the routing key of one of the five
-    events is strict JSON was seen to when it was accepted, and is relied on here; under any other key, and where its
-    content is not quite what the vendor documents, it takes as long as `decode`.
+    events is strict JSON was seen to when it was accepted, and is relied on here: of a stranger's message with a name
+    twice, the last counts. Under any other key, and where its content is not quite what the vendor documents, it takes
+    as long as `decode`. Raises nothing.
     """
     event = _redecode(body, routing_key, received_at_us) if routing_key in _typed else None
     return decode(body, received_at_us=received_at_us).event if event is None else event
@@ -47,6 +48,6 @@ def _redecode(body: bytes, routing_key: str, received_at_us: int) -> Event | Non
         event_data = bytes(envelope.EventData)
         flat = b'%b,"Timestamp":%d,"SdkAppId":%d}' % (event_data[:-1], envelope.Timestamp, envelope.SdkAppId)
         event: Event = _typed[routing_key].decode(flat)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return event

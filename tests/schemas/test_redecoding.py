@@ -106,6 +106,12 @@ def test_a_sample_is_the_same_event_as_before(path: Any) -> None:
     check(body, "unrecognized")
 
 
+@pytest.mark.parametrize("event_data", [b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000])
+def test_a_strangers_message_that_nests_too_deep_is_no_event(event_data: bytes) -> None:
+    for place in (b'"EventData":%b', b'"EventData":{"TaskId":"t","a":%b}', b'"EventData":{"TaskId":"t"},"a":%b'):
+        check(b'{"EventType":"OnlineRecordStarted","Timestamp":1,%b}' % (place % event_data), "OnlineRecordStarted")
+
+
 def test_a_routing_key_that_is_not_the_events_own_does_not_make_another_of_it() -> None:
     check(callback("OnlineRecordStarted"), "OnlineRecordStopped")
 
