@@ -82,7 +82,7 @@ class ConfirmChannel:
     @property
     def is_open(self) -> bool:
         """Whether something can be published here."""
-        return not self._retired.done() and not self._closing.done() and self.connection.is_open
+        return not (self._retired.done() or self._closing.done() or self.connection.wire.is_lost)
 
     def publish(self, message: Message, exchange: str, routing_key: str, deadline_s: float) -> "asyncio.Future[None]":
         """Send a message with the others of this turn of the loop; the future ends when the broker has confirmed it.

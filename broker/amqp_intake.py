@@ -78,7 +78,7 @@ class Intake:
 
     @property
     def _is_connected(self) -> bool:
-        return not self._given_up.done() and not self._channel.is_closed and self._connection.is_open
+        return not (self._given_up.done() or self._channel.is_closed or self._connection.wire.is_lost)
 
     async def set_prefetch(self, prefetch: int) -> None:
         """Consume with another bound; 0: not at all."""

@@ -48,6 +48,8 @@ class Wire(TransportFactory):
     def __init__(self) -> None:
         self._takers: dict[int, Taker] = {}
         self._transport: asyncio.WriteTransport | None = None
+        #: Whether the socket is closed, from this side or the other: known before the library knows.
+        self.is_lost = False
         self.is_blocked = False
         self.on_blocked: Callable[[], None] | None = None
 
@@ -82,6 +84,7 @@ class Wire(TransportFactory):
 
     def abort(self) -> None:
         """End the connection at once; what is still to be sent is thrown away."""
+        self.is_lost = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -139,9 +142,15 @@ class _Separator(asyncio.StreamReaderProtocol):
 
     def eof_received(self) -> bool | None:
         """Pass on what is no whole frame: it may be the broker's word on a version it does not speak."""
+        self._wire.is_lost = True
         self._pass_on(self._rest, took_some=False)
         self._rest = b""
         return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Know that nothing can be sent any more."""
+        self._wire.is_lost = True
+        super().connection_lost(exc)
 
     def _pass_on(self, others: bytes, *, took_some: bool) -> None:
         now_s = self._loop_of_wire.time()

@@ -20,6 +20,7 @@ _FAR_S = 60.0
 class _Wire:
     def __init__(self) -> None:
         self.is_blocked = False
+        self.is_lost = False
         self.written: list[bytes] = []
         self.taker: Taker | None = None
 
@@ -39,7 +40,6 @@ class _Broker:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.wire = _Wire()
-        self.is_open = True
         self.max_frame_bytes = 4096
         self.number = 3
         self.closing: asyncio.Future[None] = self.loop.create_future()

@@ -15,6 +15,7 @@ from broker.amqp_wire import Taker
 
 class _Wire:
     def __init__(self) -> None:
+        self.is_lost = False
         self.written: list[bytes] = []
         self.taker: Taker | None = None
 
@@ -30,7 +31,6 @@ class _Broker:
 
     def __init__(self) -> None:
         self.wire = _Wire()
-        self.is_open = True
         self.is_closed = False
         self.number = 1
         self.on_consumer_cancel_callbacks: set[object] = set()
@@ -111,7 +111,7 @@ async def test_a_lost_connection_settles_nothing() -> None:
     broker = _Broker()
     await broker.intake.resume(1)
     broker.deliver(1)
-    broker.is_open = False
+    broker.wire.is_lost = True
     assert not await broker.handed_over[0].ack()
     await _turn()
     assert broker.wire.written == []

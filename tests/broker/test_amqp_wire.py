@@ -238,10 +238,26 @@ def test_a_number_that_was_used_again_keeps_its_new_taker() -> None:
 
 async def test_nothing_is_written_to_a_connection_that_is_lost(connection: Connection) -> None:
     Wire().write(b"nowhere")
+    lost = [connection.wire.is_lost]
     connection.abort()
+    lost.append(connection.wire.is_lost)
+    assert lost == [False, True]
     connection.wire.write(b"nowhere")
 
     async def is_closed() -> bool:
         return not connection.is_open
 
     await eventually(is_closed)
+
+
+async def test_a_connection_that_the_broker_ends_is_known_to_be_lost(
+    connection: Connection, rabbitmq: RabbitMQServer, amqp_vhost: str
+) -> None:
+    async def is_listed() -> bool:
+        return await asyncio.to_thread(rabbitmq.close_connections, amqp_vhost) > 0
+
+    async def is_lost() -> bool:
+        return connection.wire.is_lost
+
+    await eventually(is_listed)
+    await eventually(is_lost)
