@@ -132,12 +132,12 @@ def _enveloping(name: str, module: str, *, expected_per_s: int, acknowledged_wit
     )
 
 
-FASTSTREAM = _peer("FastStream", lambda arena: python_peer(arena, "handling_faststream"), expected_per_s=3_500)
-TASKIQ = _enveloping("taskiq-aio-pika", "handling_taskiq", expected_per_s=2_500)
-DRAMATIQ = _enveloping("Dramatiq", "handling_dramatiq", expected_per_s=7_000)
+FASTSTREAM = _peer("FastStream", lambda arena: python_peer(arena, "handling_faststream"), expected_per_s=2_500)
+TASKIQ = _enveloping("taskiq-aio-pika", "handling_taskiq", expected_per_s=2_000)
+DRAMATIQ = _enveloping("Dramatiq", "handling_dramatiq", expected_per_s=4_000)
 # Its acknowledgements wait for the next turn of its loop, which comes after a second if there is nothing else to do.
-CELERY = _enveloping("Celery", "handling_celery", expected_per_s=2_000, acknowledged_within_s=2.0)
-AIO_PIKA = _peer("aio-pika by hand", lambda arena: python_peer(arena, "handling_aio_pika"), expected_per_s=5_000)
+CELERY = _enveloping("Celery", "handling_celery", expected_per_s=1_500, acknowledged_within_s=2.0)
+AIO_PIKA = _peer("aio-pika by hand", lambda arena: python_peer(arena, "handling_aio_pika"), expected_per_s=4_000)
 AMQPLIB = _peer("Node amqplib", lambda arena: node_peer(arena, "handling"), expected_per_s=20_000)
 OURS = _ours("ours", "noop", expected_per_s=15_000)
 OURS_BATCH = _ours("ours, batch=100", "noop_batch", expected_per_s=20_000)

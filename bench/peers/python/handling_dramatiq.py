@@ -3,10 +3,11 @@
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from bench.contenders.progress import Progress
-from bench.peers.python.handling import AMQP_URL, PREFETCH, QUEUE, events
+from bench.peers.python.handling import AMQP_URL, MESSAGES, PREFETCH, QUEUE, events
 
 # Read when a worker is made.
 os.environ["dramatiq_queue_prefetch"] = str(PREFETCH)  # noqa: SIM112 - Dramatiq's own spelling
@@ -52,6 +53,9 @@ if __name__ == "__main__":
     if "fill" in sys.argv:
         for event in events():
             handle.send(event)
+        # Nothing is confirmed: what the broker has not taken yet is lost with the connection.
+        while broker.get_queue_message_counts(QUEUE)[0] < MESSAGES:
+            time.sleep(0.05)
         broker.close()
     else:
         work()
