@@ -1,13 +1,22 @@
 """The built-in consumers: each keeps its event and brings the recording up to date."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import structlog
 
 from schemas import EVENT_TYPES, UNRECOGNIZED, OnlineRecordFinished, RecordingError
-from store import RecordingStatus, find_recordings, list_events
+from store import (
+    KeptEvent,
+    RecordingStatus,
+    Store,
+    apply_events,
+    find_recordings,
+    list_dead_letters,
+    list_events,
+)
 from tests.workers.house import House, as_message, eventually, published
 from workers import BUILT_IN, Ack, Consumer, run_batch, run_consumer
 from workers.builtin import finished, started
@@ -76,6 +85,37 @@ async def test_each_failed_recording_is_told_of(house: House) -> None:
         await run_batch(finished, events, store=house.store)
 
     assert [line["task_id"] for line in logs if line["event"] == "recording_failed"] == [e.task_id for e in events]
+
+
+async def test_what_waits_is_written_together_and_an_event_that_cannot_be_written_fails_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    messages = [published("OnlineRecordStarted", f"task-{number}") for number in range(50)]
+    bad = messages[30].event_id
+
+    async def apply(store: Store, kept: Sequence[KeptEvent]) -> None:
+        groups.append(len(kept))
+        if any(one.event_id == bad for one in kept):
+            raise ValueError("cannot be written")
+        await apply_events(store, kept)
+
+    monkeypatch.setattr("workers.builtin.keeping.apply_events", apply)
+    async with house.transport([started]) as transport:
+        await asyncio.gather(*(transport.send("started", message) for message in messages))
+    async with house.working(started):
+        await eventually(lambda: _has(house, 49))
+        await eventually(lambda: _has_letter(house))
+
+    (letter,) = await list_dead_letters(house.store)
+    assert (letter.event_id, letter.reason) == (bad, "ValueError: cannot be written")
+    # The first alone, to see whether it is harmless; then those that wait, which one of them spoils.
+    assert max(groups) > 10
+    assert [event.event_id for event in await list_events(house.store)].count(bad) == 0
+
+
+async def _has_letter(house: House) -> bool:
+    return len(await list_dead_letters(house.store)) == 1
 
 
 async def _has(house: House, count: int) -> bool:

@@ -281,3 +281,18 @@ async def test_a_group_that_could_not_be_is_refused(events: list[OnlineRecordSta
 
     with pytest.raises(ValueError, match="archive takes 2 events in a group, not"):
         await run_batch(archive, events)
+
+
+async def test_the_example_of_the_readme_for_many_events_works() -> None:
+    rows: list[tuple[str, str]] = []
+
+    async def insert_rows(new: list[tuple[str, str]]) -> None:
+        rows.extend(new)
+
+    @consumer(batch=100)
+    async def archive(batch: list[tuple[OnlineRecordFinished, Context]]) -> None:
+        await insert_rows([(ctx.event_id, event.task_id) for event, ctx in batch])
+
+    first, second = (OnlineRecordFinished(task_id=task_id, timestamp=1) for task_id in "ab")
+    assert await run_batch(archive, [first, second]) == [Ack(), Ack()]
+    assert [task_id for _, task_id in rows] == ["a", "b"]
