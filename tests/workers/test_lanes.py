@@ -284,6 +284,8 @@ async def _check_each_ends_once(behaviours: list[str], concurrency: int) -> None
     desk.give(range(1, len(behaviours) + 1))
     endings = await desk.ended(len(behaviours))
     await desk.lanes.stop()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     assert len(desk.endings) == len(behaviours) == len(endings)
     assert most <= concurrency
     for call, behaviour in enumerate(behaviours, start=1):

@@ -398,6 +398,29 @@ async def test_the_body_comes_as_it_was_sent(house: House) -> None:
     assert bodies == [body]
 
 
+async def test_tasks_do_not_grow_with_the_events_that_were_handled(house: House) -> None:
+    handled = 0
+
+    @consumer(concurrency=3)
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
+        nonlocal handled
+        handled += 1
+        if handled % 3 == 0:
+            await asyncio.sleep(0)
+        if ctx.attempt == 1 and handled % 5 == 0:
+            raise Retry
+
+    async with house.working(archive) as transport:
+        before = len(asyncio.all_tasks())
+        for _ in range(3):
+            await asyncio.gather(*(transport.publish(started(f"task-{handled}-{number}")) for number in range(100)))
+            await eventually(lambda: is_settled(house, "archive"))
+        # No more than the lanes were added.
+        await eventually(lambda: len(asyncio.all_tasks()) <= before + 3)
+
+    assert handled >= 300
+
+
 async def _has_letters(house: House, count: int) -> bool:
     return len(await list_dead_letters(house.store)) == count
 
