@@ -61,7 +61,7 @@ def read_object(body: bytes, *, members: dict[str, Raw] | None = None) -> Strict
 
     `members` is what a `msgspec.json.Decoder(dict[str, Raw])` makes of `body`, for a caller that has it already.
     """
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and nests_beyond(body, MAX_DEPTH):
+    if nests_beyond(body, MAX_DEPTH):
         _refuse_other_than_utf_8(body)
         raise NotStrictError(f"nested deeper than {MAX_DEPTH} levels")
     try:
@@ -86,7 +86,9 @@ def nests_beyond(body: bytes, depth: int) -> bool:
     """Say whether arrays and objects nest deeper than `depth`, in time linear in the body's size."""
     if body.count(b"{") + body.count(b"[") <= depth:
         return False
-    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    # Where no quote is escaped, every other part between quotes is a string.
+    outside = _STRING.sub(b"", body) if b'\\"' in body else b"".join(body.split(b'"')[::2])
+    brackets = outside.translate(None, _NOT_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > depth
 
 
