@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from broker.embedded_database import LOCK_TIMEOUT_S, error_code, is_full, is_trouble
+from broker.embedded_routes import Routes
 from broker.embedded_transaction import Transaction
 from broker.errors import BrokerError
 
@@ -137,10 +138,11 @@ class GroupCommit:
             _call(loop, _settle, [_Outcome(opened, None, error), _Outcome(ended, None, None)])
             return
         _call(loop, _settle, [_Outcome(opened, None, None)])
+        routes = Routes(connection)
         is_last = False
         while not is_last and (group := self._inbox.get()) is not None:
             is_last = self._gather_more(group)
-            transaction = Transaction(connection, self._free_bytes)
+            transaction = Transaction(connection, routes, self._free_bytes)
             outcomes = self._run(connection, transaction, group)
             if not _call(loop, self._settle_group, outcomes, transaction.touched):
                 break

@@ -4,12 +4,20 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from broker.embedded_routes import Routes
 from broker.errors import BrokerError
 from broker.topology import BUILT_IN_CONSUMERS, ORPHANED_QUEUE, ConsumerQueues, dead_queue_name, queue_name
 from schemas import UNRECOGNIZED
 
 #: On a disk that is full to its last byte no event can be settled either, so nothing would ever free it.
 RESERVED_BYTES = 16 * 1024 * 1024
+
+#: Rows of one INSERT, so that few statements are prepared.
+_ROWS_AT_ONCE = (128, 64, 32, 16, 8, 4, 2, 1)
+_INSERTS = {
+    count: f"INSERT INTO messages (queue, visible_at_us, message) VALUES {', '.join(['(?, ?, ?)'] * count)}"  # noqa: S608 - nobody's values
+    for count in _ROWS_AT_ONCE
+}
 
 _UNRECOGNIZED_CONSUMER = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED)
 
@@ -20,13 +28,12 @@ class Transaction:
     `touched` names the queues in which something may have become ready.
     """
 
-    def __init__(self, connection: sqlite3.Connection, free_bytes: Callable[[], int]) -> None:
+    def __init__(self, connection: sqlite3.Connection, routes: Routes, free_bytes: Callable[[], int]) -> None:
         self._connection = connection
+        self._routes = routes
         self._free_bytes = free_bytes
         self._spare_bytes: int | None = None
         self._rows: list[tuple[str, int, bytes]] = []
-        self._routes: dict[str, list[str]] = {}
-        self._queues: set[str] = set()
         self._knows_routes = False
         self.touched: set[str] = set()
 
@@ -58,16 +65,21 @@ class Transaction:
     def flush(self) -> None:
         """Insert the rows that are still in memory."""
         rows, self._rows = self._rows, []
-        self._connection.executemany("INSERT INTO messages (queue, visible_at_us, message) VALUES (?, ?, ?)", rows)
+        # Many at once: after each step of a statement the thread waits until the event loop lets it go on.
+        at = 0
+        while at < len(rows):
+            count = next(count for count in _ROWS_AT_ONCE if at + count <= len(rows))
+            self._connection.execute(_INSERTS[count], [value for row in rows[at : at + count] for value in row])
+            at += count
 
     def queues_of(self, routing_key: str) -> Sequence[str]:
         """Return the queues bound to a routing key; the queue of unrecognized events if there is none."""
         self._learn_routes()
-        queues = self._routes.get(routing_key)
-        if queues is not None:
+        queues = self._routes.bound_to(routing_key)
+        if queues:
             return queues
         unrecognized = queue_name(UNRECOGNIZED)
-        if unrecognized not in self._queues:
+        if unrecognized not in self._routes.queues:
             self.declare(_UNRECOGNIZED_CONSUMER)
         return (unrecognized,)
 
@@ -75,18 +87,18 @@ class Transaction:
         """Return the queue of a consumer; that of the orphaned if it has none."""
         self._learn_routes()
         queue = queue_name(consumer)
-        return queue if queue in self._queues else ORPHANED_QUEUE
+        return queue if queue in self._routes.queues else ORPHANED_QUEUE
 
     def has_queue(self, queue: str) -> bool:
         """Say whether a queue exists."""
         self._learn_routes()
-        return queue in self._queues
+        return queue in self._routes.queues
 
     def make_queue(self, name: str) -> None:
         """Make a queue if it is missing."""
         if not self.has_queue(name):
             self.execute("INSERT INTO queues (name) VALUES (?)", (name,))
-            self._queues.add(name)
+            self._forget_routes()
 
     def declare(self, queues: ConsumerQueues) -> None:
         """Make a consumer's queues and bindings as far as they are missing."""
@@ -95,7 +107,7 @@ class Transaction:
         self.make_queue(dead_queue_name(queues.consumer))
         for routing_key in queues.routing_keys:
             self.execute("INSERT OR IGNORE INTO bindings (routing_key, queue) VALUES (?, ?)", (routing_key, queue))
-        self._knows_routes = False
+        self._forget_routes()
 
     def drop(self, consumer: str) -> None:
         """Delete a consumer's queues, their bindings and what is in them; retries that wait are not in them."""
@@ -105,19 +117,19 @@ class Transaction:
             self.execute("DELETE FROM bindings WHERE queue = ?", (queue,))
             self.execute("DELETE FROM queues WHERE name = ?", (queue,))
             self.touched.add(queue)
-        self._knows_routes = False
+        self._forget_routes()
 
     def forget(self) -> None:
         """Forget what was rolled back: rows in memory and routes. Look at the disk's space again."""
         self._rows.clear()
         self._spare_bytes = None
-        self._knows_routes = False
+        self._forget_routes()
 
     def _learn_routes(self) -> None:
-        if self._knows_routes:
-            return
-        self._queues = {name for (name,) in self.execute("SELECT name FROM queues")}
-        self._routes = {}
-        for routing_key, queue in self.execute("SELECT routing_key, queue FROM bindings"):
-            self._routes.setdefault(routing_key, []).append(queue)
-        self._knows_routes = True
+        if not self._knows_routes:
+            self._routes.learn()
+            self._knows_routes = True
+
+    def _forget_routes(self) -> None:
+        self._routes.forget()
+        self._knows_routes = False
