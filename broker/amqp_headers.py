@@ -76,18 +76,18 @@ _KNOWN: Final = {
 _Headers: TypeAlias = dict[str, int | bytes]
 
 
-def render_properties(message: Message, message_id: str) -> bytes:
+def render_properties(message: Message, message_id: str, *, routing_key: str = "") -> bytes:
     """Return the properties to publish `message` with: flags, content type, headers, persistent, message id.
 
     Texts are cut at `MAX_TEXT_CHARACTERS`, and what UTF-8 cannot express (unpaired surrogates) is replaced.
-    `message_id` is at most 255 ASCII characters.
+    `message_id` is at most 255 ASCII characters. What `read_message` takes for granted stands in no header: the broker
+    decodes each. So does the message's routing key where it is published with that, `routing_key`.
     """
-    table = [
-        _text(_EVENT_ID, message.event_id),
-        _text(_ROUTING_KEY, message.routing_key),
-        _integer(_RECEIVED_AT_US, message.received_at_us),
-        _integer(_ATTEMPT, message.attempt),
-    ]
+    table = [_text(_EVENT_ID, message.event_id), _integer(_RECEIVED_AT_US, message.received_at_us)]
+    if message.routing_key != routing_key:
+        table.append(_text(_ROUTING_KEY, message.routing_key))
+    if message.attempt != 1:
+        table.append(_integer(_ATTEMPT, message.attempt))
     if message.trace:
         table.append(_text(_TRACE, message.trace))
     if message.crashes:
@@ -120,7 +120,7 @@ def read_message(body: bytes, properties: bytes, routing_key: str) -> tuple[Mess
     """Return the message that was delivered, and how often the broker saw it come back since it was published.
 
     Whoever published it, and whatever its headers hold, nothing is raised. `routing_key` is that of the delivery; it
-    counts for a stranger's message only. One without our event_id gets that of its body.
+    counts where no header has another. A stranger's message, without our event_id, gets that of its body.
     """
     headers = _read_headers(properties)
     received_at_us = _count(headers, RECEIVED_AT_US) or time.time_ns() // 1000

@@ -107,9 +107,12 @@ def _headers() -> dict[str, Any]:
         "type": "object",
         "properties": {
             amqp_headers.EVENT_ID: {"type": "string", "description": "The same for every repetition of an event."},
-            amqp_headers.ROUTING_KEY: {"enum": list(ROUTING_KEYS)},
+            amqp_headers.ROUTING_KEY: {
+                "enum": list(ROUTING_KEYS),
+                "description": "Absent where the message was published with it as its routing key.",
+            },
             amqp_headers.RECEIVED_AT_US: instant | {"title": "When the callback came in"},
-            amqp_headers.ATTEMPT: {"type": "integer", "minimum": 1},
+            amqp_headers.ATTEMPT: {"type": "integer", "minimum": 1, "description": "Absent: 1."},
             amqp_headers.CRASHES: {"type": "integer", "description": "Workers that died holding this message."},
             amqp_headers.TRACE: {"type": "string", "description": "A W3C traceparent."},
             amqp_headers.FIRST_FAILED_AT_US: instant | {"title": "When its first attempt failed"},

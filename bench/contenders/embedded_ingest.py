@@ -15,6 +15,7 @@ from broker import EmbeddedTransport
 from ingest import IngestServer, KeyRing, parse_keys
 from tiw.ingest_config import ingest_config
 from tiw.settings import read_settings
+from tiw.settling import settle
 
 
 async def main() -> None:
@@ -26,6 +27,7 @@ async def main() -> None:
         transport = await stack.enter_async_context(EmbeddedTransport(settings.data_dir))
         keys = await stack.enter_async_context(KeyRing(parse_keys(settings.callback_keys or "{}")))
         server = await stack.enter_async_context(IngestServer(ingest_config(settings), transport, keys))
+        settle()
         await stopped.wait()
         await server.drain()
 

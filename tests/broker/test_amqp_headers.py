@@ -68,6 +68,14 @@ def test_a_message_comes_back_from_its_properties(message: Message) -> None:
     assert read_message(message.body, render_properties(message, "m"), "tiw.archive") == (message, 0)
 
 
+@given(message=_messages, same=st.booleans())
+def test_a_routing_key_that_the_delivery_has_stands_in_no_header(message: Message, *, same: bool) -> None:
+    published_with = message.routing_key if same else "tiw.archive"
+    rendered = render_properties(message, "m", routing_key=published_with)
+    assert (b"tiw-routing-key" in rendered) == (published_with != message.routing_key)
+    assert read_message(message.body, rendered, published_with) == (message, 0)
+
+
 @given(message=_messages, message_id=st.text("0123456789abcdef-", max_size=255))
 def test_other_libraries_read_our_properties(message: Message, message_id: str) -> None:
     rendered = render_properties(message, message_id)
@@ -79,7 +87,8 @@ def test_other_libraries_read_our_properties(message: Message, message_id: str) 
     assert (theirs.message_id or "") == message_id == message_id_of(rendered)
     headers = theirs.headers or {}
     assert headers["tiw-event-id"] == message.event_id
-    assert headers["tiw-attempt"] == message.attempt
+    assert headers.get("tiw-attempt", 1) == message.attempt
+    assert headers["tiw-routing-key"] == message.routing_key
     assert headers.get("tiw-reason", "") == message.reason
     assert headers.get("tiw-last-failed-at-us") == message.last_failed_at_us
 
