@@ -9,7 +9,7 @@ which settles that TotalTime is in milliseconds).
 """
 
 from enum import IntEnum, StrEnum
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, Self, TypeAlias, final
 
 from msgspec import Meta, Struct
 
@@ -142,6 +142,7 @@ class OnlineRecordFinished(RecordingEvent, frozen=True, kw_only=True, rename=wir
     error: RecordingError | None = None
 
 
+@final
 class Unrecognized(Struct, frozen=True, kw_only=True):
     """An authentic callback of another family, or one whose content fits no event.
 

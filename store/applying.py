@@ -94,12 +94,12 @@ def _once_each(kept: Iterable[KeptEvent]) -> dict[str, KeptEvent]:
 
 
 def _precedence(one: KeptEvent) -> tuple[bool, int, bytes]:
-    """Order two acceptances of one event as `_insert_events` does: recognized first, then the earlier."""
-    return isinstance(one.event, Unrecognized), one.received_at_us, one.body
+    """Order two acceptances of one event as `upsert_events` does: recognized first, then the earlier."""
+    return type(one.event) is Unrecognized, one.received_at_us, one.body
 
 
 def _key(event: Event) -> RecordingKey:
-    return event.sdk_app_id, "" if isinstance(event, Unrecognized) else event.task_id
+    return event.sdk_app_id, "" if type(event) is Unrecognized else event.task_id
 
 
 def _event_row(one: KeptEvent) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _event_row(one: KeptEvent) -> dict[str, Any]:
         "received_at_us": one.received_at_us,
         "body": one.body,
     }
-    if isinstance(event, Unrecognized):
+    if type(event) is Unrecognized:
         event_type = None if event.event_type is None else storable(event.event_type)
         reason = storable(event.reason)
         return row | {"routing_key": UNRECOGNIZED, "event_type": event_type, "task_id": None, "reason": reason}
@@ -136,8 +136,6 @@ def _recording_row(accepted: Sequence[KeptEvent]) -> dict[str, Any]:
     row: dict[str, Any] = msgspec.structs.asdict(recording)
     error = row.pop("error")
     return row | {
-        "omitted_durations": msgspec.to_builtins(recording.omitted_durations),
-        "videos": msgspec.to_builtins(recording.videos),
         "failed": error is not None,
         "error_code": error and error.code,
         "error_message": error and error.message,

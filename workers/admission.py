@@ -28,7 +28,7 @@ def event_of(message: Message) -> Event | None:
                 sdk_app_id=event.sdk_app_id,
             )
         return event
-    return None if isinstance(event, Unrecognized) else event
+    return None if type(event) is Unrecognized else event
 
 
 def work_of(delivery: Delivery, event: Event, *, consumer: str, store: Store) -> Work:
