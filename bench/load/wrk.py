@@ -11,6 +11,9 @@ from msgspec import Struct
 from bench.errors import BenchError, VoidRoundError
 from bench.load.payloads import Payload
 
+#: As long as the vendor waits for an answer: https://www.tencentcloud.com/document/product/1176/55569
+TIMEOUT_S = 10
+
 _SCRIPT = Path(__file__).with_name("wrk_bodies.lua")
 
 
@@ -43,7 +46,16 @@ def run_wrk(url: str, bodies: Path, *, seconds: float, connections: int, begin_a
     if program is None:
         raise BenchError("wrk is not installed: run ./dev bench as root on Debian or Ubuntu, or install it")
     duration_s = max(1, round(seconds))
-    command = [program, "-t1", f"-c{connections}", f"-d{duration_s}s", "-s", str(_SCRIPT), url]
+    command = [
+        program,
+        "-t1",
+        f"-c{connections}",
+        f"-d{duration_s}s",
+        f"--timeout={TIMEOUT_S}s",
+        "-s",
+        str(_SCRIPT),
+        url,
+    ]
     command += ["--", str(bodies), str(begin_at)]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=duration_s + 60, check=False
