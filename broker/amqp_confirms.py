@@ -88,19 +88,15 @@ class ConfirmChannel:
         It fails with `UnroutableError`, `ChannelLostError`, or `NotPublishedError`: refused, or not confirmed by
         `deadline_s`, a time of the loop. Whoever cancels it leaves the message on its way.
         """
-        confirmed: asyncio.Future[None] = self._loop.create_future()
+        # What cannot be written raises here, before it takes a number: all later confirms would be taken for others'.
+        tag = self._last_tag + 1
+        frames = self._render(message, exchange, routing_key, tag)
         if not self._to_send:
             self._loop.call_soon(self._send)
-        self._last_tag += 1
-        number = self._amqp.number
-        key = (exchange, routing_key)
-        frame = self._publish_frames.get(key)
-        if frame is None:
-            frame = self._publish_frames[key] = publish_frame(number, exchange, routing_key)
-        properties = render_properties(message, f"{self._message_ids}{self._last_tag}", routing_key=routing_key)
-        self._to_send.append(frame)
-        self._to_send.append(content_frames(number, properties, message.body, self.connection.max_frame_bytes))
-        self._unconfirmed[self._last_tag] = _Publish(confirmed, exchange, len(message.body), deadline_s)
+        self._to_send.append(frames)
+        self._last_tag = tag
+        confirmed: asyncio.Future[None] = self._loop.create_future()
+        self._unconfirmed[tag] = _Publish(confirmed, exchange, len(message.body), deadline_s)
         self._settled.clear()
         if self._sweep is None or deadline_s < self._sweep.when():
             self._sweep_at(deadline_s)
@@ -129,6 +125,15 @@ class ConfirmChannel:
         self._fail_all(None)
         self._closing.remove_done_callback(self._on_closed)
         self._closing.cancel()
+
+    def _render(self, message: Message, exchange: str, routing_key: str, tag: int) -> bytes:
+        number = self._amqp.number
+        key = (exchange, routing_key)
+        frame = self._publish_frames.get(key)
+        if frame is None:
+            frame = self._publish_frames[key] = publish_frame(number, exchange, routing_key)
+        properties = render_properties(message, f"{self._message_ids}{tag}", routing_key=routing_key)
+        return frame + content_frames(number, properties, message.body, self.connection.max_frame_bytes)
 
     def _send(self) -> None:
         frames, self._to_send = self._to_send, []

@@ -74,7 +74,7 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """Whether nothing has ended it yet."""
-        return self.amqp.is_opened
+        return not self.wire.is_lost and self.amqp.is_opened
 
     async def wait_closed(self) -> str:
         """Return once it is closed, with the reason as far as it is known."""

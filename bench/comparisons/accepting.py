@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from bench.contenders.accepting import OURS_2, SERVERS, Server
+from bench.contenders.accepting import SERVERS, Server
 from bench.load.payloads import signed_callbacks
 from bench.load.wrk import write_bodies
 from bench.machine.arena import Arena
@@ -17,17 +17,13 @@ NAME = "accepting"
 #: More than any of them takes in a run, so that hardly one is sent twice to the same server.
 BODIES = 60_000
 
-#: No target asks for them.
-_BESIDE = {OURS_2.name}
-
 
 def run(arena: Arena, options: Options) -> Comparison:
     """Compare all that accept."""
     bodies = arena.folder / "accepting.bodies"
     write_bodies(bodies, signed_callbacks(BODIES))
-    servers = [server for server in SERVERS if options.is_whole or server.name not in _BESIDE]
     title = "accepting: callbacks over 64 connections, answered once confirmed by a quorum queue or fsynced"
-    return compare(NAME, title, [_contender(server, bodies) for server in servers], arena, options)
+    return compare(NAME, title, [_contender(server, bodies) for server in SERVERS], arena, options)
 
 
 def _contender(server: Server, bodies: Path) -> Contender:

@@ -198,6 +198,17 @@ async def test_whoever_stops_waiting_disturbs_no_other(broker: _Broker) -> None:
     assert _failures([other]) == [None]
 
 
+async def test_a_message_that_cannot_be_written_shifts_no_confirm(broker: _Broker) -> None:
+    first = broker.publish("first")
+    message = Message(body=b"", event_id="e", routing_key="k", received_at_us=2**63)
+    with pytest.raises(OverflowError):
+        broker.channel.publish(message, "x", "k", broker.loop.time() + _FAR_S)
+    second = broker.publish("second")
+    await _turn()
+    broker.ack(2)
+    assert [first.done(), second.done()] == [False, True]
+
+
 async def test_a_confirm_for_nothing_is_nothing(broker: _Broker) -> None:
     broker.ack(7)
     broker.ack(7, multiple=True)
