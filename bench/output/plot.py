@@ -175,7 +175,7 @@ def _plain(value: float, place: object) -> str:
 
 
 _PANELS: list[tuple[str, _Draw]] = [
-    ("accepting", _bars("Accepting: kept, then answered 200", "callbacks/s")),
+    ("accepting", _bars("Accepting: answered 200 (bare aiohttp keeps nothing)", "callbacks/s")),
     ("accepting", _bars("Accepting: CPU time of the server", "us per callback", metric="cpu_us")),
     ("handling", _bars("Handling without work", "messages/s")),
     ("handling-real", _bars("Handling: event and recording stored in PostgreSQL", "events/s")),
