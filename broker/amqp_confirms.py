@@ -11,7 +11,7 @@ import secrets
 import aiormq
 from msgspec import Struct
 
-from broker.amqp_connection import Connection, describe
+from broker.amqp_connection import Connection, describe, loss_of
 from broker.amqp_frames import (
     ACK,
     BODY,
@@ -112,7 +112,7 @@ class ConfirmChannel:
         await asyncio.wait((self._closing, self._retired), return_when=asyncio.FIRST_COMPLETED)
         if self._retired.done():
             return self._retired.result()
-        return describe(self._loss())
+        return describe(loss_of(self._closing))
 
     async def wait_settled(self) -> None:
         """Return once the future of every publish has ended: each has its deadline."""
@@ -143,7 +143,8 @@ class ConfirmChannel:
         if kind in (HEADER, BODY):
             returned = self._returning.add(kind, payload)
             if returned is not None:
-                self._on_returned(message_id_of(returned.properties))
+                tag = message_id_of(returned.properties).removeprefix(self._message_ids)
+                self._end(int(tag), UnroutableError())
             return True
         method = payload[:4]
         if kind == METHOD and method in _CONFIRMS:
@@ -155,11 +156,8 @@ class ConfirmChannel:
         return False
 
     def _on_confirm(self, confirm: Confirm) -> None:
-        if not confirm.multiple:
-            self._end(confirm.tag, is_kept=confirm.is_kept)
-            return
-        for tag in self._up_to(confirm.tag):
-            self._end(tag, is_kept=confirm.is_kept)
+        for tag in self._up_to(confirm.tag) if confirm.multiple else [confirm.tag]:
+            self._end(tag, None if confirm.is_kept else NotPublishedError("the broker refused the message"))
 
     def _up_to(self, last: int) -> list[int]:
         # 0 stands for all: https://www.rabbitmq.com/amqp-0-9-1-reference#basic.ack.delivery-tag
@@ -170,32 +168,21 @@ class ConfirmChannel:
             tags.append(tag)
         return tags
 
-    def _end(self, tag: int, *, is_kept: bool) -> None:
-        """End one publish. It may have ended before: returned, or too late."""
-        publish = self._unconfirmed.get(tag)
-        if publish is not None:
-            self._forget(tag, None if is_kept else NotPublishedError("the broker refused the message"))
-
-    def _forget(self, tag: int, error: Exception | None) -> None:
-        confirmed = self._unconfirmed.pop(tag).confirmed
-        if not confirmed.done():
+    def _end(self, tag: int, error: Exception | None) -> None:
+        """End one publish, unless it has ended before: returned, or too late."""
+        publish = self._unconfirmed.pop(tag, None)
+        if publish is None:
+            return
+        if not publish.confirmed.done():
             if error is None:
-                confirmed.set_result(None)
+                publish.confirmed.set_result(None)
             else:
-                confirmed.set_exception(error)
+                publish.confirmed.set_exception(error)
         if not self._unconfirmed:
             self._settled.set()
 
-    def _on_returned(self, message_id: str) -> None:
-        tag = int(message_id.removeprefix(self._message_ids))
-        if tag in self._unconfirmed:
-            self._forget(tag, UnroutableError())
-
     def _on_closed(self, closing: "asyncio.Future[object]") -> None:
-        self._fail_all(None if closing.cancelled() else closing.exception())
-
-    def _loss(self) -> BaseException | None:
-        return None if self._closing.cancelled() else self._closing.exception()
+        self._fail_all(loss_of(closing))
 
     def _fail_all(self, cause: BaseException | None) -> None:
         """End what is not confirmed: those that the broker closed the channel for, by what it says, and the others."""
@@ -205,7 +192,7 @@ class ConfirmChannel:
         self._to_send.clear()
         refused = describe(cause)
         for tag in list(self._unconfirmed):
-            self._forget(tag, _failure(self._unconfirmed[tag], cause, refused))
+            self._end(tag, _failure(self._unconfirmed[tag], cause, refused))
 
     def _sweep_at(self, when_s: float) -> None:
         if self._sweep is not None:
@@ -217,7 +204,7 @@ class ConfirmChannel:
         now_s = self._loop.time()
         late = [tag for tag, publish in self._unconfirmed.items() if publish.deadline_s <= now_s]
         for tag in late:
-            self._forget(tag, NotPublishedError("the broker did not confirm in time"))
+            self._end(tag, NotPublishedError("the broker did not confirm in time"))
         if self._unconfirmed:
             first_s = min(publish.deadline_s for publish in self._unconfirmed.values())
             self._sweep_at(max(first_s, now_s + _SWEEP_EVERY_S))

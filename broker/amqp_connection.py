@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import aio_pika
 import aiormq
@@ -80,8 +80,7 @@ class Connection:
         """Return once it is closed, with the reason as far as it is known."""
         closing = self.amqp.closing
         await asyncio.wait((closing,))
-        error = None if closing.cancelled() else closing.exception()
-        return describe(error)
+        return describe(loss_of(closing))
 
     def abort(self) -> None:
         """End it at once: the socket goes, and everything that waits on it fails."""
@@ -220,6 +219,11 @@ def raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def loss_of(closing: "asyncio.Future[Any]") -> BaseException | None:
+    """Return why a connection or channel closed: `closing` is the library's future for that, and done."""
+    return None if closing.cancelled() else closing.exception()
 
 
 def describe(error: BaseException | None) -> str:

@@ -8,7 +8,7 @@ from itertools import takewhile
 import aiormq
 import structlog
 
-from broker.amqp_connection import Connection, describe
+from broker.amqp_connection import Connection, describe, loss_of
 from broker.amqp_frames import BODY, DELIVER, HEADER, METHOD, Arrival, Arrivals, ack_frame
 from broker.amqp_headers import read_message
 from broker.message import Message
@@ -109,7 +109,7 @@ class Intake:
         finally:
             cancelled.cancel()
         if closing.done():
-            self.reason = describe(None if closing.cancelled() else closing.exception())
+            self.reason = describe(loss_of(closing))
             return False
         closing.cancel()
         return not self._given_up.done()
