@@ -33,6 +33,7 @@ class Bookkeeping:
         self._lag_seconds = metrics.LAG_SECONDS.labels(consumer)
         self._handler_seconds = metrics.HANDLER_SECONDS.labels(consumer)
         self._running = metrics.RUNNING.labels(consumer)
+        self._retries_scheduled = metrics.RETRIES_SCHEDULED.labels(consumer)
         self._calls = 0
         self._outcomes: Counter[str] = Counter()
         self._is_gathering = False
@@ -82,5 +83,5 @@ class Bookkeeping:
             self._calls = 0
         for outcome, count in self._outcomes.items():
             metrics.DELIVERIES.labels(self._consumer, outcome).inc(count)
-        metrics.RETRIES_SCHEDULED.labels(self._consumer).inc(self._outcomes["retry"])
+        self._retries_scheduled.inc(self._outcomes["retry"])
         self._outcomes.clear()
