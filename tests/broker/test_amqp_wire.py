@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import aio_pika
@@ -31,14 +32,30 @@ _BLOCKED = frame(METHOD, 0, b"\0\x0a\0\x3c\x03low")
 _UNBLOCKED = frame(METHOD, 0, b"\0\x0a\0\x3d")
 
 
-@pytest.fixture
-async def connection(rabbitmq: RabbitMQServer, amqp_vhost: str) -> AsyncIterator[Connection]:
-    (endpoint,) = parse_endpoints([rabbitmq.url(amqp_vhost)])
+@asynccontextmanager
+async def _opened(url: str) -> AsyncIterator[Connection]:
+    (endpoint,) = parse_endpoints([url])
     opened = await Connection.open(endpoint, name="test")
     try:
         yield opened
     finally:
         await opened.close()
+
+
+@pytest.fixture
+async def connection(rabbitmq: RabbitMQServer, amqp_vhost: str) -> AsyncIterator[Connection]:
+    async with _opened(rabbitmq.url(amqp_vhost)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def impatient(
+    rabbitmq: RabbitMQServer, amqp_vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Connection]:
+    # aiormq gives a connection up that is silent for (heartbeat + 1) * 3 s: shortened here to less than a second.
+    monkeypatch.setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.4)
+    async with _opened(rabbitmq.url(amqp_vhost) + "?heartbeat=1") as opened:
+        yield opened
 
 
 def test_the_versions_are_those_it_was_written_for() -> None:
@@ -109,38 +126,23 @@ async def test_the_librarys_own_writes_are_whole_frames(
         assert at == len(data)
 
 
-async def test_a_connection_of_nothing_but_taken_frames_is_not_given_up(
-    rabbitmq: RabbitMQServer, amqp_vhost: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # aiormq gives a connection up that is silent for (heartbeat + 1) * 3 s: shortened here to less than a second.
-    monkeypatch.setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.4)
-    (endpoint,) = parse_endpoints([rabbitmq.url(amqp_vhost) + "?heartbeat=1"])
-    connection = await Connection.open(endpoint, name="test")
-    try:
-        channel = await connection.amqp.channel(publisher_confirms=True)
-        connection.wire.attach(channel.number, lambda _kind, _payload: True)
-        publish = publish_frame(channel.number, "", "nobody") + content_frames(channel.number, b"\0\0", b"", 4096)
-        end_s = asyncio.get_running_loop().time() + 2.5
-        while asyncio.get_running_loop().time() < end_s:
-            connection.wire.write(publish)
-            await asyncio.sleep(0.05)
-            assert connection.is_open
-    finally:
-        await connection.close()
+async def test_a_connection_of_nothing_but_taken_frames_is_not_given_up(impatient: Connection) -> None:
+    channel = await impatient.amqp.channel(publisher_confirms=True)
+    impatient.wire.attach(channel.number, lambda _kind, _payload: True)
+    publish = publish_frame(channel.number, "", "nobody") + content_frames(channel.number, b"\0\0", b"", 4096)
+    end_s = asyncio.get_running_loop().time() + 2.5
+    while asyncio.get_running_loop().time() < end_s:
+        impatient.wire.write(publish)
+        await asyncio.sleep(0.05)
+        assert impatient.is_open
 
 
-async def test_a_silent_connection_is_given_up(
-    rabbitmq: RabbitMQServer, amqp_vhost: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.4)
-    (endpoint,) = parse_endpoints([rabbitmq.url(amqp_vhost) + "?heartbeat=1"])
-    connection = await Connection.open(endpoint, name="test")
+async def test_a_silent_connection_is_given_up(impatient: Connection, rabbitmq: RabbitMQServer) -> None:
+    rabbitmq.pause()
     try:
-        rabbitmq.pause()
-        await asyncio.wait_for(connection.wait_closed(), 10)
+        await asyncio.wait_for(impatient.wait_closed(), 10)
     finally:
         rabbitmq.resume()
-        await connection.close()
 
 
 async def test_aio_pika_passes_the_wire_on_to_the_library() -> None:
