@@ -1,0 +1,1 @@
+"""Bytes and requests that look for a way through. See chaos/README.md."""

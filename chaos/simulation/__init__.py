@@ -1,0 +1,1 @@
+"""The pipeline in virtual time, from seeds. See chaos/README.md."""
