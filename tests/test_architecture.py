@@ -103,7 +103,10 @@ def test_a_module_takes_no_private_name_from_another_package(path: Path) -> None
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_the_command_line_reads_the_environment(path: Path) -> None:
-    if name_of(path).startswith(("tiw/", "examples/", "bench/", "chaos/")) or name_of(path) in READERS_OF_THE_ENVIRONMENT:
+    if (
+        name_of(path).startswith(("tiw/", "examples/", "bench/", "chaos/"))
+        or name_of(path) in READERS_OF_THE_ENVIRONMENT
+    ):
         return
     reading = [
         node.attr
