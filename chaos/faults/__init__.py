@@ -1,0 +1,1 @@
+"""Faults of networks, disks, clocks and clients, each usable by itself."""
