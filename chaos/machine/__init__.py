@@ -1,0 +1,1 @@
+"""What runs: private servers, and the processes of the pipeline."""

@@ -1,0 +1,1 @@
+"""The sender: a process of its own, which survives all that is done to the pipeline and writes down each try."""

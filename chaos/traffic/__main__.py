@@ -1,0 +1,27 @@
+"""The sending process: `python -m chaos.traffic ORDER`, a file of JSON. SIGTERM: nothing new, then the end."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from chaos.evidence.lines import LineWriter
+from chaos.traffic.order import Order
+from chaos.traffic.sender import Sender
+from chaos.traffic.stalls import Stalls
+from chaos.traffic.stream import stream
+
+
+async def _send(order: Order) -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    items = stream(order.seed, sdk_app_id=order.sdk_app_id, duplicates=order.duplicates, forged=order.forged)
+    with LineWriter(order.ledger) as ledger:
+        async with Stalls() as stalls:
+            await Sender(order, ledger, stalls, stopping).send_all(items)
+
+
+if __name__ == "__main__":
+    asyncio.run(_send(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Order)))
