@@ -4,10 +4,11 @@ import contextlib
 from collections.abc import Sequence
 from typing import Self
 
-from broker.amqp_connection import Link
-from broker.amqp_endpoints import parse_endpoints
+from broker.amqp_endpoints import Brokers, parse_endpoints
 from broker.amqp_inspection import Inspection
+from broker.amqp_link import Link
 from broker.amqp_publisher import Publisher
+from broker.amqp_pulse import CONSUMING, PUBLISHING
 from broker.amqp_subscription import AmqpSubscription
 from broker.amqp_topology import Declarer
 from broker.errors import BrokerError
@@ -40,9 +41,10 @@ _BELT_OF_EVENTS = topology(
 class AmqpTransport:
     """Implements `broker.Transport` over AMQP 0-9-1.
 
-    `urls` are brokers of one cluster, the first that answers is used. The queues of the built-in consumers and of
-    `consumers` are declared before the first publish. Publishing and consuming have a connection each, because an
-    alarm of the broker blocks those that publish. Raises `BrokerError` for an address that cannot be right.
+    `urls` are brokers of one cluster, tried in their order; see `Brokers`. An alarm of one of them blocks all, so that
+    no other is tried because of it: https://www.rabbitmq.com/docs/alarms#cluster. The queues of the built-in consumers
+    and of `consumers` are declared before the first publish. Publishing and consuming have a connection each, because
+    an alarm of the broker blocks those that publish. Raises `BrokerError` for an address that cannot be right.
     """
 
     def __init__(
@@ -54,10 +56,10 @@ class AmqpTransport:
         confirm_timeout_s: float = 2.5,
         management_url: str | None = None,
     ) -> None:
-        endpoints = parse_endpoints(urls)
+        brokers = Brokers(parse_endpoints(urls))
         self._retry_delays_s = tuple(retry_delays_s)
-        self._publishing = Link(endpoints, name="publishing")
-        self._consuming = Link(endpoints, name="consuming")
+        self._publishing = Link(brokers, name="publishing", patience=PUBLISHING)
+        self._consuming = Link(brokers, name="consuming", patience=CONSUMING)
         self._declarer = Declarer()
         everybody = {queues.consumer: queues for queues in (*BUILT_IN_CONSUMERS, *consumers)}
         self._publisher = Publisher(
@@ -66,7 +68,7 @@ class AmqpTransport:
             topology(tuple(everybody.values()), retry_delays_s=self._retry_delays_s),
             confirm_timeout_s=confirm_timeout_s,
         )
-        self._inspection = Inspection(endpoints, management_url=management_url)
+        self._inspection = Inspection(brokers, management_url=management_url)
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:

@@ -1,10 +1,9 @@
-"""One AMQP connection that is kept: connected, watched, and connected again after any loss."""
+"""One AMQP connection: opened, closed, and what its failures are called."""
 
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from typing import Any, Self
 
 import aio_pika
@@ -12,12 +11,14 @@ import aiormq
 import structlog
 
 from broker.amqp_endpoints import Endpoint
+from broker.amqp_resolving import Resolver
 from broker.amqp_wire import Wire
 
-CONNECT_TIMEOUT_S = 5.0
+#: How long each step of connecting may take: the name, the socket, TLS, each word of the handshake.
+SILENCE_TIMEOUT_S = 3.5
+#: For all steps together: a broker with a lot to do may answer each of them late.
+OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
-FIRST_BACKOFF_S = 0.1
-LONGEST_BACKOFF_S = 2.0
 
 _LARGEST_FRAME_BYTES = 128 * 1024
 
@@ -42,16 +43,17 @@ class Connection:
         self._pika = pika
         self.amqp = amqp
         self.wire = wire
+        self._aborted = ""
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, *, name: str) -> Self:
-        """Connect within `CONNECT_TIMEOUT_S`. Raises one of `CONNECTION_ERRORS`."""
-        wire = Wire()
+    async def open(cls, endpoint: Endpoint, *, name: str, resolver: Resolver | None = None) -> Self:
+        """Connect, or give up after `SILENCE_TIMEOUT_S` without progress. Raises one of `CONNECTION_ERRORS`."""
+        wire = Wire(resolver)
         pika = aio_pika.Connection(endpoint.url, client_properties={"connection_name": f"tiw {name}"})
         pika.kwargs["transport_factory"] = wire
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await pika.connect()
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await _while_heard(pika.connect(), wire)
             if pika.transport is None:
                 raise aiormq.ConnectionClosed(0, "closed at once")  # noqa: TRY301 - ended like any other failure
         except BaseException:
@@ -80,10 +82,11 @@ class Connection:
         """Return once it is closed, with the reason as far as it is known."""
         closing = self.amqp.closing
         await asyncio.wait((closing,))
-        return describe(loss_of(closing))
+        return self._aborted or describe(loss_of(closing))
 
-    def abort(self) -> None:
+    def abort(self, reason: str = "") -> None:
         """End it at once: the socket goes, and everything that waits on it fails."""
+        self._aborted = self._aborted or reason
         self.wire.abort()
 
     async def close(self) -> None:
@@ -99,87 +102,30 @@ class Connection:
             self.abort()
 
 
-class Link:
-    """Keeps a connection to the first of several brokers that answers, until it is closed.
-
-    An async context manager. It connects when `connection` is first asked for.
-    """
-
-    def __init__(self, endpoints: Sequence[Endpoint], *, name: str) -> None:
-        self._endpoints = endpoints
-        self._name = name
-        self._connection: Connection | None = None
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
-
-    async def connection(self) -> Connection:
-        """Return an open connection, and wait for one as long as that takes."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._keep(), name=f"amqp {self._name}")
-        while self._connection is None or not self._connection.is_open:
-            self._changed.clear()
-            await self._changed.wait()
-        return self._connection
-
-    async def _keep(self) -> None:
-        backoff = Backoff()
-        while True:
-            for endpoint in self._endpoints:
-                try:
-                    with cancellation_as_loss():
-                        await self._use(endpoint, backoff)
-                except CONNECTION_ERRORS as error:
-                    _log.warning(
-                        "broker_not_reached", connection=self._name, broker=endpoint.name, error=describe(error)
-                    )
-                except Exception:  # noqa: BLE001 - whatever it was, nobody else would connect again
-                    _log.exception("broker_connection_failed", connection=self._name, broker=endpoint.name)
-            await backoff.wait()
-
-    async def _use(self, endpoint: Endpoint, backoff: "Backoff") -> None:
-        """Connect, and stay until the connection is lost."""
-        log = _log.bind(connection=self._name, broker=endpoint.name)
-        connection = await Connection.open(endpoint, name=self._name)
-        log.info("broker_connected", version=connection.version)
-        try:
-            raise_if_cancelled()
-            self._connection = connection
-            self._changed.set()
-            with backoff.working():
-                log.warning("broker_lost", error=await connection.wait_closed())
-        finally:
-            self._connection = None
-            await connection.close()
+async def _while_heard(connecting: Coroutine[Any, Any, None], wire: Wire) -> None:
+    """Connect for as long as that makes progress."""
+    task = asyncio.create_task(connecting, name="amqp connect")
+    task.add_done_callback(let_fail)
+    try:
+        while not task.done():
+            heard = asyncio.create_task(wire.hears(within_s=SILENCE_TIMEOUT_S))
+            try:
+                await asyncio.wait((task, heard), return_when=asyncio.FIRST_COMPLETED)
+                if not task.done() and not heard.result():
+                    raise TimeoutError(f"no answer for {SILENCE_TIMEOUT_S:g} s")
+            finally:
+                heard.cancel()
+        task.result()
+    finally:
+        if not task.done():
+            wire.abort()
+            task.cancel()
 
 
-class Backoff:
-    """Waits longer from failure to failure, up to a cap, and starts anew after what worked for a while."""
-
-    def __init__(self) -> None:
-        self._wait_s = FIRST_BACKOFF_S
-
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """Measure how long the work inside lasts."""
-        start_s = time.monotonic()
-        try:
-            yield
-        finally:
-            if time.monotonic() - start_s > LONGEST_BACKOFF_S:
-                self._wait_s = FIRST_BACKOFF_S
-
-    async def wait(self) -> None:
-        """Wait before the next try."""
-        await asyncio.sleep(self._wait_s)
-        self._wait_s = min(2 * self._wait_s, LONGEST_BACKOFF_S)
+def let_fail(task: "asyncio.Task[None]") -> None:
+    """Let asyncio not complain of an error that comes after nobody waits for it any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def close_channel(channel: aiormq.abc.AbstractChannel, connection: Connection) -> None:

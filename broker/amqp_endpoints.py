@@ -1,4 +1,4 @@
-"""Addresses of brokers, checked before anything is sent to them."""
+"""Addresses of brokers, checked before anything is sent to them, and the order in which they are tried."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from msgspec import Struct
 from yarl import URL
 
+from broker.amqp_resolving import Resolver
 from broker.errors import BrokerError
 
-#: In seconds. A peer that is silent for three of these is given up.
+#: In seconds. The broker says something every half of it, and closes a connection that is silent for twice as long: a
+#: consumer that blocks its event loop has that much time. This side notices earlier, see `broker.amqp_pulse`.
 HEARTBEAT_S = 10
 
 
@@ -17,6 +19,27 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
     url: URL
     name: str
+
+
+class Brokers:
+    """The brokers of one cluster, shared by all connections of a transport.
+
+    They are tried in the order in which they are named, beginning with the one that worked last. So the first is used
+    until it fails, and whoever takes its place until that fails, too: nothing moves back by itself.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = tuple(endpoints)
+        self._first = 0
+        self.resolver = Resolver()
+
+    def in_turn(self) -> tuple[Endpoint, ...]:
+        """Return all of them in the order in which to try them now."""
+        return self._endpoints[self._first :] + self._endpoints[: self._first]
+
+    def note_working(self, endpoint: Endpoint) -> None:
+        """Begin with `endpoint` from now on."""
+        self._first = self._endpoints.index(endpoint)
 
 
 def parse_endpoints(urls: Sequence[str]) -> tuple[Endpoint, ...]:

@@ -7,7 +7,7 @@ import aiormq
 from msgspec import Struct
 
 from broker.amqp_connection import CONNECTION_ERRORS, Connection, cancellation_as_loss, describe
-from broker.amqp_endpoints import Endpoint
+from broker.amqp_endpoints import Brokers, Endpoint
 from broker.amqp_management import Management
 from broker.errors import BrokerError, MissingQueueError
 from broker.protocol import BrokerInfo, QueueState
@@ -22,10 +22,10 @@ class _Counts(Struct, frozen=True, kw_only=True):
 
 
 class Inspection:
-    """Looks at a broker, the first of `endpoints` that answers. Raises `BrokerError` if none does."""
+    """Looks at the first of `brokers` that answers. Raises `BrokerError` if none does."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], *, management_url: str | None = None) -> None:
-        self._endpoints = endpoints
+    def __init__(self, brokers: Brokers, *, management_url: str | None = None) -> None:
+        self._brokers = brokers
         self._management_url = management_url
 
     async def inspect(self, consumers: Sequence[str]) -> list[QueueState]:
@@ -77,13 +77,16 @@ class Inspection:
 
     async def _connect(self) -> tuple[Connection, Endpoint]:
         problems = []
-        for endpoint in self._endpoints:
+        for endpoint in self._brokers.in_turn():
             try:
                 with cancellation_as_loss():
-                    return await Connection.open(endpoint, name="inspection"), endpoint
+                    return await self._open(endpoint), endpoint
             except CONNECTION_ERRORS as error:
                 problems.append(f"{endpoint.name}: {describe(error)}")
         raise BrokerError(f"no broker can be reached ({'; '.join(problems)})")
+
+    async def _open(self, endpoint: Endpoint) -> Connection:
+        return await Connection.open(endpoint, name="inspection", resolver=self._brokers.resolver)
 
 
 async def _inspect(connection: Connection, consumer: str, unacked: dict[str, int] | None) -> QueueState:

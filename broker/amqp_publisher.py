@@ -1,7 +1,8 @@
 """Publishes so that a return means durable: persistent, confirmed, and never unroutable."""
 
 import asyncio
-from typing import Self
+from collections.abc import Coroutine
+from typing import Any, Self
 
 import aiormq
 import structlog
@@ -9,14 +10,14 @@ import structlog
 from broker.amqp_confirms import ChannelLostError, ConfirmChannel, UnroutableError
 from broker.amqp_connection import (
     CONNECTION_ERRORS,
-    Backoff,
     Connection,
-    Link,
     cancellation_as_loss,
     close_channel,
     describe,
+    let_fail,
     raise_if_cancelled,
 )
+from broker.amqp_link import Backoff, Link
 from broker.amqp_topology import Declarer
 from broker.errors import NotPublishedError, TopologyConflictError
 from broker.message import Message
@@ -42,7 +43,7 @@ class Publisher:
         self._usable = asyncio.Event()
         self._problem = "the broker has not been reached yet"
         self._task: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._beside_tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._keep(), name="amqp publisher")
@@ -52,10 +53,11 @@ class Publisher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        for ending in self._ending:
-            ending.cancel()
-        if self._ending:
-            await asyncio.wait(self._ending)
+        tasks = set(self._beside_tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     @property
     def is_ready(self) -> bool:
@@ -90,14 +92,19 @@ class Publisher:
             await self._mend(channel.connection, belt, deadline_s)
 
     async def _mend(self, connection: Connection, belt: Topology, deadline_s: float) -> None:
-        try:
-            with cancellation_as_loss():
-                async with asyncio.timeout_at(deadline_s):
-                    await self._declarer.declare(connection, belt)
-        except TopologyConflictError as conflict:
-            raise NotPublishedError(str(conflict)) from conflict
-        except CONNECTION_ERRORS as lost:
-            self._problem = describe(lost)
+        # In a task of its own: to interrupt a declaration takes time, too, which the deadline does not have.
+        mending = self._beside(self._declarer.declare(connection, belt), name="amqp belt")
+        await asyncio.wait((mending,), timeout=deadline_s - asyncio.get_running_loop().time())
+        if not mending.done():
+            mending.add_done_callback(let_fail)
+            raise NotPublishedError(f"not published in {self._confirm_timeout_s:g} s: {self._problem}")
+        if mending.cancelled():
+            return
+        match mending.exception():
+            case TopologyConflictError() as conflict:
+                raise NotPublishedError(str(conflict)) from conflict
+            case BaseException() as lost:
+                self._problem = describe(lost)
 
     def _usable_channel(self) -> ConfirmChannel | None:
         channel = self._channel
@@ -130,6 +137,8 @@ class Publisher:
             except CONNECTION_ERRORS as error:
                 self._problem = describe(error)
                 _log.warning("publish_channel_failed", error=self._problem)
+                if not connection.is_open:
+                    continue
             except Exception:  # noqa: BLE001 - whatever it was, nobody else would open a channel again
                 _log.exception("publish_channel_failed")
             await backoff.wait()
@@ -151,9 +160,13 @@ class Publisher:
         finally:
             self._channel = None
             # Beside the next channel: what was published on this one can still be confirmed.
-            ending = asyncio.create_task(_end(channel, amqp), name="amqp publish channel")
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+            self._beside(_end(channel, amqp), name="amqp publish channel")
+
+    def _beside(self, work: Coroutine[Any, Any, None], *, name: str) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name)
+        self._beside_tasks.add(task)
+        task.add_done_callback(self._beside_tasks.discard)
+        return task
 
     def _on_blocked(self) -> None:
         channel = self._channel

@@ -7,15 +7,14 @@ import structlog
 
 from broker.amqp_connection import (
     CONNECTION_ERRORS,
-    Backoff,
     Connection,
-    Link,
     cancellation_as_loss,
     close_channel,
     describe,
     raise_if_cancelled,
 )
 from broker.amqp_intake import REQUEST_TIMEOUT_S, Intake
+from broker.amqp_link import Backoff, Link
 from broker.amqp_topology import Declarer
 from broker.errors import TopologyConflictError
 from broker.protocol import OnDelivery

@@ -11,6 +11,7 @@ that is no longer so.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -27,6 +28,13 @@ from broker.amqp_frames import (
     METHOD,
     UNBLOCKED,
 )
+from broker.amqp_resolving import Resolver
+
+#: How long an address may take to accept a connection, before the host's next: time for one packet that is lost.
+ACCEPT_TIMEOUT_S = 2.0
+
+#: How often it is looked whether something arrived.
+_BEAT_S = 0.25
 
 #: In bytes; as asyncio's own streams have it.
 _STREAM_LIMIT = 64 * 1024
@@ -39,15 +47,18 @@ Taker: TypeAlias = Callable[[int, bytes], bool]
 
 
 class Wire(TransportFactory):
-    """Connects as the library does, and keeps hold of the socket.
+    """Connects for the library, and keeps hold of the socket.
 
     `on_blocked` is called when the broker says that it reads nothing more of us, or reads again: a broker that is
     short of memory or disk stops whoever publishes. https://www.rabbitmq.com/docs/connection-blocked
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resolver: Resolver | None = None) -> None:
+        self._resolver = resolver or Resolver()
         self._takers: dict[int, Taker] = {}
         self._transport: asyncio.WriteTransport | None = None
+        #: Set by whatever arrives, and by each step of connecting; see `hears`.
+        self.has_heard = False
         #: Whether the socket is closed, from this side or the other: known before the library knows.
         self.is_lost = False
         self.is_blocked = False
@@ -55,18 +66,37 @@ class Wire(TransportFactory):
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect; called by the library."""
-        contexts = kwargs.pop("ssl_context_provider")
-        context = await contexts.get_context() if url.scheme == "amqps" else None
+        context = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_STREAM_LIMIT, loop=loop)
         try:
+            accepted = await self._connect(url.host or "", url.port or 0)
             transport, protocol = await loop.create_connection(
-                lambda: _Separator(reader, self), url.host or "", url.port or 0, ssl=context, **kwargs
+                lambda: _Separator(reader, self),
+                sock=accepted,
+                ssl=context,
+                server_hostname=url.host if context else None,
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
+        self.has_heard = True
         self._transport = transport
+        if self.is_lost:
+            transport.abort()
+            raise AMQPConnectionError("given up meanwhile")
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    async def hears(self, *, within_s: float) -> bool:
+        """Return True as soon as something has arrived, or False when nothing has for `within_s`.
+
+        What counts is time in which the event loop turns: after a stall it is not known yet what has arrived.
+        """
+        for _ in range(max(1, round(within_s / _BEAT_S))):
+            await asyncio.sleep(_BEAT_S)
+            if self.has_heard:
+                self.has_heard = False
+                return True
+        return False
 
     def attach(self, channel: int, taker: Taker) -> None:
         """Offer every frame of `channel` to `taker` before the library."""
@@ -96,6 +126,31 @@ class Wire(TransportFactory):
         taker = self._takers.get(channel)
         return taker is not None and taker(kind, payload)
 
+    async def _connect(self, host: str, port: int) -> socket.socket:
+        """Connect to the first of the host's addresses that accepts it."""
+        addresses = await self._resolver.resolve(host)
+        for address in addresses[:-1]:
+            try:
+                return await self._connect_to(address, port)
+            except OSError:
+                continue
+        return await self._connect_to(addresses[-1], port)
+
+    async def _connect_to(self, address: str, port: int) -> socket.socket:
+        self.has_heard = True
+        connecting = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            connecting.setblocking(False)
+            async with asyncio.timeout(ACCEPT_TIMEOUT_S):
+                await asyncio.get_running_loop().sock_connect(connecting, (address, port))
+        except BaseException as error:
+            connecting.close()
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"no connection within {ACCEPT_TIMEOUT_S:g} s") from None
+            raise
+        self.has_heard = True
+        return connecting
+
     def _watch(self, kind: int, payload: bytes) -> None:
         if kind == METHOD and payload[:4] in (BLOCKED, UNBLOCKED):
             self.is_blocked = payload[:4] == BLOCKED
@@ -116,6 +171,7 @@ class _Separator(asyncio.StreamReaderProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes, wherever they are cut."""
+        self._wire.has_heard = True
         if self._is_garbled:
             super().data_received(data)
             return

@@ -31,9 +31,15 @@ def prepare_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BrokerError(f"cannot make the folder {folder}: {error.strerror}; choose another TIW_DATA_DIR") from error
-    kind = file_system(folder, _mounts())
-    if kind in _NETWORK_FILE_SYSTEMS:
+    kind = network_file_system(folder)
+    if kind is not None:
         raise BrokerError(f"{folder} is on a network file system ({kind}); choose a TIW_DATA_DIR on a local disk")
+
+
+def network_file_system(folder: Path) -> str | None:
+    """Return the type of the network file system that `folder` is on; None if it is on none, or nobody can tell."""
+    kind = file_system(folder, _mounts())
+    return kind if kind in _NETWORK_FILE_SYSTEMS else None
 
 
 def file_system(folder: Path, mounts: str) -> str:
