@@ -13,10 +13,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 #: Where packages and tarballs put the real scripts. The one on the PATH of Debian changes the user first.
 SCRIPT_FOLDERS = (
@@ -33,21 +33,42 @@ STOP_TIMEOUT_S = 30.0
 USER = "tester"
 
 
+class Membership(NamedTuple):
+    """What a member of a cluster is called, and what it shares with all others: the rest."""
+
+    node: str
+    cookie: str
+    password: str
+    epmd_port: int
+
+
 class RabbitMQServer:
     """One node. A context manager: entering starts it, leaving ends it and removes all it wrote.
 
     `host`, `port` and `management_port` stay the same over `stop`, `kill` and `start`, and so does the data.
-    `settings` are lines of rabbitmq.conf, by name, that come instead of ours.
+    `settings` are lines of rabbitmq.conf, by name, that come instead of ours. `prefix` is what its programs are
+    started with, such as the command that enters a network namespace where `host` is an address.
     """
 
-    def __init__(self, scripts: Path, *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        scripts: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+        membership: Membership | None = None,
+    ) -> None:
         self._scripts = scripts
         self._settings = dict(settings or {})
+        self._prefix = tuple(prefix)
         self._folder = Path(tempfile.mkdtemp(prefix="tiw-rabbitmq-"))
-        self._password = secrets.token_hex(8)
-        self.host = "127.0.0.1"
-        self.port, self.management_port, self._dist_port, self._epmd_port = _free_ports(4)
-        self.node = f"tiw-{secrets.token_hex(4)}@localhost"
+        self.host = host
+        self.port, self.management_port, self._dist_port, own_epmd_port = _free_ports(4)
+        self._membership = membership or Membership(
+            f"tiw-{secrets.token_hex(4)}@localhost", secrets.token_hex(16), secrets.token_hex(8), own_epmd_port
+        )
+        self.node = self._membership.node
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -55,7 +76,7 @@ class RabbitMQServer:
         try:
             self._configure()
             self._epmd = subprocess.Popen(
-                [_epmd(), "-port", str(self._epmd_port), "-address", self.host],
+                [*self._prefix, _epmd(), "-port", str(self._membership.epmd_port), "-address", self.host],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -91,7 +112,7 @@ class RabbitMQServer:
             return
         with (self._folder / "console.log").open("ab") as console:
             self._server = subprocess.Popen(
-                [self._scripts / "rabbitmq-server"],
+                [*self._prefix, self._scripts / "rabbitmq-server"],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -114,6 +135,10 @@ class RabbitMQServer:
         """End the node as a crash would; its data stays."""
         self._end(signal.SIGKILL)
 
+    def lose_data(self) -> None:
+        """Remove all that the node has kept; it must not run."""
+        shutil.rmtree(self._folder / "data")
+
     def pause(self) -> None:
         """Freeze the node: its sockets stay open and nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
@@ -124,8 +149,12 @@ class RabbitMQServer:
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl against this node and return what it prints."""
+        return self.run("rabbitmqctl", *arguments)
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of RabbitMQ's command lines against this node and return what it prints."""
         return subprocess.run(
-            [self._scripts / "rabbitmqctl", "--node", self.node, "--quiet", *arguments],
+            [*self._prefix, self._scripts / program, "--node", self.node, "--quiet", *arguments],
             env=self._environment(),
             check=True,
             capture_output=True,
@@ -136,7 +165,7 @@ class RabbitMQServer:
 
     def url(self, vhost: str) -> str:
         """Return the address of a virtual host, with credentials."""
-        return f"amqp://{USER}:{self._password}@{self.host}:{self.port}/{urllib.parse.quote(vhost, safe='')}"
+        return f"amqp://{USER}:{self._membership.password}@{self.host}:{self.port}/{urllib.parse.quote(vhost, safe='')}"
 
     def create_vhost(self) -> str:
         """Make a fresh virtual host and return its name."""
@@ -170,7 +199,7 @@ class RabbitMQServer:
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Call the management API and return its answer. Raises `urllib.error.URLError`."""
-        credentials = b64encode(f"{USER}:{self._password}".encode()).decode()
+        credentials = b64encode(f"{USER}:{self._membership.password}".encode()).decode()
         request = urllib.request.Request(
             f"http://{self.host}:{self.management_port}/api/{path}",
             method=method,
@@ -207,7 +236,7 @@ class RabbitMQServer:
 
     def _configure(self) -> None:
         cookie = self._folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(self._membership.cookie)
         cookie.chmod(0o400)
         (self._folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (self._folder / "rabbitmq-env.conf").write_text("")
@@ -218,7 +247,7 @@ class RabbitMQServer:
             "management.tcp.ip": self.host,
             "management.tcp.port": self.management_port,
             "default_user": USER,
-            "default_pass": self._password,
+            "default_pass": self._membership.password,
             "vm_memory_high_watermark.absolute": "600MB",
             "disk_free_limit.absolute": "50MB",
             # Small write-ahead logs: the default of 512 MiB is for production.
@@ -234,9 +263,11 @@ class RabbitMQServer:
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
         return inherited | {
             "HOME": str(self._folder),
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self._membership.epmd_port),
             "ERL_EPMD_ADDRESS": self.host,
             "RABBITMQ_NODENAME": self.node,
+            # The members of a cluster know each other by address: there is no name service for them.
+            "RABBITMQ_USE_LONGNAME": "false" if self.node.endswith("@localhost") else "true",
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CONF_ENV_FILE": str(self._folder / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq"),
@@ -245,7 +276,7 @@ class RabbitMQServer:
             "RABBITMQ_MNESIA_BASE": str(self._folder / "data"),
             "RABBITMQ_LOG_BASE": str(self._folder / "log"),
             "RABBITMQ_PID_FILE": str(self._folder / "pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {{{self.host.replace('.', ',')}}}",
             # The start script then becomes the node itself, so that signals reach it and nothing stays behind.
             "RUNNING_UNDER_SYSTEMD": "true",
         }

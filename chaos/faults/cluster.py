@@ -1,0 +1,148 @@
+"""A RabbitMQ cluster of three private nodes, each on a host of its own of a private network."""
+
+import contextlib
+import secrets
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from chaos.errors import ChaosError
+from chaos.faults.network import Network
+from tests.servers.rabbitmq import Membership, RabbitMQServer
+
+SIZE = 3
+
+#: How long members may take to find each other again.
+TOGETHER_S = 90.0
+
+#: In seconds. A member that is silent for so long is taken for gone; the default of 60 is for slower networks:
+#: https://www.rabbitmq.com/docs/nettick
+NET_TICK_S = 6
+
+_SETTINGS = {
+    "cluster_partition_handling": "pause_minority",
+    "cluster_formation.peer_discovery_backend": "classic_config",
+    "net_ticktime": str(NET_TICK_S),
+}
+_TRIES = 3
+_FOUNDERS = "cluster_formation.classic_config.nodes"
+
+
+class Cluster:
+    """Three nodes and the network between them. A context manager: entering returns once all are one cluster.
+
+    Hosts of `network` and `nodes` have the same numbers. Raises `ChaosError` if the nodes do not come together.
+    """
+
+    def __init__(self, scripts: Path) -> None:
+        self._scripts = scripts
+        self._stack = ExitStack()
+        self.network = Network(SIZE)
+        self.nodes: tuple[RabbitMQServer, ...] = ()
+
+    def __enter__(self) -> Self:
+        try:
+            self._stack.enter_context(self.network)
+            self._start_all()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    def create_vhost(self) -> str:
+        """Make a fresh virtual host and return its name. It is gone with the cluster."""
+        for _ in range(_TRIES):
+            # A cluster that has only just come together sometimes never answers the first request of this kind.
+            with contextlib.suppress(TimeoutError):
+                return self.nodes[0].create_vhost()
+        raise ChaosError("the cluster makes no virtual host")
+
+    def urls(self, vhost: str) -> str:
+        """Return the addresses of all nodes, as TIW_AMQP_URL takes them."""
+        return ",".join(node.url(vhost) for node in self.nodes)
+
+    def leader(self, vhost: str, queue: str) -> int:
+        """Return the number of the node that leads a quorum queue. Raises `ChaosError` if none does."""
+        leader = self._queue(vhost, queue).get("leader")
+        for number, node in enumerate(self.nodes):
+            if leader == node.node:
+                return number
+        raise ChaosError(f"nobody leads {queue}")
+
+    def members(self, vhost: str, queue: str) -> int:
+        """Return how many nodes keep a copy of a quorum queue."""
+        return len(self._queue(vhost, queue).get("members", ()))
+
+    def is_whole(self) -> bool:
+        """Say whether every node is reached from here and sees all others."""
+        try:
+            return all(_running(node) == {one.node for one in self.nodes} for node in self.nodes)
+        except OSError:
+            return False
+
+    def wait_whole(self) -> None:
+        """Return once the cluster is whole. Raises `ChaosError` if it is not in time."""
+        deadline_s = time.monotonic() + TOGETHER_S
+        while not self.is_whole():
+            if time.monotonic() > deadline_s:
+                raise ChaosError(f"the nodes were no cluster within {TOGETHER_S:g} s")
+            time.sleep(0.2)
+
+    def wipe(self, number: int) -> None:
+        """Lose a member for good: it crashes, the others forget it, and what it had is gone."""
+        lost = self.nodes[number]
+        lost.kill()
+        self._another(number).ctl("forget_cluster_node", lost.node)
+        lost.lose_data()
+
+    def replace(self, number: int) -> None:
+        """Start a member that was wiped: it joins as a new one, and gets its copy of every quorum queue."""
+        self.nodes[number].start()
+        self.wait_whole()
+        self._another(number).run("rabbitmq-queues", "grow", self.nodes[number].node, "all")
+
+    def _start_all(self) -> None:
+        names = [f"tiw-{host}@{self.network.address(host)}" for host in range(SIZE)]
+        cookie, password, epmd_port = secrets.token_hex(16), secrets.token_hex(8), _free_port()
+        settings = {**_SETTINGS, **{f"{_FOUNDERS}.{number}": name for number, name in enumerate(names, start=1)}}
+        self.nodes = tuple(
+            RabbitMQServer(
+                self._scripts,
+                settings=settings,
+                host=self.network.address(host),
+                prefix=self.network.prefix(host),
+                membership=Membership(name, cookie, password, epmd_port),
+            )
+            for host, name in enumerate(names)
+        )
+        # The first founds the cluster; the others, which start together, find it.
+        self._stack.enter_context(self.nodes[0])
+        with ThreadPoolExecutor(SIZE) as pool:
+            list(pool.map(self._stack.enter_context, self.nodes[1:]))
+        self.wait_whole()
+
+    def _another(self, number: int) -> RabbitMQServer:
+        return self.nodes[(number + 1) % SIZE]
+
+    def _queue(self, vhost: str, queue: str) -> dict[str, Any]:
+        for node in self.nodes:
+            with contextlib.suppress(OSError):
+                found: dict[str, Any] = node.api("GET", f"queues/{vhost}/{queue}")
+                return found
+        raise ChaosError(f"no node tells of {queue}")
+
+
+def _running(node: RabbitMQServer) -> set[str]:
+    return {one["name"] for one in node.api("GET", "nodes?columns=name,running") if one["running"]}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
