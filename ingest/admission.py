@@ -21,9 +21,13 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Admitted(Struct, frozen=True, kw_only=True):
-    """An authentic callback. `body` has neither Sign nor ExpireTime."""
+    """An authentic callback. `body` has neither Sign nor ExpireTime.
+
+    `pair` stands for the two that were dropped: SdkAppId and ExpireTime, which make the Sign; None if it was unsigned.
+    """
 
     sdk_app_id: int
+    pair: tuple[int, bytes] | None
     body: bytes
     decoded: Decoded
 
@@ -42,7 +46,8 @@ def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], 
         hasty = None
     if hasty is not None:
         # Of names that stand twice this sees the last; the thorough look that follows does not pass over that.
-        sdk_app_id = authenticate(_credentials(hasty), keys=keys, allow_unsigned=allow_unsigned, now_s=now_s)
+        credentials = _credentials(hasty)
+        sdk_app_id = authenticate(credentials, keys=keys, allow_unsigned=allow_unsigned, now_s=now_s)
         try:
             found = read_object(body, members=hasty)
         except NotStrictError:
@@ -51,14 +56,21 @@ def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], 
             kept = msgspec.json.encode(without_dropped(found.members))
             return Admitted(
                 sdk_app_id=sdk_app_id,
+                pair=None if credentials.expire_time is None else (sdk_app_id, credentials.expire_time),
                 body=kept,
                 decoded=decode_object(found, kept, received_at_us=received_at_us),
             )
     spans = find_members(body)
     values = {name: body[span.value_start : span.end] for name, span in spans.items()}
-    sdk_app_id = authenticate(_credentials(values), keys=keys, allow_unsigned=allow_unsigned, now_s=now_s)
+    credentials = _credentials(values)
+    sdk_app_id = authenticate(credentials, keys=keys, allow_unsigned=allow_unsigned, now_s=now_s)
     kept = cut(body, [span for name, span in spans.items() if name in DROPPED])
-    return Admitted(sdk_app_id=sdk_app_id, body=kept, decoded=decode(kept, received_at_us=received_at_us))
+    return Admitted(
+        sdk_app_id=sdk_app_id,
+        pair=None if credentials.expire_time is None else (sdk_app_id, credentials.expire_time),
+        body=kept,
+        decoded=decode(kept, received_at_us=received_at_us),
+    )
 
 
 def _credentials(members: Mapping[str, bytes | msgspec.Raw]) -> Credentials:

@@ -6,19 +6,22 @@ import time
 from aiohttp import web
 from prometheus_client import Counter
 
-from broker import BrokerError, Message
+from broker import BrokerError
 from ingest.admission import Admitted, admit
 from ingest.answers import Answers
 from ingest.config import IngestConfig
 from ingest.deadlines import Deadlines
 from ingest.key_ring import KeyRing
+from ingest.messages import message_of
+from ingest.pairs import Pairs
 from ingest.publisher import Publisher
 from ingest.refusal_log import RefusalLog
 from ingest.refusals import Refusal, RefusedError
+from ingest.rejected_keeper import RejectedKeeper
 from ingest.requests import check_headers, read_body
 from ingest.room import Room, Share
 from ingest.tracing import traceparent
-from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
+from schemas import EVENT_TYPES, UNRECOGNIZED
 from telemetry import metrics
 
 #: How long the transport has to say that a callback is durable.
@@ -39,13 +42,17 @@ class Callbacks:
     `running` counts the requests that are not answered yet; `idle` is set while there are none.
     """
 
-    def __init__(self, config: IngestConfig, transport: Publisher, keys: KeyRing) -> None:
+    def __init__(
+        self, config: IngestConfig, transport: Publisher, keys: KeyRing, *, rejected: RejectedKeeper | None
+    ) -> None:
         self._config = config
         self._path = config.path.encode()
         self._transport = transport
         self._deadlines = Deadlines(PUBLISH_TIMEOUT_S)
         self._keys = keys
         self._refusals = RefusalLog()
+        self._rejected = rejected
+        self._pairs = Pairs()
         self.answers = Answers()
         self.room = Room(limit=config.max_in_flight, limit_bytes=config.max_in_flight_bytes)
         self.running = 0
@@ -85,6 +92,9 @@ class Callbacks:
         for routing_key, count in self._accepted_since_told.items():
             self._accepted[routing_key].inc(count)
             self._accepted_since_told[routing_key] = 0
+        metrics.CALLBACKS_PAIR_REUSED.labels(when="soon").inc(self._pairs.soon)
+        metrics.CALLBACKS_PAIR_REUSED.labels(when="late").inc(self._pairs.late)
+        self._pairs.soon = self._pairs.late = 0
         metrics.ANSWER_SECONDS.hand_over()
         metrics.PUBLISH_SECONDS.hand_over()
         metrics.CALLBACKS_IN_FLIGHT.set(self.room.taken)
@@ -100,18 +110,19 @@ class Callbacks:
         check_headers(request, path=self._path, max_body_bytes=self._config.max_body_bytes)
         with Share(self.room) as share:
             body = await read_body(request, share, max_bytes=self._config.max_body_bytes)
-            if len(body) <= LARGE_BODY_BYTES:
-                admitted = self._admit(body, received_at_us)
-            else:
-                admitted = await self._admit_in_thread(body, received_at_us)
-            event = admitted.decoded.event
-            message = Message(
-                body=admitted.body,
-                event_id=admitted.decoded.event_id,
-                routing_key=UNRECOGNIZED if isinstance(event, Unrecognized) else type(event).__name__,
-                received_at_us=received_at_us,
-                trace=traceparent(request.headers.get("traceparent")),
-            )
+            try:
+                if len(body) <= LARGE_BODY_BYTES:
+                    admitted = self._admit(body, received_at_us)
+                else:
+                    admitted = await self._admit_in_thread(body, received_at_us)
+            except RefusedError as error:
+                if self._rejected is not None:
+                    self._rejected.note(body, error.refusal, sdk_app_id=error.sdk_app_id, received_at_us=received_at_us)
+                raise
+            trace = traceparent(request.headers.get("traceparent"))
+            message = message_of(admitted, received_at_us=received_at_us, trace=trace)
+            if admitted.pair is not None:
+                self._pairs.note(admitted.pair, message.event_id, received_at_us)
             began_s = time.monotonic()
             try:
                 # A transport bounds its publishes by itself; one that hangs is not waited for either.

@@ -1,6 +1,7 @@
 """What an ingest server is told."""
 
 import re
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -13,8 +14,9 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     `port` 0 takes a free one. With `path_token` the address is `/callbacks/tiw/TOKEN`. `allow_unsigned` are the
     SdkAppIds whose callbacks need no Sign; 0 stands for callbacks without SdkAppId. `max_in_flight` and
     `max_in_flight_bytes` bound the callbacks that are not answered yet and their bodies, all together.
-    `reuse_port` lets several processes share the port. Raises ValueError for a path token that is short or would not
-    survive in a URL.
+    `reuse_port` lets several processes share the port. `rejected_folder` is where refused callbacks are kept that
+    another key might let in; None: they are not. `max_connections` bounds the connections that are open together.
+    Raises ValueError for a path token that is short or would not survive in a URL.
     """
 
     host: str = "127.0.0.1"
@@ -25,6 +27,8 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     max_in_flight_bytes: int = 64 * 1024 * 1024
     allow_unsigned: frozenset[int] = frozenset()
     reuse_port: bool = False
+    rejected_folder: Path | None = None
+    max_connections: int = 10_000
 
     def __post_init__(self) -> None:
         if self.path_token is not None and not _PATH_TOKEN.fullmatch(self.path_token):

@@ -13,6 +13,7 @@ from ingest.connections import Connections
 from ingest.key_ring import KeyRing
 from ingest.publisher import Publisher
 from ingest.refusals import Refusal
+from ingest.rejected_keeper import RejectedKeeper
 from telemetry import Readiness, locations
 
 #: A drain waits this long for requests in flight; each of them is answered within 6 s.
@@ -41,7 +42,8 @@ class IngestServer:
     def __init__(self, config: IngestConfig, transport: Publisher, keys: KeyRing) -> None:
         self._config = config
         self._transport = transport
-        self._callbacks = Callbacks(config, transport, keys)
+        self._rejected = None if config.rejected_folder is None else RejectedKeeper(config.rejected_folder)
+        self._callbacks = Callbacks(config, transport, keys, rejected=self._rejected)
         self._listener: asyncio.Server | None = None
         self._connections: Connections | None = None
         self._is_draining = False
@@ -59,6 +61,8 @@ class IngestServer:
             reuse_port=self._config.reuse_port or None,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
+        if self._rejected is not None:
+            await self._rejected.__aenter__()
         self._telling = asyncio.create_task(self._tell(), name="metrics of callbacks")
         _log.info("ingest_started", host=self._config.host, port=self.port)
         return self
@@ -84,6 +88,8 @@ class IngestServer:
         if self._telling is not None:
             self._telling.cancel()
             await asyncio.wait({self._telling})
+        if self._rejected is not None:
+            await self._rejected.__aexit__(None, None, None)
         self._callbacks.close()
         _log.info("ingest_stopped", port=self.port)
 

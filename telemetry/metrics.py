@@ -41,6 +41,21 @@ CALLBACKS_REFUSED = Counter("tiw_callbacks_refused", "Requests answered 4xx, by 
 CALLBACKS_NOT_KEPT = Counter(
     "tiw_callbacks_not_kept", "Authentic callbacks answered 503, by reason.", ["reason"], registry=REGISTRY
 )
+CALLBACKS_PAIR_REUSED = Counter(
+    "tiw_callbacks_pair_reused",
+    "Authentic callbacks signed with an ExpireTime that had signed another one before: soon, or late, after 120 s.",
+    ["when"],
+    registry=REGISTRY,
+)
+REJECTED_KEPT = Counter(
+    "tiw_rejected_kept", "Refused callbacks that were kept apart, to be looked at with other keys.", registry=REGISTRY
+)
+REJECTED_NOT_KEPT = Counter(
+    "tiw_rejected_not_kept",
+    "Refused callbacks that were not kept apart: crowded (too many at once), or disk.",
+    ["reason"],
+    registry=REGISTRY,
+)
 ANSWER_SECONDS = GatheredHistogram(
     "tiw_answer_seconds", "From a request's complete headers to its answer.", buckets=_FAST_S, registry=REGISTRY
 )
