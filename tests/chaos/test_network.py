@@ -80,12 +80,11 @@ def test_a_hidden_host_is_hidden_from_here_alone(network: Network) -> None:
 
 
 def test_a_network_leaves_nothing_behind() -> None:
-    def interfaces() -> str:
-        return subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+    def listed(*command: str) -> str:
+        return subprocess.run(["ip", *command], capture_output=True, text=True, check=True).stdout  # noqa: S607 - found before
 
     with Network(1) as network:
         name = network.prefix(0)[3].removesuffix("-0")
-        assert name in interfaces()
-    assert name not in interfaces()
-    namespaces = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
-    assert name not in namespaces
+        assert name in listed("-o", "link")
+    assert name not in listed("-o", "link")
+    assert name not in listed("netns")
