@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from broker import BUILT_IN_CONSUMERS, amqp_headers
+from ingest.refusals import Refusal
 from schemas import EVENT_TYPES, UNRECOGNIZED
 from tests.schemas.bodies import sample
 from tiw.cli import main
@@ -18,10 +19,13 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 ASYNCAPI: dict[str, Any] = json.loads((DOCS / "asyncapi.json").read_bytes())
 
 
-def at(pointer: str) -> Any:
-    """Return what a reference within the AsyncAPI document leads to."""
+OPENAPI: dict[str, Any] = json.loads((DOCS / "openapi.json").read_bytes())
+
+
+def at(pointer: str, document: dict[str, Any] = ASYNCAPI) -> Any:
+    """Return what a reference within a document leads to."""
     assert pointer.startswith("#/")
-    value: Any = ASYNCAPI
+    value: Any = document
     for part in pointer.removeprefix("#/").split("/"):
         value = value[part]
     return value
@@ -53,11 +57,12 @@ def test_the_command_prints_them(capfdbinary: pytest.CaptureFixture[bytes]) -> N
     assert printed == {name: json.loads((DOCS / name).read_bytes()) for name in documents()}
 
 
-def test_every_reference_leads_somewhere() -> None:
-    found = references(ASYNCAPI)
+@pytest.mark.parametrize("document", [ASYNCAPI, OPENAPI], ids=["asyncapi", "openapi"])
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    found = references(document)
     assert found
     for reference in found:
-        assert at(reference), reference
+        assert at(reference, document), reference
 
 
 def test_it_has_what_asyncapi_3_asks_for() -> None:
@@ -105,3 +110,23 @@ def test_a_payload_describes_its_event_alone(event_type: str) -> None:
     names = ("started", "stopped", "long-pause-warning", "long-pause-force-stopped", "finished", "transcode-finished")
     callbacks = [json.loads(sample(f"{name}.json")) for name in names]
     assert [one["EventType"] for one in callbacks if validator.is_valid(one)] == [event_type]
+
+
+def test_every_refusal_is_an_answer_of_the_callbacks_address() -> None:
+    receive = OPENAPI["paths"]["/callbacks/tiw"]["post"]
+    answers = {int(status): at(answer["$ref"], OPENAPI) for status, answer in receive["responses"].items()}
+    assert set(answers) == {200, *(refusal.status for refusal in Refusal)}
+    for refusal in Refusal:
+        schema = answers[refusal.status]["content"]["application/json"]["schema"]
+        sent = {"error_code": refusal.status, "error_message": refusal.sentence}
+        assert Draft202012Validator(schema).is_valid(sent)
+        assert not Draft202012Validator(schema).is_valid(sent | {"error_code": 200})
+        assert not Draft202012Validator(schema).is_valid(sent | {"error_message": "something else"})
+
+
+@pytest.mark.parametrize("name", ["started.json", "finished-error-only.json", "transcode-finished.json"])
+def test_every_callback_may_be_sent(name: str) -> None:
+    content = OPENAPI["paths"]["/callbacks/tiw"]["post"]["requestBody"]["content"]
+    validator = Draft202012Validator({**content["application/json"]["schema"], "components": OPENAPI["components"]})
+    assert validator.is_valid(json.loads(sample(name)))
+    assert not validator.is_valid([])

@@ -1,4 +1,4 @@
-"""`tiw schema`: the documents for those who write consumers in other languages."""
+"""`tiw schema`: the documents for those who write consumers or proxies in other languages."""
 
 import argparse
 from pathlib import Path
@@ -8,13 +8,18 @@ import msgspec
 
 from schemas.json_schema import callback_schema
 from tiw.asyncapi import asyncapi_document
+from tiw.openapi import openapi_document
 from tiw.output import print_json
 from tiw.settings import Settings
 
 
 def documents() -> dict[str, dict[str, Any]]:
     """Return the documents by the name of their file."""
-    return {"callback.schema.json": callback_schema(), "asyncapi.json": asyncapi_document()}
+    return {
+        "callback.schema.json": callback_schema(),
+        "asyncapi.json": asyncapi_document(),
+        "openapi.json": openapi_document(),
+    }
 
 
 def rendered(document: dict[str, Any]) -> bytes:
@@ -23,7 +28,7 @@ def rendered(document: dict[str, Any]) -> bytes:
 
 
 def schema(settings: Settings, args: argparse.Namespace) -> int:
-    """Print both documents as one JSON object, or write each to its file in `--output`."""
+    """Print the documents as one JSON object, or write each to its file in `--output`."""
     del settings
     if args.output is None:
         print_json(documents())

@@ -1,0 +1,191 @@
+"""The OpenAPI 3.1 document: what ingest and the admin listener are asked, and every answer that they give.
+
+https://spec.openapis.org/oas/v3.1.0
+"""
+
+from itertools import groupby
+from typing import Any
+
+from ingest import IngestConfig
+from ingest.refusals import Refusal
+from schemas import EVENT_TYPES
+from schemas.json_schema import DIALECT, definitions
+from telemetry.metrics import CONTENT_TYPE
+from tiw import __version__
+
+_JSON = "application/json"
+_SCHEMA_PLACE = "#/components/schemas/{name}"
+_RESPONSE_PLACE = "#/components/responses/{name}"
+
+#: What each status means, in the order in which they are decided.
+_MEANINGS = {
+    400: "The body is no JSON object, says who sent it more than once, or this is no valid HTTP. Not kept.",
+    401: "It is not authentic. Not kept.",
+    404: "Callbacks are not received at this address.",
+    405: "Another method than POST.",
+    408: "The body did not arrive within 2 seconds of the headers. Not kept.",
+    413: "The body is larger than TIW_MAX_BODY_BYTES, or its parts do not end. Not kept.",
+    415: "The body came with a Content-Encoding. Not kept.",
+    500: "A defect of the receiver. Not known to be kept: send it again.",
+    503: "Not known to be kept: send it again.",
+}
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the document, complete in itself."""
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": DIALECT,
+        "info": {
+            "title": "Receiver of the recording callbacks of Tencent Interactive Whiteboard",
+            "version": __version__,
+            "description": "The address of the callbacks is for the vendor, those of the admin listener are for the "
+            "operator alone: each has a listener of its own.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "http://127.0.0.1:8080", "description": "TIW_HTTP"}],
+        "tags": [
+            {"name": "ingest", "description": "Receives callbacks, on TIW_HTTP."},
+            {"name": "admin", "description": "Tells how a process is, on TIW_ADMIN."},
+        ],
+        "paths": _callback_paths() | _admin_paths(),
+        "components": {
+            "schemas": {**definitions(_SCHEMA_PLACE), "Callback": _callback()},
+            "responses": {**_callback_answers(), **_admin_answers()},
+        },
+    }
+
+
+def _callback_paths() -> dict[str, Any]:
+    path = IngestConfig().path
+    token = {
+        "name": "path_token",
+        "in": "path",
+        "required": True,
+        "description": "TIW_PATH_TOKEN",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~-]{22,}$"},
+    }
+    return {
+        path: {"post": _receive("receive", "Receive a callback, where no path token is set.")},
+        f"{path}/{{path_token}}": {
+            "post": _receive("receive_at_token", "Receive a callback, where a path token is set."),
+            "parameters": [token],
+        },
+    }
+
+
+def _receive(name: str, summary: str) -> dict[str, Any]:
+    statuses = sorted({200, *(refusal.status for refusal in Refusal)})
+    return {
+        "operationId": name,
+        "tags": ["ingest"],
+        "summary": summary,
+        "description": "The only address of the ingest listener. Refused is, in this order, what comes to another "
+        "address, with another method, encoded, too large, too slowly, not authentic, or does not say whom it is from. "
+        "Whatever else an authentic callback contains is kept. The Content-Type is ignored.",
+        "parameters": [
+            {
+                "name": "traceparent",
+                "in": "header",
+                "description": "The trace that a proxy in front began; anything that is none is ignored.",
+                "schema": {"type": "string"},
+            }
+        ],
+        "requestBody": {"required": True, "content": {_JSON: {"schema": _reference("Callback")}}},
+        "responses": {str(status): {"$ref": _RESPONSE_PLACE.format(name=_answer_name(status))} for status in statuses},
+    }
+
+
+def _callback() -> dict[str, Any]:
+    return {
+        "description": "One of the five recording events, or anything else that is authentic: kept as `unrecognized`.",
+        "anyOf": [*(_reference(name) for name in EVENT_TYPES), {"type": "object"}],
+    }
+
+
+def _callback_answers() -> dict[str, Any]:
+    by_status = groupby(sorted(Refusal, key=lambda refusal: refusal.status), key=lambda refusal: refusal.status)
+    answers = {_answer_name(status): _refused(status, list(refusals)) for status, refusals in by_status}
+    kept = _object({"error_code": {"const": 0}})
+    return {_answer_name(200): _answer("Kept: durable in the broker, or in the spool of this node.", kept), **answers}
+
+
+def _refused(status: int, refusals: list[Refusal]) -> dict[str, Any]:
+    content = _object(
+        {"error_code": {"const": status}, "error_message": {"enum": [refusal.sentence for refusal in refusals]}}
+    )
+    answer = _answer(_MEANINGS[status], content)
+    if Refusal.WRONG_METHOD in refusals:
+        answer["headers"] = {"Allow": {"required": True, "schema": {"const": "POST"}}}
+    return answer
+
+
+def _answer_name(status: int) -> str:
+    return f"Callback{status}"
+
+
+def _admin_paths() -> dict[str, Any]:
+    return {
+        "/livez": _asked("livez", "Whether the process lives: 200 as long as its event loop turns.", {"200": "Live"}),
+        "/readyz": _asked(
+            "readyz",
+            "Whether the process could do its work now; of ingest: whether a callback could be kept.",
+            {"200": "Ready", "503": "NotReady"},
+        ),
+        "/metrics": _asked(
+            "metrics", "The metrics of the process and its children, for Prometheus.", {"200": "Metrics"}
+        ),
+    }
+
+
+def _asked(name: str, summary: str, answers: dict[str, str]) -> dict[str, Any]:
+    everywhere = {"405": "AdminWrongMethod"}
+    return {
+        "servers": [{"url": "http://127.0.0.1:9080", "description": "TIW_ADMIN"}],
+        "get": {
+            "operationId": name,
+            "tags": ["admin"],
+            "summary": summary,
+            "responses": {
+                status: {"$ref": _RESPONSE_PLACE.format(name=answer)}
+                for status, answer in (answers | everywhere).items()
+            },
+        },
+    }
+
+
+def _admin_answers() -> dict[str, Any]:
+    reasons = {"type": "array", "items": {"type": "string"}}
+    ready = _object({"ready": {"const": True}, "not_ready": {**reasons, "maxItems": 0}})
+    not_ready = _object({"ready": {"const": False}, "not_ready": {**reasons, "minItems": 1}})
+    wrong_method = _answer("Another method than GET or HEAD.", _object({"error": {"const": "method not allowed"}}))
+    return {
+        "Live": _answer("It lives.", _object({"live": {"const": True}})),
+        "Ready": _answer("It could.", ready),
+        "NotReady": _answer("It could not; the reasons are named.", not_ready),
+        "Metrics": {
+            "description": "The metrics in the text format of Prometheus.",
+            "content": {CONTENT_TYPE: {"schema": {"type": "string"}}},
+        },
+        "AdminWrongMethod": {
+            **wrong_method,
+            "headers": {"Allow": {"required": True, "schema": {"const": "GET,HEAD"}}},
+        },
+    }
+
+
+def _answer(description: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {_JSON: {"schema": content}}}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": _SCHEMA_PLACE.format(name=name)}
