@@ -6,7 +6,7 @@ import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any
 
 import aiormq
 import pytest
@@ -266,23 +266,6 @@ async def test_it_survives_a_memory_alarm(rabbitmq: RabbitMQServer, url: str) ->
         await _publish_in_the_end(transport, _message("after"))
 
 
-async def test_a_connection_that_went_silent_is_given_up(rabbitmq: RabbitMQServer, url: str) -> None:
-    inbox = AckingInbox()
-    async with _Proxy(rabbitmq.host, rabbitmq.port) as proxy:
-        through = url.replace(f":{rabbitmq.port}/", f":{proxy.port}/") + "?heartbeat=1"
-        async with _transport(through, confirm_timeout_s=0.5) as transport:
-            await _ready(transport)
-            async with transport.subscribe(ARCHIVE, inbox, prefetch=5) as subscription:
-                await transport.publish(_message("before"))
-                await inbox.wait(1)
-                proxy.freeze()
-                with pytest.raises(NotPublishedError):
-                    await transport.publish(_message("frozen"))
-                await _publish_in_the_end(transport, _message("after"))
-                await _holds(lambda: "after" in inbox.event_ids)
-                assert subscription.is_consuming
-
-
 async def test_the_next_address_is_tried_when_one_does_not_answer(url: str, unused_tcp_port: int) -> None:
     async with _transport(f"amqp://a:b@127.0.0.1:{unused_tcp_port}/", url) as transport:
         await _ready(transport)
@@ -521,47 +504,3 @@ async def test_no_password_reaches_a_log(
     assert "broker_not_reached" in written
     assert password not in written
     assert "wr0ng" not in written
-
-
-class _Proxy:
-    """Forwards TCP; `freeze` makes the connections it has silent, as a firewall that forgets them does."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._frozen: set[asyncio.StreamWriter] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
-
-    def freeze(self) -> None:
-        self._frozen |= self._writers
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(*self._target)
-        self._writers |= {writer, there_writer}
-        for source, sink in ((reader, there_writer), (there_reader, writer)):
-            task = asyncio.create_task(self._forward(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65536):
-                if sink not in self._frozen:
-                    sink.write(data)
-                    await sink.drain()
-        if sink not in self._frozen:
-            sink.transport.abort()
