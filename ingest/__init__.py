@@ -5,6 +5,10 @@ from ingest.config import IngestConfig
 from ingest.generated_keys import GeneratedKeys, generated_keys
 from ingest.key_ring import KeyRing
 from ingest.keys import CallbackKeys, KeysError, parse_keys
+from ingest.readmission import readmit
+from ingest.refusals import RefusedError
+from ingest.rejected import KeptRejected, Rejected
+from ingest.rejected_file import RejectedFileError, read_rejected, remove_rejected
 from ingest.server import IngestServer
 
 __all__ = [
@@ -12,9 +16,16 @@ __all__ = [
     "GeneratedKeys",
     "IngestConfig",
     "IngestServer",
+    "KeptRejected",
     "KeyRing",
     "KeysError",
+    "RefusedError",
+    "Rejected",
+    "RejectedFileError",
     "generated_keys",
     "parse_keys",
+    "read_rejected",
+    "readmit",
+    "remove_rejected",
     "sign",
 ]

@@ -6,6 +6,11 @@ from tiw.settings import Settings
 
 def ingest_config(settings: Settings, *, reuse_port: bool = False) -> IngestConfig:
     """Return the configuration of an ingest server."""
+def rejected_folder(settings: Settings) -> Path:
+    """Return where refused callbacks are kept that other keys might let in."""
+    return settings.data_dir / "rejected"
+
+
     return IngestConfig(
         host=settings.http.host,
         port=settings.http.port,
@@ -14,3 +19,4 @@ def ingest_config(settings: Settings, *, reuse_port: bool = False) -> IngestConf
         allow_unsigned=settings.allow_unsigned,
         reuse_port=reuse_port,
     )
+        rejected_folder=rejected_folder(settings),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ingest import KeyRing, KeysError, generated_keys, parse_keys
+from ingest import CallbackKeys, KeyRing, KeysError, generated_keys, parse_keys
 from ingest.generated_keys import FILE_NAME, SDK_APP_ID
 from tiw.errors import UsageError
 from tiw.settings import Settings
@@ -43,6 +43,21 @@ def open_keys(settings: Settings) -> KeyRing:
             "an app is signed or unsigned, not both"
         )
     return ring
+
+
+def present_keys(settings: Settings) -> CallbackKeys:
+    """Return the keys that hold now, for a command that looks at them once; none if none was given or generated yet.
+
+    Raises `KeysError`, which names the variable.
+    """
+    if settings.callback_keys is not None:
+        with _naming("TIW_CALLBACK_KEYS"):
+            return parse_keys(settings.callback_keys)
+    file = keys_file(settings)
+    if settings.callback_keys_file is None and not file.exists():
+        return {}
+    with _naming("TIW_DATA_DIR" if settings.callback_keys_file is None else "TIW_CALLBACK_KEYS_FILE"):
+        return KeyRing.of_file(file).current
 
 
 def _open_generated(settings: Settings) -> KeyRing:

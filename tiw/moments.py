@@ -2,7 +2,7 @@
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from tiw.errors import UsageError
 
@@ -40,6 +40,12 @@ def show_unix_s(timestamp: int | None) -> str:
 def show_iso(moment: str) -> str:
     """Shorten `2026-01-01T00:00:00.000000Z` to seconds."""
     return moment[:19].replace("T", " ")
+
+
+def iso_of_us(moment_us: int) -> str:
+    """Return microseconds since the Unix epoch as `2026-01-01T00:00:00.000000Z`."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment_us)
+    return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def show_duration_ms(duration_ms: int | None) -> str:

@@ -30,6 +30,7 @@ def build_parser() -> Parser:
     _add_dead_letters(commands)
     _add_consumers(commands)
     _add_inspection(commands)
+    _add_rejected(commands)
     return parser
 
 
@@ -137,6 +138,19 @@ def _add_inspection(commands: Any) -> None:
 
 def _json(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
     parser.add_argument("--json", action="store_true", default=default, help="one JSON document on standard output")
+
+
+def _add_rejected(commands: Any) -> None:
+    rejected = _group(commands, "rejected", "Refused callbacks of the last 24 hours that other keys might let in.")
+    _selection(_command(rejected, "list", "rejected:list_all", "List them, newest first, without Sign and body."))
+    reverify = _command(
+        rejected,
+        "reverify",
+        "rejected:reverify",
+        "Let those in that the keys of now say were authentic at their arrival.",
+    )
+    reverify.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    _json(reverify)
 
 
 def _selection(parser: argparse.ArgumentParser) -> None:

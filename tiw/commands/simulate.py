@@ -4,12 +4,11 @@ import argparse
 import secrets
 import sys
 
-from ingest import KeyRing, parse_keys
-from ingest.generated_keys import FILE_NAME
 from simulator import SimulationConfig, SimulationReport
 from simulator import simulate as run_simulation
 from simulator.progress import show_progress
 from tiw.errors import UsageError
+from tiw.keys import present_keys
 from tiw.output import print_json
 from tiw.settings import Settings
 
@@ -55,15 +54,7 @@ def _tell_failures(report: SimulationReport) -> None:
 
 def _known_key(settings: Settings, app: int) -> str:
     """Return the key that the pipeline on this machine would accept first."""
-    generated = settings.data_dir / FILE_NAME
-    if settings.callback_keys is not None:
-        keys = parse_keys(settings.callback_keys)
-    elif settings.callback_keys_file is not None:
-        keys = KeyRing.of_file(settings.callback_keys_file).current
-    elif generated.exists():
-        keys = KeyRing.of_file(generated).current
-    else:
-        keys = {}
+    keys = present_keys(settings)
     if app not in keys:
         raise UsageError(f"no callback key of {app} is known here: give --key, TIW_CALLBACK_KEYS, or --unsigned")
     return keys[app][0]
