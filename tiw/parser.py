@@ -29,8 +29,8 @@ def build_parser() -> Parser:
     _add_events(commands)
     _add_dead_letters(commands)
     _add_consumers(commands)
-    _add_inspection(commands)
     _add_rejected(commands)
+    _add_inspection(commands)
     return parser
 
 
@@ -127,19 +127,6 @@ def _add_consumers(commands: Any) -> None:
     remove.add_argument("--force", action="store_true", help="even if events wait in it: they are lost to it")
 
 
-def _add_inspection(commands: Any) -> None:
-    schema = _command(commands, "schema", "schema:schema", "Print the JSON Schema and the AsyncAPI 3 document.")
-    schema.add_argument("--output", metavar="FOLDER", help="write callback.schema.json and asyncapi.json there instead")
-    config = _command(commands, "config", "config:config", "Print the effective settings, secrets masked.")
-    config.add_argument("--reveal", action="store_true", help="show the callback keys and the path token")
-    _json(config)
-    _json(_command(commands, "doctor", "doctor:doctor", "Check keys, clock, broker, database and disk."))
-
-
-def _json(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
-    parser.add_argument("--json", action="store_true", default=default, help="one JSON document on standard output")
-
-
 def _add_rejected(commands: Any) -> None:
     rejected = _group(commands, "rejected", "Refused callbacks of the last 24 hours that other keys might let in.")
     _selection(_command(rejected, "list", "rejected:list_all", "List them, newest first, without Sign and body."))
@@ -151,6 +138,19 @@ def _add_rejected(commands: Any) -> None:
     )
     reverify.add_argument("--dry-run", action="store_true", help="only say what would be done")
     _json(reverify)
+
+
+def _add_inspection(commands: Any) -> None:
+    schema = _command(commands, "schema", "schema:schema", "Print the JSON Schema and the AsyncAPI 3 document.")
+    schema.add_argument("--output", metavar="FOLDER", help="write callback.schema.json and asyncapi.json there instead")
+    config = _command(commands, "config", "config:config", "Print the effective settings, secrets masked.")
+    config.add_argument("--reveal", action="store_true", help="show the callback keys and the path token")
+    _json(config)
+    _json(_command(commands, "doctor", "doctor:doctor", "Check keys, clock, broker, database and disk."))
+
+
+def _json(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
+    parser.add_argument("--json", action="store_true", default=default, help="one JSON document on standard output")
 
 
 def _selection(parser: argparse.ArgumentParser) -> None:
