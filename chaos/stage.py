@@ -14,7 +14,7 @@ from msgspec import structs
 from chaos.errors import ChaosError
 from chaos.evidence.clock import now_us
 from chaos.evidence.lines import LineWriter
-from chaos.evidence.records import Fault
+from chaos.evidence.records import Fault, Measured
 from chaos.machine.deployment import Deployment
 from chaos.machine.servers import Servers
 from chaos.scenario import Scenario
@@ -35,16 +35,27 @@ class Stage:
     deployment: Deployment
     sending: Sending
 
-    def __init__(self, scenario: Scenario, servers: Servers, folder: Path, *, seed: int, is_full: bool) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        servers: Servers,
+        folder: Path,
+        *,
+        seed: int,
+        is_full: bool,
+        previous_commit: str = "HEAD~1",
+    ) -> None:
         self.scenario = scenario
         self.servers = servers
         self.folder = folder
         self.seed = seed
         self.is_full = is_full
+        self.previous_commit = previous_commit
         self.rng = Random(f"{seed} {scenario.name}")
         #: What `arrange` made and `inject` needs, such as proxies.
         self.props: dict[str, Any] = {}
         self._faults = LineWriter(folder / "faults.jsonl")
+        self._measures = LineWriter(folder / "measures.jsonl")
         self._lock = threading.Lock()
         self._count = 0
 
@@ -95,6 +106,11 @@ class Stage:
             yield fault
         finally:
             self._write(structs.replace(fault, ended_us=now_us()))
+
+    def measure(self, what: str, value: float, unit: str, *, at_most: float) -> None:
+        """Write down a quantity that has a bound: invariant I15."""
+        with self._lock, self._measures as writer:
+            writer.write(Measured(what=what, value=value, at_most=at_most, unit=unit))
 
     def sleep(self, seconds: float) -> None:
         """Let time pass, while callbacks are sent."""

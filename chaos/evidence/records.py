@@ -73,3 +73,12 @@ class Effect(Struct, frozen=True, kw_only=True):
     pid: int
     began_us: int
     began_wall_us: int
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """A quantity that a scenario looked at beside the ledger, and what it may be at most, in `unit`."""
+
+    what: str
+    value: float
+    at_most: float
+    unit: str
