@@ -18,7 +18,7 @@ async def _send(order: Order) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     items = stream(order.seed, sdk_app_id=order.sdk_app_id, duplicates=order.duplicates, forged=order.forged)
-    with LineWriter(order.ledger) as ledger:
+    with LineWriter(Path(order.ledger)) as ledger:
         async with Stalls() as stalls:
             await Sender(order, ledger, stalls, stopping).send_all(items)
 

@@ -1,7 +1,5 @@
 """What the sending process is told."""
 
-from pathlib import Path
-
 from msgspec import Struct
 
 
@@ -16,4 +14,4 @@ class Order(Struct, frozen=True, kw_only=True):
     concurrency: int
     duplicates: float
     forged: float
-    ledger: Path
+    ledger: str

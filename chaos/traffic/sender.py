@@ -24,6 +24,7 @@ from simulator.pacing import paced
 
 _ACCEPTED = 200
 _LIFETIME_S = 3_600
+_REPEATED_AFTER_S = 1.0
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "tiw-chaos"}
 
 
@@ -78,6 +79,8 @@ class Sender:
         for attempt in range(1, self._patience.retries + 2):
             if await self._try(session, event_id, self._signed(callback), attempt=attempt) == _ACCEPTED:
                 if item.is_repeated:
+                    # As when a 200 comes too late: the sender tries again although it was kept.
+                    await asyncio.sleep(_REPEATED_AFTER_S)
                     await self._try(session, event_id, self._signed(callback), attempt=0)
                 return
             if attempt <= self._patience.retries:

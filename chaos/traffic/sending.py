@@ -35,7 +35,7 @@ class Sending:
             concurrency=traffic.concurrency,
             duplicates=traffic.duplicates,
             forged=traffic.forged,
-            ledger=self.ledger,
+            ledger=str(self.ledger),
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._read_bytes = 0
@@ -69,6 +69,11 @@ class Sending:
         """How many distinct callbacks were answered 200 until now."""
         self._read_on()
         return len(self._accepted)
+
+    def accepted_ids(self) -> set[str]:
+        """Return the ids of genuine callbacks that were answered 200 until now."""
+        self._read_on()
+        return self._accepted & self._genuine
 
     def check(self) -> None:
         """Raise `ChaosError` if the process has ended by itself."""

@@ -1,0 +1,111 @@
+"""The fault matrix: a line for each scenario, its rounds taken together."""
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from msgspec import Struct
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from chaos.checking.finding import Judgement
+from chaos.checking.invariants import INVARIANTS
+from chaos.results import Numbers, Result
+
+#: Where output goes to a file or a pipe, lines are not cut to the width of a terminal that is not there.
+_WIDE = 220
+
+_TITLES = (
+    "scenario", "rounds", "faults", "sent", "accepted", "gave up", "lost", "applied twice", "unaccounted",
+    "worst answer s", "recovered s", "settled s", "held", "violated", "unchecked",
+)  # fmt: skip
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """A scenario's line. Invariants are named by their numbers; `reasons` say more of violated and unchecked ones."""
+
+    scenario: str
+    cells: tuple[str, ...]
+    is_good: bool
+    reasons: tuple[str, ...]
+
+
+def lines(results: Sequence[Result]) -> list[Line]:
+    """Return the lines, in the order in which scenarios come first."""
+    names = dict.fromkeys(result.scenario for result in results)
+    return [_line(name, [result for result in results if result.scenario == name]) for name in names]
+
+
+def print_matrix(results: Sequence[Result], file: TextIO, *, verbose: bool) -> None:
+    """Print the matrix for a person, with what is violated; `verbose`: also why something is unchecked."""
+    console = Console(file=file, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=file, highlight=False, width=_WIDE)
+    table = Table(title="fault matrix", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, title in enumerate(_TITLES):
+        table.add_column(title, justify="right" if 0 < number < len(_TITLES) - 3 else "left")
+    for line in lines(results):
+        table.add_row(*line.cells, style=None if line.is_good else "bold red")
+    console.print(table)
+    for line in lines(results):
+        for reason in line.reasons:
+            if verbose or not reason.startswith("unchecked"):
+                console.print(f"{line.scenario}: {reason}", markup=False, soft_wrap=True)
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """Return the matrix and the invariants for the documentation."""
+    rows = [_TITLES, tuple("---" for _ in _TITLES), *(line.cells for line in lines(results))]
+    matrix = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    invariants = "\n".join(f"| {one.number} | {one.sentence} |" for one in INVARIANTS)
+    return f"{matrix}\n\n| invariant | |\n| --- | --- |\n{invariants}\n"
+
+
+def _line(name: str, results: Sequence[Result]) -> Line:
+    played = [result.numbers for result in results if result.numbers is not None]
+    reasons = [f"cannot run: {result.cannot_run}" for result in results if result.cannot_run]
+    reasons += [f"not played to its end (seed {result.seed}): {result.problem}" for result in results if result.problem]
+    held, violated, unchecked = [], [], []
+    for invariant in INVARIANTS:
+        findings = [(result.seed, result.findings[invariant.number]) for result in results if result.findings]
+        judgements = {finding.judgement for _, finding in findings}
+        if Judgement.VIOLATED in judgements:
+            violated.append(invariant.number)
+            reasons += [
+                f"violated {invariant.number} (seed {seed}, {finding.violations} times): {finding.text}"
+                for seed, finding in findings
+                if finding.judgement is Judgement.VIOLATED
+            ]
+        elif Judgement.SATISFIED in judgements:
+            held.append(invariant.number)
+        elif findings:
+            unchecked.append(invariant.number)
+            reasons.append(f"unchecked {invariant.number}: {findings[0][1].text}")
+    if not played:
+        what = "cannot run here" if any(result.cannot_run for result in results) else "not played to its end"
+        cells = (name, *("" for _ in range(len(_TITLES) - 4)), what, "", "")
+    else:
+        cells = (
+            name,
+            str(len(results)),
+            *(_sum(played, field) for field in ("faults", "sent", "accepted", "gave_up", "lost")),
+            *(_sum(played, field) for field in ("applied_twice", "unaccounted")),
+            *(_worst(played, field) for field in ("worst_answer_s", "recovered_after_s", "settled_after_s")),
+            _named(held),
+            _named(violated),
+            _named(unchecked),
+        )
+    return Line(scenario=name, cells=cells, is_good=all(result.is_good for result in results), reasons=tuple(reasons))
+
+
+def _sum(played: Sequence[Numbers], field: str) -> str:
+    return f"{sum(getattr(numbers, field) for numbers in played):,}"
+
+
+def _worst(played: Sequence[Numbers], field: str) -> str:
+    values: list[float | None] = [getattr(numbers, field) for numbers in played]
+    return max((f"{value:.1f}" for value in values if value is not None), key=float, default="-")
+
+
+def _named(numbers: Sequence[str]) -> str:
+    return " ".join(numbers)
