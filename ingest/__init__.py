@@ -10,6 +10,7 @@ from ingest.refusals import RefusedError
 from ingest.rejected import KeptRejected, Rejected
 from ingest.rejected_file import RejectedFileError, read_rejected, remove_rejected
 from ingest.server import IngestServer
+from ingest.spool import Spool, SpoolError
 
 __all__ = [
     "CallbackKeys",
@@ -22,6 +23,8 @@ __all__ = [
     "RefusedError",
     "Rejected",
     "RejectedFileError",
+    "Spool",
+    "SpoolError",
     "generated_keys",
     "parse_keys",
     "read_rejected",

@@ -6,15 +6,13 @@ import time
 from aiohttp import web
 from prometheus_client import Counter
 
-from broker import BrokerError
 from ingest.admission import Admitted, admit
 from ingest.answers import Answers
 from ingest.config import IngestConfig
-from ingest.deadlines import Deadlines
+from ingest.keeping import Keeper, NotKeptError
 from ingest.key_ring import KeyRing
 from ingest.messages import message_of
 from ingest.pairs import Pairs
-from ingest.publisher import Publisher
 from ingest.refusal_log import RefusalLog
 from ingest.refusals import Refusal, RefusedError
 from ingest.rejected_keeper import RejectedKeeper
@@ -23,9 +21,6 @@ from ingest.room import Room, Share
 from ingest.tracing import traceparent
 from schemas import EVENT_TYPES, UNRECOGNIZED
 from telemetry import metrics
-
-#: How long the transport has to say that a callback is durable.
-PUBLISH_TIMEOUT_S = 2.5
 
 #: A larger body is looked at in a thread: 1 MiB made for the purpose takes some tenths of a second.
 LARGE_BODY_BYTES = 64 * 1024
@@ -37,18 +32,15 @@ _NOT_KEPT = frozenset({Refusal.NO_ROOM, Refusal.NOT_CONFIRMED, Refusal.BROKEN})
 
 
 class Callbacks:
-    """Answers requests: authenticates, publishes, and says 200 only then. Each answer leaves within 6 s.
+    """Answers requests: authenticates, keeps, and says 200 only then. Each answer leaves within 8 s.
 
     `running` counts the requests that are not answered yet; `idle` is set while there are none.
     """
 
-    def __init__(
-        self, config: IngestConfig, transport: Publisher, keys: KeyRing, *, rejected: RejectedKeeper | None
-    ) -> None:
+    def __init__(self, config: IngestConfig, keeper: Keeper, keys: KeyRing, *, rejected: RejectedKeeper | None) -> None:
         self._config = config
         self._path = config.path.encode()
-        self._transport = transport
-        self._deadlines = Deadlines(PUBLISH_TIMEOUT_S)
+        self._keeper = keeper
         self._keys = keys
         self._refusals = RefusalLog()
         self._rejected = rejected
@@ -71,7 +63,7 @@ class Callbacks:
         self.running += 1
         self.idle.clear()
         try:
-            await self._keep(request)
+            await self._keep(request, began_s)
             return self.answers.kept(request)
         except RefusedError as error:
             return self.refuse(error.refusal, sdk_app_id=error.sdk_app_id)
@@ -105,7 +97,7 @@ class Callbacks:
         self.tell()
         self._refusals.close()
 
-    async def _keep(self, request: web.BaseRequest) -> None:
+    async def _keep(self, request: web.BaseRequest, began_s: float) -> None:
         received_at_us = time.time_ns() // 1000
         check_headers(request, path=self._path, max_body_bytes=self._config.max_body_bytes)
         with Share(self.room) as share:
@@ -123,14 +115,12 @@ class Callbacks:
             message = message_of(admitted, received_at_us=received_at_us, trace=trace)
             if admitted.pair is not None:
                 self._pairs.note(admitted.pair, message.event_id, received_at_us)
-            began_s = time.monotonic()
             try:
-                # A transport bounds its publishes by itself; one that hangs is not waited for either.
-                await self._deadlines.bound(self._transport.publish(message))
-            except (BrokerError, TimeoutError):
+                # Half of the room for bodies is for those that can be in the spool in a moment.
+                hurries = 2 * self.room.taken_bytes > self.room.limit_bytes
+                await self._keeper.keep(message, began_s=began_s, hurries=hurries)
+            except NotKeptError:
                 raise RefusedError(Refusal.NOT_CONFIRMED, sdk_app_id=admitted.sdk_app_id) from None
-            finally:
-                metrics.PUBLISH_SECONDS.observe(time.monotonic() - began_s)
         self._accepted_since_told[message.routing_key] += 1
 
     def _admit(self, body: bytes, received_at_us: int) -> Admitted:

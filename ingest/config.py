@@ -13,7 +13,8 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
 
     `port` 0 takes a free one. With `path_token` the address is `/callbacks/tiw/TOKEN`. `allow_unsigned` are the
     SdkAppIds whose callbacks need no Sign; 0 stands for callbacks without SdkAppId. `max_in_flight` and
-    `max_in_flight_bytes` bound the callbacks that are not answered yet and their bodies, all together.
+    `max_in_flight_bytes` bound the callbacks that are not answered yet and their bodies, all together;
+    `max_unconfirmed` those that wait for the broker: with a spool, more go straight there.
     `reuse_port` lets several processes share the port. `rejected_folder` is where refused callbacks are kept that
     another key might let in; None: they are not. `max_connections` bounds the connections that are open together.
     Raises ValueError for a path token that is short or would not survive in a URL.
@@ -24,6 +25,7 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     path_token: str | None = None
     max_body_bytes: int = 1024 * 1024
     max_in_flight: int = 10_000
+    max_unconfirmed: int = 5_000
     max_in_flight_bytes: int = 64 * 1024 * 1024
     allow_unsigned: frozenset[int] = frozenset()
     reuse_port: bool = False

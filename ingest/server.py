@@ -10,17 +10,19 @@ from aiohttp import http_parser, web
 from ingest.callbacks import Callbacks
 from ingest.config import IngestConfig
 from ingest.connections import Connections
+from ingest.keeping import Keeper
 from ingest.key_ring import KeyRing
 from ingest.publisher import Publisher
 from ingest.refusals import Refusal
 from ingest.rejected_keeper import RejectedKeeper
+from ingest.spool import Spool
 from telemetry import Readiness, locations
 
-#: A drain waits this long for requests in flight; each of them is answered within 6 s.
-DRAIN_TIMEOUT_S = 6.0
+#: A drain waits this long for requests in flight; each of them is answered within 8 s.
+DRAIN_TIMEOUT_S = 8.0
 
 #: Then connections have this long, twice, to end by themselves.
-CLOSE_TIMEOUT_S = 1.5
+CLOSE_TIMEOUT_S = 0.75
 
 #: How often the metrics of callbacks are brought up to date.
 TELL_INTERVAL_S = 0.25
@@ -35,15 +37,17 @@ class IngestServer:
     """Serves `POST /callbacks/tiw` while it is entered, whether the broker is there or not.
 
     `port` tells the port once it is entered. Entering raises OSError if the address cannot be had, and
-    RuntimeError if aiohttp lacks its C parser. Leaving drains. The transport and the keys are entered and left by
-    the caller.
+    RuntimeError if aiohttp lacks its C parser. Leaving drains. The transport, the keys and the spool, which keeps what
+    the transport does not confirm, are entered and left by the caller.
     """
 
-    def __init__(self, config: IngestConfig, transport: Publisher, keys: KeyRing) -> None:
+    def __init__(
+        self, config: IngestConfig, transport: Publisher, keys: KeyRing, *, spool: Spool | None = None
+    ) -> None:
         self._config = config
-        self._transport = transport
+        self._keeper = Keeper(transport, spool, max_unconfirmed=config.max_unconfirmed)
         self._rejected = None if config.rejected_folder is None else RejectedKeeper(config.rejected_folder)
-        self._callbacks = Callbacks(config, transport, keys, rejected=self._rejected)
+        self._callbacks = Callbacks(config, self._keeper, keys, rejected=self._rejected)
         self._listener: asyncio.Server | None = None
         self._connections: Connections | None = None
         self._is_draining = False
@@ -96,7 +100,7 @@ class IngestServer:
     def ready(self) -> Readiness:
         """Say whether a callback could be kept now, and if not, why."""
         reasons = {
-            "the broker cannot be reached": not self._transport.is_ready,
+            "neither the broker nor the spool takes anything": not self._keeper.is_ready,
             "too many callbacks at once": not self._callbacks.room.fits(self._config.max_body_bytes),
             "shutting down": self._is_draining,
         }

@@ -75,6 +75,40 @@ BYTES_IN_FLIGHT = Gauge(
     registry=REGISTRY,
 )
 
+CALLBACKS_SPOOLED = Counter(
+    "tiw_callbacks_spooled", "Callbacks kept in the spool, as the broker did not confirm in time.", registry=REGISTRY
+)
+SPOOL_DRAINED = Counter(
+    "tiw_spool_drained", "Callbacks brought from the spool to the broker, repetitions included.", registry=REGISTRY
+)
+SPOOL_SET_ASIDE = Counter(
+    "tiw_spool_set_aside", "Callbacks set aside, as the broker refused them again and again.", registry=REGISTRY
+)
+SPOOL_SET_ASIDE_NOW = Gauge(
+    "tiw_spool_set_aside_callbacks",
+    "Callbacks that are set aside now, in the folder that the processes share.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+SPOOL_CALLBACKS = Gauge(
+    "tiw_spool_callbacks", "Callbacks that wait in the spool.", multiprocess_mode="livesum", registry=REGISTRY
+)
+SPOOL_BYTES = Gauge(
+    "tiw_spool_bytes", "How large the spool's files are.", multiprocess_mode="livesum", registry=REGISTRY
+)
+SPOOL_OLDEST_AGE_SECONDS = Gauge(
+    "tiw_spool_oldest_age_seconds",
+    "How long ago the oldest callback in the spool was received; 0 if it is empty.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+BREAKER_OPEN = Gauge(
+    "tiw_breaker_open",
+    "1 while callbacks go straight to the spool, without trying the broker.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+
 READY = Gauge(
     "tiw_ready",
     "1 while a callback could be kept; the least of all processes.",

@@ -1,9 +1,11 @@
 """Open what the settings name: the transport, the store, the keys."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker import BrokerError, ConsumerQueues, Transport
+from ingest import Spool
 from tiw.errors import UsageError
 from tiw.settings import Settings
 
@@ -26,6 +28,16 @@ def open_transport(settings: Settings, consumers: Sequence[ConsumerQueues] = ())
         return AmqpTransport(settings.amqp_urls, consumers=consumers, retry_delays_s=settings.retry_delays_s)
     except BrokerError as error:
         raise UsageError(f"TIW_AMQP_URL: {error}") from error
+
+
+def open_spool(settings: Settings, transport: Transport) -> Spool:
+    """Return the spool of an ingest node in front of `transport`, not entered yet."""
+    return Spool(spool_folder(settings), transport, max_bytes=settings.spool_max_bytes)
+
+
+def spool_folder(settings: Settings) -> Path:
+    """Return where the ingest nodes that share this data folder have their spool."""
+    return settings.data_dir / "spool"
 
 
 def open_store(settings: Settings) -> "Store":

@@ -28,6 +28,7 @@ def build_parser() -> Parser:
     _add_recordings(commands)
     _add_events(commands)
     _add_dead_letters(commands)
+    _add_spool(commands)
     _add_consumers(commands)
     _add_rejected(commands)
     _add_inspection(commands)
@@ -115,6 +116,18 @@ def _add_dead_letters(commands: Any) -> None:
         _json(change)
 
 
+def _add_spool(commands: Any) -> None:
+    spool = _group(commands, "spool", "Callbacks that an ingest node keeps until the broker takes them.")
+    listing = _command(spool, "list", "spool:list_all", "List the callbacks that wait, and those set aside.")
+    listing.add_argument("--limit", type=_natural, default=1000, metavar="N", help="at most (default: 1000; 0: all)")
+    _json(listing)
+    drain = _command(spool, "drain", "spool:drain", "Bring what no running node drains to the broker, now.")
+    drain.add_argument("--set-aside", action="store_true", help="also what the broker refused again and again")
+    drain.add_argument("--dry-run", action="store_true", help="only count")
+    _json(drain)
+    _json(_command(spool, "verify", "spool:verify", "Read every file of the spool and say what is damaged."))
+
+
 def _add_consumers(commands: Any) -> None:
     group = _command(commands, "consumers", "consumers:list_all", "The consumers and their queues; alone: list.")
     _json(group)
@@ -141,8 +154,8 @@ def _add_rejected(commands: Any) -> None:
 
 
 def _add_inspection(commands: Any) -> None:
-    schema = _command(commands, "schema", "schema:schema", "Print the JSON Schema and the AsyncAPI 3 document.")
-    schema.add_argument("--output", metavar="FOLDER", help="write callback.schema.json and asyncapi.json there instead")
+    schema = _command(commands, "schema", "schema:schema", "Print the JSON Schema, AsyncAPI 3 and OpenAPI 3.1.")
+    schema.add_argument("--output", metavar="FOLDER", help="write each to its file there instead")
     config = _command(commands, "config", "config:config", "Print the effective settings, secrets masked.")
     config.add_argument("--reveal", action="store_true", help="show the callback keys and the path token")
     _json(config)

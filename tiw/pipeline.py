@@ -15,7 +15,7 @@ from tiw.discovery import CustomConsumer
 from tiw.folder_lock import folder_lock
 from tiw.ingest_config import ingest_config
 from tiw.listening import listening
-from tiw.opening import open_store, open_transport
+from tiw.opening import open_spool, open_store, open_transport
 from tiw.processes import Processes, consumer_command
 from tiw.readiness import children_readiness
 from tiw.settings import Address, Settings
@@ -61,7 +61,9 @@ async def run_pipeline(
         commands = {one.queues.consumer: consumer_command(one.queues.consumer, one.source) for one in custom}
         processes = await stack.enter_async_context(Processes(commands, environ=environ))
         config = ingest_config(settings)
-        ingest = IngestServer(config, transport, keys)
+        # The embedded transport is as near, and lies on the same disk.
+        spool = None if settings.is_embedded else await stack.enter_async_context(open_spool(settings, transport))
+        ingest = IngestServer(config, transport, keys, spool=spool)
         server = await stack.enter_async_context(listening(ingest, variable="TIW_HTTP", address=settings.http))
         stack.push_async_callback(server.drain)
         failure = asyncio.create_task(_watch(store, worker), name="pipeline")

@@ -69,13 +69,13 @@ def _known(error: Exception) -> int | None:
         return FAILED
     # Imported here: by now the command has imported what it needs.
     from broker import BrokerError  # noqa: PLC0415
-    from ingest import KeysError  # noqa: PLC0415
+    from ingest import KeysError, SpoolError  # noqa: PLC0415
     from ingest.rejected_file import RejectedFileError  # noqa: PLC0415
     from store import StoreError  # noqa: PLC0415
     from tiw.discovery import DiscoveryError  # noqa: PLC0415
     from workers import WorkersError  # noqa: PLC0415
 
-    if isinstance(error, WorkersError | DiscoveryError | KeysError):
+    if isinstance(error, WorkersError | DiscoveryError | KeysError | SpoolError):
         return MISUSED
     return FAILED if isinstance(error, BrokerError | StoreError | RejectedFileError) else None
 

@@ -16,6 +16,12 @@ MAX_BODY_BYTES_LIMIT = 15 * 1024 * 1024
 
 MIN_PATH_TOKEN_CHARACTERS = 22
 
+#: An hour of a broker's absence at some hundred callbacks a second.
+DEFAULT_SPOOL_MAX_BYTES = 1024 * 1024 * 1024
+
+#: It has to hold the largest callback.
+MIN_SPOOL_BYTES = 16 * 1024 * 1024
+
 #: A TTL is a whole number of milliseconds.
 MIN_RETRY_DELAY_S = 0.001
 
@@ -64,6 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     amqp_urls: tuple[str, ...] = ()
     database_url: str
     data_dir: Path = Path("var")
+    spool_max_bytes: int = DEFAULT_SPOOL_MAX_BYTES
     consumers: tuple[str, ...] = ()
     retry_delays_s: tuple[float, ...] = DEFAULT_RETRY_DELAYS_S
     log_format: Literal["console", "json"] = "json"
@@ -99,6 +106,7 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         amqp_urls=_read(environ, "TIW_AMQP_URL", _amqp_urls, ()),
         database_url=_read(environ, "TIW_DATABASE_URL", _database_url, _sqlite_url(data_dir)),
         data_dir=data_dir,
+        spool_max_bytes=_read(environ, "TIW_SPOOL_MAX_BYTES", _spool_bytes, DEFAULT_SPOOL_MAX_BYTES),
         consumers=_read(environ, "TIW_CONSUMERS", _list, ()),
         retry_delays_s=_read(environ, "TIW_RETRY_DELAYS_S", _retry_delays_s, DEFAULT_RETRY_DELAYS_S),
         log_format=_read(environ, "TIW_LOG_FORMAT", _log_format, "console" if is_terminal else "json"),
@@ -125,6 +133,7 @@ _KNOWN = frozenset(
         "TIW_ADMIN",
         "TIW_MAX_BODY_BYTES",
         "TIW_DATA_DIR",
+        "TIW_SPOOL_MAX_BYTES",
         "TIW_CONSUMERS",
         "TIW_RETRY_DELAYS_S",
         "TIW_LOG_FORMAT",
@@ -183,6 +192,12 @@ def _address(value: str) -> Address:
 def _body_bytes(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,12}", value) or not 1 <= int(value) <= MAX_BODY_BYTES_LIMIT:
         raise ValueError(f"must be a number of bytes from 1 to {MAX_BODY_BYTES_LIMIT}, not {value!r}")
+    return int(value)
+
+
+def _spool_bytes(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", value) or int(value) < MIN_SPOOL_BYTES:
+        raise ValueError(f"must be a number of bytes from {MIN_SPOOL_BYTES}, not {value!r}")
     return int(value)
 
 

@@ -19,7 +19,7 @@ from tests.ingest.waiting import until
 async def test_it_serves_while_the_broker_is_away(serve: Serve, transport: RecordingTransport) -> None:
     transport.is_ready = False
     server = await serve()
-    assert server.ready().not_ready == ("the broker cannot be reached",)
+    assert server.ready().not_ready == ("neither the broker nor the spool takes anything",)
     assert (await post(server.port, callback())).status == 200
     transport.is_ready = True
     assert server.ready().not_ready == ()

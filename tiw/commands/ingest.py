@@ -10,7 +10,7 @@ from telemetry.admin import ReadyCheck
 from tiw.ingest_config import ingest_config
 from tiw.keys import open_keys
 from tiw.listening import listening
-from tiw.opening import open_transport, require_amqp
+from tiw.opening import open_spool, open_transport, require_amqp
 from tiw.processes import Processes, tiw_command
 from tiw.readiness import announce_readiness, children_readiness
 from tiw.settings import DEFAULT_ADMIN, Settings
@@ -18,8 +18,8 @@ from tiw.settling import settle
 from tiw.shared_port import shared_port
 from tiw.stopping import stop_requests
 
-#: What a child gets to finish what is in flight: an answer leaves within 8 s.
-_GRACE_S = 9.0
+#: What a child gets to finish what is in flight, an answer leaves within 8 s, and to let go of its files.
+_GRACE_S = 14.0
 
 
 async def ingest(settings: Settings, args: argparse.Namespace) -> int:
@@ -36,7 +36,8 @@ async def _serve(settings: Settings, *, is_child: bool) -> int:
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(open_keys(settings))
         transport = await stack.enter_async_context(open_transport(settings))
-        server = IngestServer(ingest_config(settings, reuse_port=is_child), transport, keys)
+        spool = await stack.enter_async_context(open_spool(settings, transport))
+        server = IngestServer(ingest_config(settings, reuse_port=is_child), transport, keys, spool=spool)
         if is_child:
             await stack.enter_async_context(announce_readiness(server.ready))
         else:

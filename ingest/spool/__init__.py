@@ -1,0 +1,28 @@
+"""The spool: an ingest node's own disk, for as long as the broker does not confirm.
+
+    put -> writer (one thread, group commit, fsync) -> file -> sealed -> drain -> broker
+
+A file is a row of frames (`frames`), each with a digest, so that a torn write or a bad block takes nothing with it but
+itself; what they hold is in `contents`. SQLite would do as well until a page of it is damaged: then what hangs below
+that page is gone.
+"""
+
+from ingest.spool.breaker import Breaker
+from ingest.spool.emptying import Emptied, empty
+from ingest.spool.errors import SpoolError
+from ingest.spool.inspection import FileState, Waiting, file_states, waiting_callbacks
+from ingest.spool.spool import DEFAULT_MAX_BYTES, Depth, Spool
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "Breaker",
+    "Depth",
+    "Emptied",
+    "FileState",
+    "Spool",
+    "SpoolError",
+    "Waiting",
+    "empty",
+    "file_states",
+    "waiting_callbacks",
+]

@@ -1,0 +1,219 @@
+"""The drain: publishes what waits in the spool, oldest first, and leaves room for live traffic."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from msgspec import Struct, field
+
+from broker import BrokerError
+from ingest.publisher import Publisher
+from ingest.spool.breaker import Breaker
+from ingest.spool.contents import Contents, Record, Refused, render_refused, render_settled
+from ingest.spool.file import SpoolFile
+from ingest.spool.setting_aside import set_aside
+from telemetry import metrics
+
+T = TypeVar("T")
+
+#: A record that the broker refused so often is set aside.
+REFUSALS_TO_SET_ASIDE = 5
+
+#: The pauses after the first refusals: a queue that lost its majority refuses for a while, too.
+REFUSAL_DELAYS_S = (5.0, 30.0, 120.0)
+
+#: How many records are on their way to the broker at once; it begins with one, which finds out whether any gets there.
+WINDOW = 32
+
+#: So many windows in a row of which nothing was confirmed: the broker is away, whatever it says.
+_FRUITLESS_WINDOWS = 3
+
+#: When a file is tried again if the broker went away over it, or its disk failed.
+AWAY_DELAY_S = 1.0
+DISK_DELAY_S = 10.0
+
+#: A transport bounds its publishes by itself; one that hangs is not waited for.
+_PUBLISH_TIMEOUT_S = 3.0
+
+_log = structlog.get_logger()
+
+
+class Backlog(Struct, kw_only=True):
+    """A file that waits to be drained.
+
+    `failed` are records that did not get through, each with the broker's count of confirmations then: only if it has
+    confirmed something else since, it was the record that was refused.
+    """
+
+    file: SpoolFile
+    due_at_s: float = 0.0
+    failed: dict[int, int] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+
+
+class Drain:
+    """Drains files, until it is closed.
+
+    `is_busy` says whether live callbacks wait for the broker.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        publisher: Publisher,
+        breaker: Breaker,
+        *,
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._folder = folder
+        self._publisher = publisher
+        self._breaker = breaker
+        self._is_busy = is_busy
+        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="spool-drain")
+        self.backlog: list[Backlog] = []
+        #: How many callbacks it has brought to the broker.
+        self.drained = 0
+
+    def close(self) -> None:
+        """Let go of all files, as far as they have got."""
+        for waiting in self.backlog:
+            waiting.file.close()
+        self.backlog.clear()
+        self._disk_thread.shutdown(wait=False, cancel_futures=True)
+
+    def add(self, file: SpoolFile) -> None:
+        """Take a locked file that nobody appends to any more."""
+        self.backlog.append(Backlog(file=file))
+
+    def hurry(self) -> None:
+        """Try everything again at once: the broker has come back."""
+        for waiting in self.backlog:
+            waiting.due_at_s = 0.0
+
+    def next_due(self) -> Backlog | None:
+        """Return the file with the oldest callback of those whose time has come."""
+        now_s = time.monotonic()
+        due = [waiting for waiting in self.backlog if waiting.due_at_s <= now_s]
+        return min(due, key=lambda waiting: waiting.file.oldest_at_us or 0, default=None)
+
+    async def run_once(self, waiting: Backlog) -> int:
+        """Publish what is in a file as far as the broker takes it; return how many are left in it.
+
+        Once nothing is left, the file is removed.
+        """
+        file = waiting.file
+        left = file.records
+        try:
+            contents = await self.on_disk(file.read)
+            left = await self._publish_all(waiting, await self._judge(waiting, contents))
+            if not left:
+                await self._finish(waiting, contents)
+            refusals = [contents.refused[number].refusals for number in waiting.failed if number in contents.refused]
+            waiting.due_at_s = time.monotonic() + _delay_s(refusals, is_away=len(waiting.failed) < left)
+        except OSError as error:
+            _log.error("spool_file_failed", file=file.path.name, error=error.strerror, retry_in_s=DISK_DELAY_S)
+            waiting.due_at_s = time.monotonic() + DISK_DELAY_S
+        return left
+
+    async def _judge(self, waiting: Backlog, contents: Contents) -> list[Record]:
+        """Count the refusals of the last time, set aside who had enough; return who is to be published."""
+        file = waiting.file
+        settled: list[int] = []
+        for record in contents.pending:
+            seen = waiting.failed.pop(record.sequence, None)
+            if seen is None or self._breaker.confirmations == seen:
+                continue
+            before = contents.refused.get(record.sequence)
+            refused = Refused(
+                sequence=record.sequence,
+                refusals=1 + (before.refusals if before else 0),
+                reason=waiting.reasons.get(record.sequence, ""),
+            )
+            contents.refused[record.sequence] = refused
+            if refused.refusals < REFUSALS_TO_SET_ASIDE:
+                await self.on_disk(file.mark, render_refused(file.marker, refused))
+                continue
+            await self.on_disk(set_aside, self._folder, record, refused)
+            settled.append(record.sequence)
+            metrics.SPOOL_SET_ASIDE.inc()
+            _log.error("callback_set_aside", event_id=record.message.event_id, refusals=refused.refusals)
+        if settled:
+            await self._settle(file, settled)
+        gone = set(settled)
+        records = [record for record in contents.pending if record.sequence not in gone]
+        # Those that were refused come last: whatever they do to the channel, the others are through.
+        return sorted(records, key=lambda record: record.sequence in contents.refused)
+
+    async def _publish_all(self, waiting: Backlog, records: list[Record]) -> int:
+        """Publish records until all were tried, or the broker takes none; return how many are not settled."""
+        pending = deque(records)
+        window, fruitless = 1, 0
+        while pending and fruitless < _FRUITLESS_WINDOWS:
+            batch = [pending.popleft() for _ in range(min(window, len(pending)))]
+            began_s = time.monotonic()
+            errors = await asyncio.gather(*(self._publish(record) for record in batch))
+            settled = []
+            for record, error in zip(batch, errors, strict=True):
+                if error is None:
+                    settled.append(record.sequence)
+                else:
+                    waiting.failed[record.sequence] = self._breaker.confirmations
+                    waiting.reasons[record.sequence] = error
+            if settled:
+                self.drained += len(settled)
+                metrics.SPOOL_DRAINED.inc(len(settled))
+                await self._settle(waiting.file, settled)
+                window, fruitless = min(2 * window, WINDOW), 0
+            else:
+                window, fruitless = 1, fruitless + 1
+            # As long again: the loop and the broker are free for live traffic for half of the time at least.
+            await asyncio.sleep((time.monotonic() - began_s) * (4 if self._is_busy() else 1))
+        return len(pending) + len(waiting.failed)
+
+    async def _publish(self, record: Record) -> str | None:
+        """Publish a record; return why it was not confirmed, None if it was."""
+        try:
+            async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
+                await self._publisher.publish(record.message)
+        except BrokerError as error:
+            # Not told to the breaker: it may be the record's own fault, and live callbacks find out by themselves.
+            return str(error)
+        except TimeoutError:
+            return "the broker did not answer in time"
+        self._breaker.confirmed()
+        return None
+
+    async def _settle(self, file: SpoolFile, sequences: list[int]) -> None:
+        await self.on_disk(file.mark, render_settled(file.marker, sequences))
+        file.records -= len(sequences)
+
+    async def _finish(self, waiting: Backlog, contents: Contents) -> None:
+        file = waiting.file
+        self.backlog.remove(waiting)
+        if contents.damaged_bytes or contents.unknown_frames:
+            path = await self.on_disk(file.keep_as_damaged)
+            _log.error(
+                "spool_file_damaged",
+                file=path.name,
+                damaged_bytes=contents.damaged_bytes,
+                unknown_frames=contents.unknown_frames,
+            )
+        else:
+            await self.on_disk(file.remove)
+
+    async def on_disk(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function that waits for the disk in the drain's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk_thread, function, *arguments)
+
+
+def _delay_s(refusals: list[int], *, is_away: bool) -> float:
+    if is_away:
+        return AWAY_DELAY_S
+    return min(
+        (REFUSAL_DELAYS_S[count - 1] for count in refusals if count <= len(REFUSAL_DELAYS_S)), default=AWAY_DELAY_S
+    )

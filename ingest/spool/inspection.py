@@ -1,0 +1,112 @@
+"""What is in the spool's folder, for a person or a check: read beside running processes, without disturbing them."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from ingest.spool.contents import Contents, Record, read_contents
+from ingest.spool.folder import DAMAGED, SET_ASIDE, WAITING, files, marker_of
+
+
+class FileState(Struct, frozen=True, kw_only=True):
+    """One file. `kind` is `spool`, `set-aside` or `damaged`; `owned`: by a process that runs and drains it itself.
+
+    `torn_bytes` at the end are a write that a crash cut off: whoever sent it was not told that it is kept.
+    `error` says why it could not be read; all counts are 0 then.
+    """
+
+    file: str
+    kind: str
+    owned: bool
+    bytes: int
+    waiting: int
+    settled: int
+    damaged_bytes: int
+    torn_bytes: int
+    unknown_frames: int
+    error: str | None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether everything in it can be read."""
+        return self.error is None and not self.damaged_bytes and not self.unknown_frames
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    """A callback in the spool: where it is, and how often the broker refused it."""
+
+    file: str
+    record: Record
+    is_set_aside: bool
+    refusals: int
+    reason: str | None
+
+
+def file_states(folder: Path) -> list[FileState]:
+    """Return the state of every file in `folder`, those that wait first."""
+    return [_state(path, kind) for kind in (WAITING, SET_ASIDE, DAMAGED) for path in files(folder, kind)]
+
+
+def waiting_callbacks(folder: Path) -> Iterator[Waiting]:
+    """Yield what waits in `folder`, file by file; files that cannot be read are left out: see `file_states`."""
+    for kind in (WAITING, SET_ASIDE):
+        for path in files(folder, kind):
+            try:
+                contents = _read(path)
+            except OSError:
+                continue
+            for record in contents.pending:
+                refused = contents.refused.get(record.sequence)
+                yield Waiting(
+                    file=path.name,
+                    record=record,
+                    is_set_aside=kind == SET_ASIDE,
+                    refusals=refused.refusals if refused else 0,
+                    reason=refused.reason if refused else None,
+                )
+
+
+def count_set_aside(folder: Path) -> int:
+    """Count the callbacks that were set aside. Raises OSError."""
+    return sum(len(_read(path).pending) for path in files(folder, SET_ASIDE))
+
+
+def _state(path: Path, kind: str) -> FileState:
+    contents, size_bytes, error, owned = Contents(pending=[], refused={}), 0, None, False
+    try:
+        owned = _is_owned(path)
+        size_bytes = path.stat().st_size
+        contents = _read(path)
+    except OSError as trouble:
+        error = trouble.strerror
+    return FileState(
+        file=path.name,
+        kind=kind,
+        owned=owned,
+        bytes=size_bytes,
+        waiting=len(contents.pending),
+        settled=contents.settled,
+        damaged_bytes=contents.damaged_bytes,
+        torn_bytes=contents.torn_bytes,
+        unknown_frames=contents.unknown_frames,
+        error=error,
+    )
+
+
+def _read(path: Path) -> Contents:
+    return read_contents(path.read_bytes(), marker_of(path))
+
+
+def _is_owned(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # Shared, and for a moment: an owner to be tries again.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

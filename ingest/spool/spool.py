@@ -1,0 +1,202 @@
+"""The spool: keeps callbacks on this node's disk while the broker does not, and empties itself into it."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Self
+
+import structlog
+from msgspec import Struct
+
+from broker import Message
+from ingest.publisher import Publisher
+from ingest.spool.breaker import Breaker
+from ingest.spool.drain import Drain
+from ingest.spool.file import SpoolFile
+from ingest.spool.folder import DAMAGED, SET_ASIDE, WAITING, files, free_bytes, prepare
+from ingest.spool.inspection import count_set_aside
+from ingest.spool.writer import Writer
+from telemetry import metrics
+
+DEFAULT_MAX_BYTES = 1024 * 1024 * 1024
+
+#: The disk's last bytes are left to others: the broker or the database may live on it.
+RESERVED_BYTES = 16 * 1024 * 1024
+
+#: How often the broker's return is looked for, and the metrics are brought up to date.
+_TURN_S = 0.1
+
+#: More live callbacks than this waiting for the broker slow the drain down.
+_BUSY = 100
+
+#: A disk that has not answered for so long keeps nothing now.
+_DISK_TIMEOUT_S = 2.5
+
+#: How often the disk is looked at, and the folder for files whose owner is gone.
+_HOUSEKEEPING_S = 1.0
+
+_log = structlog.get_logger()
+
+
+class Depth(Struct, frozen=True, kw_only=True):
+    """What waits in the spool of this process; `oldest_at_us`: when the oldest was received, None if nothing waits."""
+
+    callbacks: int
+    bytes: int
+    oldest_at_us: int | None
+
+
+class Spool:
+    """An async context manager; while it is entered, callbacks can be put into it, and it drains by itself.
+
+    `folder` may be shared by several processes of one host: each has a file of its own, and takes over the files of
+    those that are gone. `max_bytes` bounds all files in it together. Entering raises `SpoolError` if the folder can
+    never work, such as one on a network file system; a disk that is full or fails now is waited for. Leaving keeps
+    what is left on the disk for the next start.
+    """
+
+    def __init__(self, folder: Path, publisher: Publisher, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._folder = folder
+        self._publisher = publisher
+        self._max_bytes = max_bytes
+        self._others_bytes = 0
+        self._answers = True
+        self._writer = Writer(folder, on_sealed=self._on_sealed, room_bytes=self._room_bytes)
+        self.breaker = Breaker(publisher)
+        #: Live callbacks that wait for the broker, set by whoever publishes them.
+        self.live = 0
+        self._drain = Drain(folder, publisher, self.breaker, is_busy=lambda: self.live > _BUSY)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unreadable: set[Path] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a callback could be kept now."""
+        return self._answers and self._writer.problem is None
+
+    @property
+    def depth(self) -> Depth:
+        """What waits now."""
+        found = [waiting.file for waiting in self._drain.backlog]
+        if self._writer.file is not None and self._writer.file.records:
+            found.append(self._writer.file)
+        return Depth(
+            callbacks=sum(file.records for file in found),
+            bytes=sum(file.bytes for file in found),
+            oldest_at_us=min((file.oldest_at_us for file in found if file.oldest_at_us is not None), default=None),
+        )
+
+    def put(self, message: Message) -> "asyncio.Future[None]":
+        """Keep a callback; the future ends once the disk has it, and fails with `SpoolError` if it could not be kept.
+
+        Raises `SpoolError` at once if it cannot be tried. Whoever waits sets the deadline.
+        """
+        return self._writer.append(message)
+
+    async def __aenter__(self) -> Self:
+        prepare(self._folder)
+        await self._writer.open()
+        if self._writer.problem is not None:
+            _log.error("spool_not_ready", problem=self._writer.problem)
+        self._tasks = [
+            asyncio.create_task(self._run(), name="spool drain"),
+            asyncio.create_task(self._keep_house(), name="spool housekeeping"),
+        ]
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._writer.close()
+        self._drain.close()
+
+    async def _run(self) -> None:
+        """Drain whenever the broker is there."""
+        was_ready = False
+        while True:
+            is_ready = self._publisher.is_ready
+            if is_ready and not was_ready:
+                self._drain.hurry()
+            was_ready = is_ready
+            waiting = self._drain.next_due() if is_ready else None
+            if waiting is not None:
+                await self._drain.run_once(waiting)
+            elif is_ready and self._has_more():
+                await self._writer.look(seals=True)
+            else:
+                await asyncio.sleep(_TURN_S)
+
+    def _has_more(self) -> bool:
+        """Whether to drain what is still written to: nothing else waits, or only for records that were refused."""
+        file = self._writer.file
+        return file is not None and file.records > 0 and not (self._drain.backlog and self.breaker.is_open)
+
+    async def _keep_house(self) -> None:
+        """Look at the disk, take over what nobody owns, and tell the metrics."""
+        look: asyncio.Task[None] | None = None
+        while True:
+            look = look or asyncio.create_task(self._writer.look())
+            self._answers = bool((await asyncio.wait({look}, timeout=_DISK_TIMEOUT_S))[0])
+            if self._answers:
+                look = None
+                await self._look_around()
+            self._tell()
+            await asyncio.sleep(_HOUSEKEEPING_S)
+
+    async def _look_around(self) -> None:
+        try:
+            adopted, self._others_bytes = await self._drain.on_disk(self._adopt, not self._drain.backlog)
+            metrics.SPOOL_SET_ASIDE_NOW.set(await self._drain.on_disk(count_set_aside, self._folder))
+        except OSError as error:
+            _log.warning("spool_folder_not_read", error=error.strerror)
+            return
+        for file in adopted:
+            _log.info("spool_file_adopted", file=file.path.name, callbacks=file.records)
+            self._drain.add(file)
+
+    def _adopt(self, is_idle: bool) -> tuple[list[SpoolFile], int]:
+        """Take over the files that have no owner; return them, and how large all files are that are not ours."""
+        others_bytes = sum(path.stat().st_size for kind in (SET_ASIDE, DAMAGED) for path in files(self._folder, kind))
+        adopted: list[SpoolFile] = []
+        own = {waiting.file.path for waiting in list(self._drain.backlog)}
+        for path in files(self._folder, WAITING):
+            writing = self._writer.file
+            if path in own or (writing is not None and path == writing.path):
+                continue
+            try:
+                file = SpoolFile.adopt(path) if is_idle else None
+                if file is None:
+                    others_bytes += path.stat().st_size
+                    continue
+                file.read()
+            except FileNotFoundError:
+                continue  # drained meanwhile
+            except OSError as error:
+                if path not in self._unreadable:
+                    _log.error("spool_file_not_read", file=path.name, error=error.strerror)
+                self._unreadable.add(path)
+                continue
+            adopted.append(file)
+        return adopted, others_bytes
+
+    def _on_sealed(self, file: SpoolFile) -> None:
+        self._drain.add(file)
+
+    def _room_bytes(self) -> int:
+        own = [waiting.file for waiting in list(self._drain.backlog)]
+        writing = self._writer.file
+        own_bytes = sum(file.bytes for file in own) + (writing.bytes if writing is not None else 0)
+        return min(
+            self._max_bytes - self._others_bytes - own_bytes,
+            free_bytes(self._folder) - RESERVED_BYTES,
+        )
+
+    def _tell(self) -> None:
+        depth = self.depth
+        metrics.SPOOL_CALLBACKS.set(depth.callbacks)
+        metrics.SPOOL_BYTES.set(depth.bytes)
+        age_s = 0.0 if depth.oldest_at_us is None else max(0.0, time.time() - depth.oldest_at_us / 1e6)
+        metrics.SPOOL_OLDEST_AGE_SECONDS.set(age_s)
+        metrics.BREAKER_OPEN.set(self.breaker.is_open)

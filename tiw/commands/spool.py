@@ -1,0 +1,129 @@
+"""`tiw spool list|drain|verify`: what an ingest node keeps on its own disk."""
+
+import argparse
+import itertools
+
+from broker import Message
+from ingest.spool import FileState, Waiting, empty, file_states, waiting_callbacks
+from schemas import Unrecognized, decode
+from store.instants import iso8601
+from tiw.errors import FailedError
+from tiw.moments import show_iso
+from tiw.opening import open_transport, require_amqp, spool_folder
+from tiw.output import print_json, print_table
+from tiw.settings import Settings
+from tiw.waiting import require_broker
+
+
+def list_all(settings: Settings, args: argparse.Namespace) -> int:
+    """Print what waits, the oldest first, and then what was set aside."""
+    waiting = sorted(
+        waiting_callbacks(spool_folder(settings)),
+        key=lambda one: (one.is_set_aside, one.record.message.received_at_us),
+    )
+    rows = [_shown(one) for one in itertools.islice(waiting, args.limit or None)]
+    if args.json:
+        print_json(rows)
+        return 0
+    print_table(
+        ["event", "task", "received", "refusals", "set aside", "reason", "event_id"],
+        [
+            (
+                row["event_type"],
+                row["task_id"],
+                show_iso(str(row["received_at"])),
+                row["refusals"],
+                "yes" if row["set_aside"] else "",
+                row["reason"],
+                row["event_id"],
+            )
+            for row in rows
+        ],
+        empty="The spool is empty.",
+        spare=("reason", "task"),
+    )
+    return 0
+
+
+async def drain(settings: Settings, args: argparse.Namespace) -> int:
+    """Publish what is in files that no process owns. Exit code 1 if something is left in them."""
+    folder = spool_folder(settings)
+    if args.dry_run:
+        states = file_states(folder)
+        count = sum(state.waiting for state in states if _is_drained(state, with_set_aside=args.set_aside))
+        _report(args, {"drained": 0, "matching": count}, f"{count} callbacks would be drained")
+        return 0
+    require_amqp(settings, "spool drain")
+    async with open_transport(settings) as transport:
+        await require_broker(transport)
+        try:
+            emptied = await empty(folder, transport, with_set_aside=args.set_aside)
+        except OSError as error:
+            raise FailedError(f"{folder} cannot be read: {error.strerror}; see `tiw spool verify`") from error
+    others = f"; {emptied.owned_files} files belong to nodes that run and drain them" if emptied.owned_files else ""
+    _report(args, emptied, f"{emptied.drained} callbacks drained, {emptied.left} left{others}")
+    return 1 if emptied.left else 0
+
+
+def verify(settings: Settings, args: argparse.Namespace) -> int:
+    """Print the state of every file; exit code 1 if one is damaged or cannot be read."""
+    states = file_states(spool_folder(settings))
+    if args.json:
+        print_json(states)
+    else:
+        print_table(
+            ["file", "kind", "owned", "waiting", "settled", "bytes", "torn", "damaged", "problem"],
+            [
+                (
+                    state.file,
+                    state.kind,
+                    "yes" if state.owned else "",
+                    state.waiting,
+                    state.settled,
+                    state.bytes,
+                    state.torn_bytes,
+                    state.damaged_bytes,
+                    _problem(state),
+                )
+                for state in states
+            ],
+            empty="The spool is empty.",
+        )
+    return 0 if all(state.is_sound for state in states) else 1
+
+
+def _is_drained(state: FileState, *, with_set_aside: bool) -> bool:
+    return not state.owned and (state.kind == "spool" or (with_set_aside and state.kind == "set-aside"))
+
+
+def _problem(state: FileState) -> str:
+    if state.error is not None:
+        return f"cannot be read: {state.error}"
+    if state.damaged_bytes:
+        return "damaged; every callback that can be read is kept or drained"
+    return "written by a newer version" if state.unknown_frames else ""
+
+
+def _shown(one: Waiting) -> dict[str, object]:
+    message: Message = one.record.message
+    event = decode(message.body, received_at_us=message.received_at_us).event
+    return {
+        "event_id": message.event_id,
+        "event_type": message.routing_key,
+        "sdk_app_id": event.sdk_app_id,
+        "task_id": None if isinstance(event, Unrecognized) else event.task_id,
+        "received_at": iso8601(message.received_at_us),
+        "spooled_at": iso8601(one.record.spooled_at_us),
+        "refusals": one.refusals,
+        "reason": one.reason,
+        "set_aside": one.is_set_aside,
+        "bytes": len(message.body),
+        "file": one.file,
+    }
+
+
+def _report(args: argparse.Namespace, value: object, sentence: str) -> None:
+    if args.json:
+        print_json(value)
+    else:
+        print(sentence)
