@@ -15,6 +15,7 @@ from store.dead_letters import (
     purge_dead_letters,
 )
 from store.errors import SchemaMismatchError, StoreError, StoreUnavailableError
+from store.forgetting import Forgotten, Traces, find_traces, forget_recording
 from store.leases import lease_owners, release_owner
 from store.migrating import migrate
 from store.reading_events import EventRow, KeptRow, count_events, list_events, pages_for_replay
@@ -29,6 +30,7 @@ from store.recording import (
     RecordingVideo,
     fold,
 )
+from store.retention import prune_dead_letters, prune_events
 from store.schema import check_schema, wait_for_schema
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterRow",
     "EventRow",
+    "Forgotten",
     "KeptEvent",
     "KeptRow",
     "Recording",
@@ -49,6 +52,7 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreUnavailableError",
+    "Traces",
     "apply_events",
     "check_schema",
     "claim",
@@ -56,8 +60,10 @@ __all__ = [
     "count_dead_letters",
     "count_events",
     "find_recordings",
+    "find_traces",
     "fold",
     "forget",
+    "forget_recording",
     "keep_dead_letters",
     "lease_owners",
     "list_dead_letters",
@@ -68,6 +74,8 @@ __all__ = [
     "pages_for_replay",
     "pages_of_dead_letters",
     "prune_completions",
+    "prune_dead_letters",
+    "prune_events",
     "purge_dead_letters",
     "register_consumers",
     "registered_consumers",

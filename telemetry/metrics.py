@@ -140,6 +140,7 @@ DEAD_LETTERS_MOVED = Counter(
 LOOP_STALLS = Counter(
     "tiw_loop_stalls", "Times the event loop stood still for over a second.", ["consumer"], registry=REGISTRY
 )
+PRUNED = Counter("tiw_pruned", "Rows deleted from the store because of their age.", ["what"], registry=REGISTRY)
 STORE_AWAY = Gauge(
     "tiw_store_away", "1 while the store does not answer.", multiprocess_mode="livemax", registry=REGISTRY
 )

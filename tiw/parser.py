@@ -30,6 +30,7 @@ def build_parser() -> Parser:
     _add_dead_letters(commands)
     _add_spool(commands)
     _add_consumers(commands)
+    _add_forget(commands)
     _add_rejected(commands)
     _add_inspection(commands)
     return parser
@@ -138,6 +139,14 @@ def _add_consumers(commands: Any) -> None:
     remove = _command(consumers, "remove", "consumers:remove", "Delete the queues of a consumer that is no more.")
     remove.add_argument("name", metavar="NAME")
     remove.add_argument("--force", action="store_true", help="even if events wait in it: they are lost to it")
+
+
+def _add_forget(commands: Any) -> None:
+    forget = _command(commands, "forget", "forget:forget", "Delete everything that the database knows of a recording.")
+    forget.add_argument("--task", required=True, metavar="ID", help="its TaskId")
+    forget.add_argument("--app", type=_natural, metavar="ID", help="SdkAppId, where several have this TaskId")
+    forget.add_argument("--dry-run", action="store_true", help="only count")
+    _json(forget)
 
 
 def _add_rejected(commands: Any) -> None:

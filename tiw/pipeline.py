@@ -56,7 +56,13 @@ async def run_pipeline(
         if store.is_sqlite:
             # It is here and takes a moment: consumers need not say that they wait for it.
             await migrate_when_there(store)
-        worker = Worker(BUILT_IN, transport=transport, store=store, retry_delays_s=settings.retry_delays_s)
+        worker = Worker(
+            BUILT_IN,
+            transport=transport,
+            store=store,
+            retry_delays_s=settings.retry_delays_s,
+            retention_days=settings.retention_days,
+        )
         await stack.enter_async_context(worker)
         commands = {one.queues.consumer: consumer_command(one.queues.consumer, one.source) for one in custom}
         processes = await stack.enter_async_context(Processes(commands, environ=environ))

@@ -28,6 +28,9 @@ MIN_RETRY_DELAY_S = 0.001
 #: Longest delay of a rung: RabbitMQ takes a TTL up to 2^32 - 1 milliseconds, and a year is a typing mistake.
 MAX_RETRY_DELAY_S = 30 * 86_400
 
+#: A hundred years; more is a typing mistake.
+MAX_RETENTION_DAYS = 36_500
+
 #: For the compose file, not for a process of ours.
 _FOREIGN = frozenset({"TIW_PUBLISH", "TIW_TLS_PUBLISH"})
 
@@ -73,6 +76,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     spool_max_bytes: int = DEFAULT_SPOOL_MAX_BYTES
     consumers: tuple[str, ...] = ()
     retry_delays_s: tuple[float, ...] = DEFAULT_RETRY_DELAYS_S
+    retention_days: int = 0
     log_format: Literal["console", "json"] = "json"
 
     @property
@@ -109,6 +113,7 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         spool_max_bytes=_read(environ, "TIW_SPOOL_MAX_BYTES", _spool_bytes, DEFAULT_SPOOL_MAX_BYTES),
         consumers=_read(environ, "TIW_CONSUMERS", _list, ()),
         retry_delays_s=_read(environ, "TIW_RETRY_DELAYS_S", _retry_delays_s, DEFAULT_RETRY_DELAYS_S),
+        retention_days=_read(environ, "TIW_RETENTION_DAYS", _retention_days, 0),
         log_format=_read(environ, "TIW_LOG_FORMAT", _log_format, "console" if is_terminal else "json"),
     )
     if settings.allow_unsigned and not settings.http.is_loopback and settings.path_token is None:
@@ -136,6 +141,7 @@ _KNOWN = frozenset(
         "TIW_SPOOL_MAX_BYTES",
         "TIW_CONSUMERS",
         "TIW_RETRY_DELAYS_S",
+        "TIW_RETENTION_DAYS",
         "TIW_LOG_FORMAT",
     }
 )
@@ -236,6 +242,12 @@ def _retry_delays_s(value: str) -> tuple[float, ...]:
     if not delays_s or not in_range or list(delays_s) != sorted(set(delays_s)):
         raise ValueError(f"must be growing numbers of seconds separated by commas, such as 1,5,30, not {value!r}")
     return delays_s
+
+
+def _retention_days(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", value) or int(value) > MAX_RETENTION_DAYS:
+        raise ValueError(f"must be a number of days up to {MAX_RETENTION_DAYS}, or 0 to keep all, not {value!r}")
+    return int(value)
 
 
 def _log_format(value: str) -> Literal["console", "json"]:

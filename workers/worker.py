@@ -12,7 +12,6 @@ from store import (
     Store,
     StoreError,
     StoreUnavailableError,
-    prune_completions,
     register_consumers,
     renew,
     wait_for_schema,
@@ -20,15 +19,13 @@ from store import (
 from workers.consumer import Consumer
 from workers.dead_letters import DeadLetterMover
 from workers.owner import new_owner, release_leases_of_the_gone
+from workers.pruning import keep_pruning
 from workers.runner import Runner
 from workers.stall_watch import StallWatch
 from workers.store_watch import StoreWatch
 
 #: A lease outlives a missed renewal or two; after a crash the event waits this long at most, plus a rung.
 LEASE_S = 30.0
-
-#: How often completions are forgotten that are older than 7 days.
-PRUNE_EVERY_S = 3600.0
 
 #: What unfinished handlers get on shutdown before they are handed back.
 DRAIN_GRACE_S = 25.0
@@ -41,6 +38,7 @@ class Worker:
 
     Entering returns at once: the consumers start when the store has its schema, and say that they wait for it.
     Leaving drains them: nothing new is taken, what runs may finish within `drain_grace_s`, the rest is handed back.
+    Meanwhile the store forgets what is older than `retention_days` (0: keeps it); see `workers.pruning`.
     """
 
     def __init__(
@@ -52,6 +50,7 @@ class Worker:
         retry_delays_s: Sequence[float] = DEFAULT_RETRY_DELAYS_S,
         lease_s: float = LEASE_S,
         drain_grace_s: float = DRAIN_GRACE_S,
+        retention_days: int = 0,
     ) -> None:
         self._consumers = consumers
         self._transport = transport
@@ -59,6 +58,7 @@ class Worker:
         self._retry_delays_s = tuple(retry_delays_s)
         self._lease_s = lease_s
         self._drain_grace_s = drain_grace_s
+        self._retention_days = retention_days
         self._owner = new_owner()
         self._runners: list[Runner] = []
         self._main: asyncio.Task[None] | None = None
@@ -91,7 +91,8 @@ class Worker:
             code = {consumer.function.__code__: consumer.name for consumer in self._consumers}
             await stack.enter_async_context(StallWatch(code))
             store_watch = await stack.enter_async_context(StoreWatch(self._store))
-            for chore in (self._renew_leases(store_watch), self._prune(store_watch)):
+            pruning = keep_pruning(self._store, store_watch, retention_days=self._retention_days)
+            for chore in (self._renew_leases(store_watch), pruning):
                 stack.push_async_callback(_end, asyncio.create_task(chore))
             for consumer in self._consumers:
                 mover = DeadLetterMover(
@@ -132,14 +133,6 @@ class Worker:
                 await renew(self._store, owner=self._owner, lease_s=self._lease_s)
             except StoreError:
                 store_watch.report_away()
-
-    async def _prune(self, store_watch: StoreWatch) -> None:
-        while True:
-            try:
-                await prune_completions(self._store)
-            except StoreError:
-                store_watch.report_away()
-            await asyncio.sleep(PRUNE_EVERY_S)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -81,7 +81,13 @@ async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequenc
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         transport = await stack.enter_async_context(open_transport(settings, [c.queues for c in custom]))
-        worker = Worker(consumers, transport=transport, store=store, retry_delays_s=settings.retry_delays_s)
+        worker = Worker(
+            consumers,
+            transport=transport,
+            store=store,
+            retry_delays_s=settings.retry_delays_s,
+            retention_days=settings.retention_days,
+        )
 
         def ready() -> Readiness:
             return Readiness(not_ready=() if worker.is_ready else (_NOT_CONSUMING,))
