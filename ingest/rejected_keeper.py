@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import structlog
+from prometheus_client import Counter
 
 from ingest.refusals import Refusal
 from ingest.rejected import Rejected, is_mendable
@@ -42,7 +43,10 @@ class RejectedKeeper:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._samples = {True: Sample(), False: Sample()}
+        # All time series from the start.
+        self._crowded_out = metrics.REJECTED_NOT_KEPT.labels(reason="crowded")
+        self._lost_to_disk = metrics.REJECTED_NOT_KEPT.labels(reason="disk")
+        self._samples = {True: Sample(self._crowded_out), False: Sample(self._crowded_out)}
         self._timer: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -98,7 +102,7 @@ class RejectedKeeper:
         if error is None:
             metrics.REJECTED_KEPT.inc(count)
         else:
-            metrics.REJECTED_NOT_KEPT.labels(reason="disk").inc(count)
+            self._lost_to_disk.inc(count)
             if time.monotonic() - self._logged_at_s >= LOG_INTERVAL_S:
                 self._logged_at_s = time.monotonic()
                 _log.error("rejected_not_kept", error=str(error))
@@ -107,9 +111,13 @@ class RejectedKeeper:
 
 
 class Sample:
-    """What waits to be written: each body once, and of too many each with the same chance to be among them."""
+    """What waits to be written: each body once, and of too many each with the same chance to be among them.
 
-    def __init__(self) -> None:
+    `crowded_out` counts those that are not.
+    """
+
+    def __init__(self, crowded_out: Counter) -> None:
+        self._crowded_out = crowded_out
         self._waiting: dict[bytes, Rejected] = {}
         self._size_bytes = 0
         self._seen = 0
@@ -132,7 +140,7 @@ class Sample:
         self._seen += 1
         if len(self._waiting) >= MAX_WAITING:
             place = random.randrange(self._seen)  # noqa: S311 - a sample, no secret
-            metrics.REJECTED_NOT_KEPT.labels(reason="crowded").inc()
+            self._crowded_out.inc()
             if place >= MAX_WAITING:
                 return
             self._drop(list(self._waiting)[place])
@@ -141,7 +149,7 @@ class Sample:
         while self._size_bytes > MAX_WAITING_BYTES:
             # The largest: a few of them would shut out all others.
             self._drop(max(self._waiting, key=len))
-            metrics.REJECTED_NOT_KEPT.labels(reason="crowded").inc()
+            self._crowded_out.inc()
 
     def take(self) -> list[Rejected]:
         """Return what waits, and begin anew."""
