@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
@@ -17,7 +18,8 @@ class Traffic(Struct, frozen=True, kw_only=True):
     With a `rate` (callbacks per second) it is an open loop, as the vendor's sender is. Without one, `concurrency`
     callbacks are under way at any moment. Each callback is tried as the vendor does it: 10 s for an answer, five
     repetitions 5 s apart, only 200 counts. `duplicates` is the share of accepted callbacks that are sent once more,
-    `forged` the share of callbacks that nobody may accept.
+    `forged` the share of callbacks that nobody may accept. `body_bytes`: every body is made as large as that (0: as
+    the vendor's are).
     """
 
     callbacks: int = 500
@@ -26,6 +28,7 @@ class Traffic(Struct, frozen=True, kw_only=True):
     tail_s: float = 5.0
     duplicates: float = 0.05
     forged: float = 0.03
+    body_bytes: int = 0
 
 
 class Layout(Struct, frozen=True, kw_only=True):
@@ -46,7 +49,8 @@ class Wiring(Struct, frozen=True, kw_only=True):
     """Who reaches what at which address. `direct` is for looking, past every fault; the others are for the pipeline.
 
     `front` makes of an ingest node's address (`http://127.0.0.1:PORT/callbacks/tiw`) the one that the sender uses.
-    `ingest_environ` and `worker_environ` come on top of the environment of those processes.
+    `ingest_environ` and `worker_environ` come on top of the environment of those processes, which run the `code` of
+    this folder (None: ours).
     """
 
     direct_amqp_url: str
@@ -57,6 +61,7 @@ class Wiring(Struct, frozen=True, kw_only=True):
     front: Callable[[str], str] = str
     ingest_environ: dict[str, str] = {}
     worker_environ: dict[str, str] = {}
+    code: Path | None = None
 
 
 Arrange: TypeAlias = "Callable[[Stage, Servers, ExitStack], Wiring]"

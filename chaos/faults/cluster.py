@@ -4,10 +4,11 @@ import contextlib
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from chaos.errors import ChaosError
 from chaos.faults.network import Network
@@ -29,6 +30,8 @@ _SETTINGS = {
 }
 _TRIES = 3
 _FOUNDERS = "cluster_formation.classic_config.nodes"
+
+T = TypeVar("T")
 
 
 class Cluster:
@@ -63,9 +66,16 @@ class Cluster:
                 return self.nodes[0].create_vhost()
         raise ChaosError("the cluster makes no virtual host")
 
-    def urls(self, vhost: str) -> str:
-        """Return the addresses of all nodes, as TIW_AMQP_URL takes them."""
-        return ",".join(node.url(vhost) for node in self.nodes)
+    def delete_vhost(self, vhost: str) -> None:
+        """Remove a virtual host with all that is in it."""
+        self._any(lambda node: node.delete_vhost(vhost))
+
+    def mend(self) -> None:
+        """Undo whatever was done to nodes and network, and return once all is whole."""
+        self.network.heal()
+        for node in self.nodes:
+            node.start()
+        self.wait_whole()
 
     def leader(self, vhost: str, queue: str) -> int:
         """Return the number of the node that leads a quorum queue. Raises `ChaosError` if none does."""
@@ -131,11 +141,14 @@ class Cluster:
         return self.nodes[(number + 1) % SIZE]
 
     def _queue(self, vhost: str, queue: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._any(lambda node: node.api("GET", f"queues/{vhost}/{queue}"))
+        return found
+
+    def _any(self, ask: Callable[[RabbitMQServer], T]) -> T:
         for node in self.nodes:
             with contextlib.suppress(OSError):
-                found: dict[str, Any] = node.api("GET", f"queues/{vhost}/{queue}")
-                return found
-        raise ChaosError(f"no node tells of {queue}")
+                return ask(node)
+        raise ChaosError("no node answers")
 
 
 def _running(node: RabbitMQServer) -> set[str]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Self
 
 from chaos.errors import ChaosError
+from chaos.faults.cluster import Cluster
 from tests.servers.postgres import PostgresServer, postgres_binaries
 from tests.servers.rabbitmq import RabbitMQServer, find_scripts
 
@@ -42,6 +43,15 @@ class Servers:
             raise ChaosError(_NOT_INSTALLED.format("RabbitMQ"))
         _say("starting RabbitMQ")
         return self._stack.enter_context(RabbitMQServer(scripts))
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """Three brokers that are one. Raises `ChaosError` if this machine cannot have them."""
+        scripts = find_scripts()
+        if scripts is None:
+            raise ChaosError(_NOT_INSTALLED.format("RabbitMQ"))
+        _say("starting three RabbitMQ nodes")
+        return self._stack.enter_context(Cluster(scripts))
 
     @cached_property
     def postgres(self) -> PostgresServer:

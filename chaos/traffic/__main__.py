@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from chaos.evidence.lines import LineWriter
+from chaos.traffic.enlarging import enlarged
 from chaos.traffic.order import Order
 from chaos.traffic.sender import Sender
 from chaos.traffic.stalls import Stalls
@@ -18,6 +20,8 @@ async def _send(order: Order) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     items = stream(order.seed, sdk_app_id=order.sdk_app_id, duplicates=order.duplicates, forged=order.forged)
+    if order.body_bytes:
+        items = (structs.replace(item, callback=enlarged(item.callback, order.body_bytes)) for item in items)
     with LineWriter(Path(order.ledger)) as ledger:
         async with Stalls() as stalls:
             await Sender(order, ledger, stalls, stopping).send_all(items)

@@ -14,4 +14,5 @@ class Order(Struct, frozen=True, kw_only=True):
     concurrency: int
     duplicates: float
     forged: float
+    body_bytes: int
     ledger: str

@@ -35,6 +35,7 @@ class Sending:
             concurrency=traffic.concurrency,
             duplicates=traffic.duplicates,
             forged=traffic.forged,
+            body_bytes=traffic.body_bytes,
             ledger=str(self.ledger),
         )
         self._process: subprocess.Popen[bytes] | None = None
