@@ -35,6 +35,8 @@ COMMANDS = [
     "dead-letters show --event-id E --json",
     "dead-letters replay --consumer C --event-id E --dry-run --json",
     "dead-letters purge --consumer C --event-id E --dry-run --json",
+    "forget --task T",
+    "forget --task T --app 1 --dry-run --json",
     "consumers",
     "consumers --json",
     "consumers list --json",

@@ -62,6 +62,8 @@ def test_nothing_has_to_be_set() -> None:
         ("TIW_DATA_DIR", "/data", "database_url", "sqlite+aiosqlite:////data/store.db"),
         ("TIW_CONSUMERS", "archive.py, plugins ,my.module", "consumers", ("archive.py", "plugins", "my.module")),
         ("TIW_RETRY_DELAYS_S", "0.5, 1,2.5", "retry_delays_s", (0.5, 1, 2.5)),
+        ("TIW_RETENTION_DAYS", "0", "retention_days", 0),
+        ("TIW_RETENTION_DAYS", "90", "retention_days", 90),
         ("TIW_LOG_FORMAT", "console", "log_format", "console"),
         ("TIW_LOG_FORMAT", "json", "log_format", "json"),
     ],
@@ -87,6 +89,7 @@ def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expect
             ["h", "mysql://h/d", "postgresql://h/d", "postgres://h/d", "postgresql+asyncpg:///d", "sqlite:////x", " "],
         ),
         ("TIW_RETRY_DELAYS_S", ["0", "-1", "5,1", "1,1", "a", ",", "nan", "inf", "1;2", "2592001"]),
+        ("TIW_RETENTION_DAYS", ["-1", "1.5", "90d", "36501", "\u0661"]),
         ("TIW_LOG_FORMAT", ["text", "JSON"]),
     ],
 )
@@ -103,7 +106,14 @@ def test_the_log_is_for_people_on_a_terminal() -> None:
 VARIABLES = [
     *("TIW_CALLBACK_KEYS", "TIW_CALLBACK_KEYS_FILE", "TIW_ALLOW_UNSIGNED", "TIW_PATH_TOKEN", "TIW_PATH_TOKEN_FILE"),
     *("TIW_HTTP", "TIW_ADMIN", "TIW_MAX_BODY_BYTES", "TIW_AMQP_URL", "TIW_AMQP_URL_FILE", "TIW_DATABASE_URL"),
-    *("TIW_DATABASE_URL_FILE", "TIW_DATA_DIR", "TIW_CONSUMERS", "TIW_RETRY_DELAYS_S", "TIW_LOG_FORMAT"),
+    *(
+        "TIW_DATABASE_URL_FILE",
+        "TIW_DATA_DIR",
+        "TIW_CONSUMERS",
+        "TIW_RETRY_DELAYS_S",
+        "TIW_RETENTION_DAYS",
+        "TIW_LOG_FORMAT",
+    ),
 ]
 
 
