@@ -17,7 +17,7 @@ _WIDE = 220
 
 _TITLES = (
     "scenario", "rounds", "faults", "sent", "accepted", "gave up", "lost", "applied twice", "unaccounted",
-    "worst answer s", "recovered s", "settled s", "held", "violated", "unchecked",
+    "worst answer s", "recovered s", "drained s", "held", "violated", "unchecked",
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def _line(name: str, results: Sequence[Result]) -> Line:
             str(len(results)),
             *(_sum(played, field) for field in ("faults", "sent", "accepted", "gave_up", "lost")),
             *(_sum(played, field) for field in ("applied_twice", "unaccounted")),
-            *(_worst(played, field) for field in ("worst_answer_s", "recovered_after_s", "settled_after_s")),
+            *(_worst(played, field) for field in ("worst_answer_s", "recovered_after_s", "drained_after_s")),
             _named(held),
             _named(violated),
             _named(unchecked),

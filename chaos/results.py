@@ -7,7 +7,7 @@ from chaos.checking.evidence import Evidence
 from chaos.checking.finding import Finding, Judgement
 from chaos.checking.invariants import INVARIANTS
 from chaos.checking.once import repeated_effects
-from chaos.checking.recovery import recoveries
+from chaos.checking.recovery import drained_after_s, recoveries
 
 
 class Numbers(Struct, frozen=True, kw_only=True):
@@ -15,7 +15,9 @@ class Numbers(Struct, frozen=True, kw_only=True):
 
     `lost`: answered 200 and found nowhere. `applied_twice`: violations of I2 and I7. `unaccounted`: answered 200 and
     still on the way at the end, and dead letters without an account. `gave_up`: not accepted in all the sender's tries.
-    `repeated_effects`: outside the store, before they were remembered: allowed, and counted.
+    `recovered_after_s` and `drained_after_s`: the worst of all faults: until things moved again, and until what was
+    accepted during the fault had its effects. `repeated_effects`: outside the store, before they were remembered:
+    allowed, and counted.
     """
 
     faults: int
@@ -29,6 +31,7 @@ class Numbers(Struct, frozen=True, kw_only=True):
     dead_letters: int
     worst_answer_s: float | None
     recovered_after_s: float | None
+    drained_after_s: float | None
     settled_after_s: float | None
 
 
@@ -71,6 +74,7 @@ def count(evidence: Evidence, findings: dict[str, Finding]) -> Numbers:
     unread = sum(place.count - len(place.event_ids) for place in evidence.outcome.waiting)
     lost = max(0, sum(event_id not in evidence.waiting for event_id in missing) - unread)
     moved = [recovery.after_s for recovery in recoveries(evidence) if recovery.after_s is not None]
+    drained = [drained_after_s(evidence, fault) for fault in evidence.faults if not fault.of_consumer]
     return Numbers(
         faults=len(evidence.faults),
         sent=len(evidence.genuine),
@@ -83,5 +87,6 @@ def count(evidence: Evidence, findings: dict[str, Finding]) -> Numbers:
         dead_letters=len(evidence.outcome.dead_letters),
         worst_answer_s=worst_answer_s(evidence),
         recovered_after_s=max(moved, default=None),
+        drained_after_s=max((after_s for after_s in drained if after_s is not None), default=None),
         settled_after_s=evidence.outcome.settled_after_s,
     )

@@ -82,6 +82,7 @@ class Stage:
         ends_everything: bool = False,
         of_consumer: str = "",
         recovers_within_s: float | None = None,
+        drains_within_s: float | None = None,
     ) -> Iterator[Fault]:
         """Mark a fault: inject it at the beginning of the block and undo it before its end. See `Fault`.
 
@@ -100,6 +101,7 @@ class Stage:
             ends_everything=ends_everything,
             of_consumer=of_consumer,
             recovers_within_s=recovers_within_s,
+            drains_within_s=drains_within_s,
         )
         self._write(fault)
         try:

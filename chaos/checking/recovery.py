@@ -12,6 +12,18 @@ from chaos.evidence.records import Fault
 ISOLATION_US = 10_000_000
 
 
+def drained_after_s(evidence: Evidence, fault: Fault) -> float | None:
+    """Return how long after a fault's end the last callback that was accepted during it had its first effect.
+
+    0 if all had it before; None if nothing was accepted during it, or something never had an effect.
+    """
+    ended_us = fault.ended_us or 0
+    ids = [event_id for event_id, tried in evidence.accepted.items() if fault.began_us <= tried.ended_us <= ended_us]
+    if not ids or any(event_id not in evidence.effects_by_id for event_id in ids):
+        return None
+    return max(0.0, max(evidence.effects_by_id[event_id][0].began_us - ended_us for event_id in ids) / 1e6)
+
+
 class Recovery(Struct, frozen=True, kw_only=True):
     """How long after a fault's end the first event that was sent after it had its effect; None: never."""
 
@@ -50,7 +62,10 @@ def recoveries(evidence: Evidence) -> list[Recovery]:
 
 
 def judge_recovery(evidence: Evidence) -> Finding:
-    """I11: after each fault's end a callback that is sent then is accepted and has its effect, in the given time."""
+    """I11: after each fault's end a callback that is sent then is accepted and has its effect, in the given time.
+
+    Where a bound for the backlog is given, too, what was accepted during the fault has had its effects by then.
+    """
     known = recoveries(evidence)
     violations = []
     for recovery in known:
@@ -61,6 +76,13 @@ def judge_recovery(evidence: Evidence) -> Finding:
             violations.append(f"nothing moved again after {what}")
         elif recovery.after_s > bound_s:
             violations.append(f"{recovery.after_s:.1f} s after {what}, {bound_s:g} s are allowed")
+    for fault in evidence.faults:
+        if fault.drains_within_s is None:
+            continue
+        drained_s = drained_after_s(evidence, fault)
+        if drained_s is None or drained_s > fault.drains_within_s:
+            after = "was never drained" if drained_s is None else f"was drained after {drained_s:.1f} s"
+            violations.append(f"the backlog of {fault.kind} {after}, {fault.drains_within_s:g} s are allowed")
     return found(violations, exercised=len(known), otherwise="nothing was sent after a fault had ended")
 
 

@@ -35,7 +35,8 @@ _MIGRATE_WITHIN_S = 60.0
 class Deployment:
     """A context manager: entering migrates the database and starts all nodes; leaving kills what still runs."""
 
-    def __init__(self, folder: Path, layout: Layout, wiring: Wiring, *, code: Path = ROOT) -> None:
+    def __init__(self, folder: Path, layout: Layout, wiring: Wiring) -> None:
+        code = wiring.code or ROOT
         self.folder = folder
         self.layout = layout
         self.wiring = wiring
@@ -52,7 +53,7 @@ class Deployment:
         for name in self.layout.consumers:
             shutil.copy(CONSUMERS / f"{name}.py", self.plugins)
         try:
-            self.migrate()
+            self.migrate(self.wiring.code)
             self.start()
         except BaseException:
             self.__exit__()
@@ -85,9 +86,9 @@ class Deployment:
                 return node
         raise UnknownNameError(f"there is no node {name}")
 
-    def migrate(self) -> None:
-        """Make the tables. Raises `ChaosError`."""
-        self.run("migrate", environ=self._environ("migrate"))
+    def migrate(self, code: Path | None = None) -> None:
+        """Bring the tables up to date with `code` (None: ours). Raises `ChaosError`."""
+        self.run("migrate", environ=self._environ("migrate") | {"PYTHONPATH": str(code or ROOT)})
 
     def start(self) -> None:
         """Start all nodes and return once each is ready."""

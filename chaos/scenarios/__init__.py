@@ -4,6 +4,7 @@ from chaos.scenario import Scenario
 from chaos.scenarios import (
     alarms,
     broker_down,
+    cluster,
     connections,
     consumers,
     database,
@@ -25,4 +26,5 @@ ALL: tuple[Scenario, ...] = (
     *consumers.SCENARIOS,
     *several.SCENARIOS,
     *connections.SCENARIOS,
+    *cluster.SCENARIOS,
 )

@@ -131,6 +131,13 @@ class PostgresServer:
         self._process.wait(DEADLINE_S)
         self._process = None
 
+    def crash(self) -> None:
+        """End all its processes at the same moment, as a loss of power would."""
+        self._signal_all(signal.SIGKILL)
+        assert self._process is not None, "the server is not running"
+        self._process.wait(DEADLINE_S)
+        self._process = None
+
     def freeze(self) -> None:
         """Let all its processes hang, as a host does whose disk is gone; `thaw` undoes it."""
         self._signal_all(signal.SIGSTOP)
