@@ -4,12 +4,11 @@ import asyncio
 import datetime as dt
 import shutil
 import time
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
-import aiormq
 import msgspec
-from sqlalchemy.exc import SQLAlchemyError
 
 from chaos.checking.evidence import load_evidence
 from chaos.errors import ChaosError
@@ -25,13 +24,9 @@ from chaos.scenario import Scenario
 from chaos.settling import settle
 from chaos.stage import SOON_S, Stage
 from chaos.traffic.sending import Sending
-from store import StoreError
 
 #: Callbacks that go through the whole pipeline before the first fault.
 _WARM_UP = 20
-
-#: What can go wrong with servers that were started for the scenario, beside errors of the harness.
-_TROUBLE = (ChaosError, StoreError, SQLAlchemyError, aiormq.AMQPError, OSError, RuntimeError, AssertionError)
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +50,10 @@ def run_round(one: Round, servers: Servers) -> Result:
     one.folder.mkdir(parents=True)
     try:
         _play(one, servers)
-    except _TROUBLE as error:
+    except ChaosError as error:
+        return _result(one, began_s, problem=str(error))
+    except Exception as error:  # noqa: BLE001 - printed and reported; the other scenarios must still run
+        traceback.print_exc()
         return _result(one, began_s, problem=f"{type(error).__name__}: {error}")
     evidence = load_evidence(one.folder)
     findings = judge(evidence)

@@ -32,7 +32,7 @@ def disk_alarm(stage: Stage) -> Iterator[None]:
     """Let the broker find that too little of its disk is free."""
     server = stage.servers.rabbitmq
     try:
-        server.ctl("set_disk_free_limit", "1000TB")
+        server.ctl("set_disk_free_limit", "1000000GB")
         yield
     finally:
         server.ctl("set_disk_free_limit", _DISK_LIMIT)

@@ -1,9 +1,11 @@
 """Each invariant is violated by forged evidence, unchecked without evidence, and satisfied by good evidence."""
 
+from typing import Any
+
 import pytest
 
 from chaos.checking.evidence import Evidence
-from chaos.checking.finding import Finding, Judgement
+from chaos.checking.finding import Finding, Invariant, Judgement
 from chaos.checking.invariants import INVARIANTS
 from chaos.evidence.records import GaveUp
 from chaos.results import count, judge
@@ -50,8 +52,8 @@ def test_the_numbers_are_those_of_the_promises_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("invariant", INVARIANTS, ids=lambda one: one.number)
-def test_without_any_evidence_an_invariant_is_unchecked_and_never_satisfied(invariant: object) -> None:
-    assert_unchecked(invariant.number, evidence())  # type: ignore[attr-defined] # pytest types no parameters
+def test_without_any_evidence_an_invariant_is_unchecked_and_never_satisfied(invariant: Invariant) -> None:
+    assert_unchecked(invariant.number, evidence())
 
 
 def test_i1_is_violated_by_an_accepted_callback_that_is_nowhere() -> None:
@@ -81,7 +83,7 @@ def test_what_was_not_read_of_a_long_queue_is_unaccounted_and_not_lost() -> None
 
 
 def test_i1_holds_for_a_dead_letter_of_a_built_in_consumer_and_not_for_one_of_another() -> None:
-    buried = {**all_went_well("a"), "events": ()}
+    buried: dict[str, Any] = {**all_went_well("a"), "events": ()}
     assert_satisfied("I1", evidence(**buried, dead_letters=(dead_letter("a", "started"),)))
     assert_violated("I1", evidence(**buried, dead_letters=(dead_letter("a", "effects"),)))
 
@@ -115,16 +117,16 @@ def test_i4_is_violated_by_a_200_while_nothing_could_keep_it() -> None:
 
 def test_i4_is_violated_by_an_accepted_callback_that_a_loss_of_power_took() -> None:
     ends = [fault("power loss", "everything", from_s=1, to_s=9, ends_everything=True)]
-    lost = {**all_went_well("a"), "effects": [], "events": ()}
+    lost: dict[str, Any] = {**all_went_well("a"), "effects": [], "events": ()}
     assert_violated("I4", evidence(**lost, faults=ends))
-    kept = {**all_went_well("a"), "effects": [effect("a", at_s=10)]}
+    kept: dict[str, Any] = {**all_went_well("a"), "effects": [effect("a", at_s=10)]}
     assert_satisfied("I4", evidence(**kept, faults=ends))
 
 
 def test_i4_counts_only_what_nothing_but_a_durable_copy_can_have_carried_over() -> None:
     ends = [fault("power loss", "everything", from_s=1, to_s=9, ends_everything=True)]
     assert_unchecked("I4", evidence(**all_went_well("a"), faults=ends))
-    again = {**all_went_well("a"), "effects": [effect("a", at_s=10)]}
+    again: dict[str, Any] = {**all_went_well("a"), "effects": [effect("a", at_s=10)]}
     again["tries"] = [tried("a"), tried("a", at_s=9.5, attempt=0)]
     assert_unchecked("I4", evidence(**again, faults=ends))
 
@@ -176,7 +178,7 @@ def test_i7_is_violated_by_a_handler_that_is_called_after_its_success_was_rememb
 
 
 def test_i7_allows_an_effect_that_is_repeated_before_it_was_remembered_and_counts_it() -> None:
-    good = {**all_went_well("a"), "tries": [tried("a"), tried("a", at_s=5, attempt=0)]}
+    good: dict[str, Any] = {**all_went_well("a"), "tries": [tried("a"), tried("a", at_s=5, attempt=0)]}
     repeated = evidence(**{**good, "effects": [effect("a", at_s=0.1), effect("a", at_s=0.19)]})
     assert_satisfied("I7", repeated)
     assert count(repeated, judge(repeated)).repeated_effects == 1
@@ -188,13 +190,13 @@ def test_i7_is_unchecked_if_no_redelivery_was_seen() -> None:
 
 @pytest.mark.parametrize("place", ["events", "effects", "dead_letters", "waiting"])
 def test_i8_is_violated_by_a_forgery_that_is_anywhere(place: str) -> None:
-    found = {
+    found: dict[str, Any] = {
         "events": (stored("f"),),
         "effects": [effect("f")],
         "dead_letters": (dead_letter("f"),),
         "waiting": (waiting("tiw.started", "f"),),
     }
-    forged = {"sent": [sent("f", forged="no Sign")], "tries": [tried("f", 401)]}
+    forged: dict[str, Any] = {"sent": [sent("f", forged="no Sign")], "tries": [tried("f", 401)]}
     assert_satisfied("I8", evidence(**forged))
     assert_violated("I8", evidence(**forged, **{place: found[place]}))
 
@@ -242,7 +244,10 @@ def test_i11_takes_the_bound_of_the_fault_before_that_of_the_scenario() -> None:
 
 def test_i11_is_violated_by_a_backlog_that_is_drained_too_late() -> None:
     down = [fault("broker down", from_s=1, to_s=2, drains_within_s=120)]
-    late = {"sent": [sent("a", at_s=1.5), sent("b", at_s=3)], "tries": [tried("a", at_s=1.5), tried("b", at_s=3)]}
+    late: dict[str, Any] = {
+        "sent": [sent("a", at_s=1.5), sent("b", at_s=3)],
+        "tries": [tried("a", at_s=1.5), tried("b", at_s=3)],
+    }
     soon = effect("b", at_s=4)
     assert_violated("I11", evidence(**late, effects=[soon, effect("a", at_s=123)], faults=down))
     assert_violated("I11", evidence(**late, effects=[soon], faults=down))
@@ -277,7 +282,11 @@ def test_i13_is_violated_by_an_event_that_its_consumer_never_got() -> None:
 
 
 def test_i14_is_violated_by_a_callback_that_was_given_up() -> None:
-    refused = {"sent": [sent("a")], "tries": [tried("a", 503)], "gave_up": [GaveUp(event_id="a", at_us=1)]}
+    refused: dict[str, Any] = {
+        "sent": [sent("a")],
+        "tries": [tried("a", 503)],
+        "gave_up": [GaveUp(event_id="a", at_us=1)],
+    }
     assert_violated("I14", evidence(**refused))
     assert_unchecked("I14", evidence(**refused, terms=terms(may_give_up="nothing ran")))
 
