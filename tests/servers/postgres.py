@@ -30,7 +30,7 @@ class PostgresServer:
     """One server with its data in a temporary folder; a context manager that leaves nothing behind."""
 
     def __init__(self, binaries: Path) -> None:
-        self._binaries = binaries
+        self.binaries = binaries
         self._folder = Path(tempfile.mkdtemp(prefix="tiw-postgres-"))
         self._data = self._folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,7 +44,7 @@ class PostgresServer:
             self._folder.chmod(0o700)
             subprocess.run(
                 [
-                    self._binaries / "initdb",
+                    self.binaries / "initdb",
                     f"--pgdata={self._data}",
                     "--username=tiw",
                     "--auth=trust",
@@ -102,7 +102,7 @@ class PostgresServer:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    self._binaries / "postgres",
+                    self.binaries / "postgres",
                     f"-D{self._data}",
                     f"-p{self.port}",
                     "-clisten_addresses=127.0.0.1",
@@ -162,7 +162,7 @@ class PostgresServer:
     def _psql(self, sql: str) -> subprocess.CompletedProcess[bytes]:
         arguments = ["-X", "-h127.0.0.1", f"-p{self.port}", "-Utiw", "-dpostgres", "-At", "-c", sql]
         return subprocess.run(
-            [self._binaries / "psql", *arguments], check=False, capture_output=True, timeout=DEADLINE_S
+            [self.binaries / "psql", *arguments], check=False, capture_output=True, timeout=DEADLINE_S
         )
 
     def _signal_all(self, number: signal.Signals) -> None:
