@@ -39,7 +39,10 @@ class Keeper:
     @property
     def is_ready(self) -> bool:
         """Whether a callback could be kept now."""
-        return self._transport.is_ready or (self._spool is not None and self._spool.is_ready)
+        spool = self._spool
+        if spool is None:
+            return self._transport.is_ready
+        return spool.is_ready or (self._transport.is_ready and not spool.breaker.is_open)
 
     async def keep(self, message: Message, *, began_s: float, hurries: bool = False) -> None:
         """Return once `message` is durable. Raises `NotKeptError` if it is not known to be.

@@ -194,7 +194,6 @@ class Drain:
 
     async def _finish(self, waiting: Backlog, contents: Contents) -> None:
         file = waiting.file
-        self.backlog.remove(waiting)
         if contents.damaged_bytes or contents.unknown_frames:
             path = await self.on_disk(file.keep_as_damaged)
             _log.error(
@@ -205,6 +204,7 @@ class Drain:
             )
         else:
             await self.on_disk(file.remove)
+        self.backlog.remove(waiting)
 
     async def on_disk(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function that waits for the disk in the drain's thread."""

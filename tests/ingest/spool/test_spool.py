@@ -107,7 +107,7 @@ async def test_what_is_left_at_the_end_is_drained_by_the_next_start(folder: Path
     assert [state.owned for state in file_states(folder)] == [False]
     async with Spool(folder, back) as spool:
         await until(lambda: ids(back) == ["left"])
-        await until(lambda: spool.depth.callbacks == 0)
+        await until(lambda: spool.depth.bytes == 0)
     assert file_states(folder) == []
 
 
