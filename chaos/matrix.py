@@ -67,7 +67,11 @@ def _line(name: str, results: Sequence[Result]) -> Line:
     reasons += [f"not played to its end (seed {result.seed}): {result.problem}" for result in results if result.problem]
     held, violated, unchecked = [], [], []
     for invariant in INVARIANTS:
-        findings = [(result.seed, result.findings[invariant.number]) for result in results if result.findings]
+        findings = [
+            (result.seed, result.findings[invariant.number])
+            for result in results
+            if invariant.number in result.findings
+        ]
         judgements = {finding.judgement for _, finding in findings}
         if Judgement.VIOLATED in judgements:
             violated.append(invariant.number)
