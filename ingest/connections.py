@@ -4,14 +4,19 @@ What leans on the inside of aiohttp stands here, and tests/ingest/test_connectio
 change it.
 """
 
+import asyncio
+import heapq
+import resource
 import time
 from asyncio import get_running_loop
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
 from typing import TypeAlias
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+
+from telemetry import metrics
 
 #: For the headers of a connection's first request, and between requests.
 KEEPALIVE_TIMEOUT_S = 15.0
@@ -19,9 +24,27 @@ KEEPALIVE_TIMEOUT_S = 15.0
 #: How long the rest of a refused body is read and thrown away, so that the sender gets to see its answer.
 LINGERING_S = 1.0
 
+#: How long a sender may leave answers unread that fill the buffers, and how long a closed connection may keep any.
+UNREAD_TIMEOUT_S = 5.0
+
 #: A request line or header longer than this is refused; the vendor sends a handful of short ones.
 MAX_HEADER_BYTES = 4096
 MAX_HEADERS = 64
+
+#: All headers of a request together.
+MAX_HEAD_BYTES = 32 * 1024
+
+#: What aiohttp may hold of a body before it is read, and then once more: times the connections, that is memory.
+READ_BUFFER_BYTES = 64 * 1024
+
+#: Where connections are closed for being too many, some more go than must: finding them is a look at all.
+_EVICTED_TOGETHER = 0.05
+
+#: Those, however, have to be as old.
+_EVICTED_AGE_S = 1.0
+
+#: For the broker, the spool, logs and whatever else a process opens.
+_OTHER_DESCRIPTORS = 200
 
 Answer: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -30,19 +53,52 @@ OnError: TypeAlias = Callable[[int, BaseException | None], web.StreamResponse]
 
 
 class Connections(web.Server):
-    """Makes a protocol per connection. `answer` gets each request; `on_error` makes answers for broken ones."""
+    """Makes a protocol per connection. `answer` gets each request; `on_error` makes answers for broken ones.
 
-    def __init__(self, answer: Answer, *, on_error: OnError) -> None:
+    At most `limit` connections are open. One more closes that which has been waiting longest for the rest of a request,
+    or for its answer to be read: slow ones make room for those that have something to say. Only where every request is
+    complete, the new one is closed.
+    """
+
+    def __init__(self, answer: Answer, *, on_error: OnError, limit: int) -> None:
         super().__init__(answer)
         self.on_error = on_error
+        self._limit = limit
+        self._open: set[_Connection] = set()
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of one connection."""
         return _Connection(self)
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def opened(self, connection: "_Connection") -> None:
+        """Take note of a connection; close others if they are too many."""
+        self._open.add(connection)
+        if len(self._open) > self._limit:
+            for slow in self._slowest():
+                self._open.discard(slow)
+                slow.abort()
+                metrics.CONNECTIONS_EVICTED.inc()
+
+    def closed(self, connection: "_Connection") -> None:
+        """Take note that a connection is gone."""
+        self._open.discard(connection)
+
+    def _slowest(self) -> "Iterable[_Connection]":
+        waiting = [(connection.waiting_since_s, id(connection), connection) for connection in self._open]
+        oldest = heapq.nsmallest(max(1, int(self._limit * _EVICTED_TOGETHER)), waiting)
+        old_s = get_running_loop().time() - _EVICTED_AGE_S
+        for number, (since_s, _, connection) in enumerate(oldest):
+            if number == 0 or since_s < old_s:
+                yield connection
+
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_on_error",)
+    __slots__ = ("_connections", "_head_bytes", "_on_error", "_unread")
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(
@@ -55,8 +111,87 @@ class _Connection(web.RequestHandler):
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
+            read_bufsize=READ_BUFFER_BYTES,
         )
+        self._connections = connections
         self._on_error = connections.on_error
+        self._head_bytes = 0
+        self._unread: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting_since_s(self) -> float:
+        """Since when this waits for the sender, by the loop's clock; infinity if it is the sender who waits."""
+        request = self._current_request
+        if self._paused or self._awaits_head:
+            # When it was opened, or the last answer was given.
+            return self._next_keepalive_close_time - KEEPALIVE_TIMEOUT_S
+        if request is not None and not request.content.is_eof():
+            # A body has a deadline of its own, which is near: before those that were just opened, after all others.
+            return self._loop.time() - _EVICTED_AGE_S
+        return float("inf")
+
+    @property
+    def _awaits_head(self) -> bool:
+        # Between two requests aiohttp waits; before the first one it may not have begun to.
+        return not self._messages and (self._waiter is not None or not self._request_count)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, if there is room."""
+        super().connection_made(transport)
+        self._connections.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._connections.closed(self)
+        if self._unread is not None:
+            self._unread.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bound what is held of a request whose headers are not complete: aiohttp bounds each header only."""
+        super().data_received(data)
+        if self._awaits_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.abort()
+        else:
+            self._head_bytes = 0
+
+    def pause_writing(self) -> None:
+        """Wait for a sender that does not read its answers, but not for ever."""
+        super().pause_writing()
+        self._unread = self._loop.call_later(UNREAD_TIMEOUT_S, self.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the sender reads."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    async def start(self) -> None:
+        """Answer requests until the connection is to end."""
+        await super().start()
+        if self.transport is not None:
+            self._end_soon(self.transport)
+
+    def force_close(self) -> None:
+        """End, and do not wait for ever until the last answer is read."""
+        transport = self.transport
+        super().force_close()
+        if transport is not None:
+            self._end_soon(transport)
+
+    def abort(self) -> None:
+        """End at once, with what was not read."""
+        transport = self.transport
+        super().force_close()
+        if transport is not None:
+            transport.abort()
+
+    def _end_soon(self, transport: asyncio.Transport) -> None:
+        if transport.get_write_buffer_size():
+            self._loop.call_later(UNREAD_TIMEOUT_S, transport.abort)
 
     def handle_error(
         self,
@@ -73,6 +208,14 @@ class _Connection(web.RequestHandler):
         """Go on reading, if reading was paused: aiohttp asks for it twice per request, and feeds its parser nothing."""
         if self._reading_paused or self._buffer_paused:
             super().resume_reading(resume_parser)
+
+
+def connection_limit(wanted: int) -> int:
+    """Return how many connections there can be, at most `wanted`: each needs a descriptor, and other things do, too."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, descriptors - _OTHER_DESCRIPTORS))
 
 
 class RenderedAnswer(web.StreamResponse):

@@ -5,18 +5,19 @@ from http import HTTPStatus
 from typing import Self
 
 import structlog
-from aiohttp import http_parser, web
+from aiohttp import web
 
 from ingest.callbacks import Callbacks
 from ingest.config import IngestConfig
-from ingest.connections import Connections
+from ingest.connections import Connections, connection_limit
 from ingest.keeping import Keeper
 from ingest.key_ring import KeyRing
 from ingest.publisher import Publisher
 from ingest.refusals import Refusal
 from ingest.rejected_keeper import RejectedKeeper
+from ingest.safe_http import require_safe_http
 from ingest.spool import Spool
-from telemetry import Readiness, locations
+from telemetry import Readiness, locations, metrics
 
 #: A drain waits this long for requests in flight; each of them is answered within 8 s.
 DRAIN_TIMEOUT_S = 8.0
@@ -37,8 +38,8 @@ class IngestServer:
     """Serves `POST /callbacks/tiw` while it is entered, whether the broker is there or not.
 
     `port` tells the port once it is entered. Entering raises OSError if the address cannot be had, and
-    RuntimeError if aiohttp lacks its C parser. Leaving drains. The transport, the keys and the spool, which keeps what
-    the transport does not confirm, are entered and left by the caller.
+    `UnsafeHTTPError` if aiohttp is too old or lacks its C parser. Leaving drains. The transport, the keys and the
+    spool, which keeps what the transport does not confirm, are entered and left by the caller.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class IngestServer:
         self.port = config.port
 
     async def __aenter__(self) -> Self:
-        _require_c_parser()
-        self._connections = Connections(self._callbacks.answer, on_error=self._on_error)
+        require_safe_http()
+        limit = connection_limit(self._config.max_connections)
+        self._connections = Connections(self._callbacks.answer, on_error=self._on_error, limit=limit)
         self._listener = await asyncio.get_running_loop().create_server(
             self._connections,
             self._config.host,
@@ -68,7 +70,7 @@ class IngestServer:
         if self._rejected is not None:
             await self._rejected.__aenter__()
         self._telling = asyncio.create_task(self._tell(), name="metrics of callbacks")
-        _log.info("ingest_started", host=self._config.host, port=self.port)
+        _log.info("ingest_started", host=self._config.host, port=self.port, max_connections=limit)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -109,6 +111,8 @@ class IngestServer:
     async def _tell(self) -> None:
         while True:
             self._callbacks.tell()
+            if self._connections is not None:
+                metrics.CONNECTIONS.set(self._connections.count)
             await asyncio.sleep(TELL_INTERVAL_S)
 
     def _on_error(self, status: int, error: BaseException | None) -> web.StreamResponse:
@@ -118,11 +122,3 @@ class IngestServer:
         frames = [] if error is None else locations(error)
         _log.error("answering_failed", error=type(error).__name__, frames=frames)
         return self._callbacks.refuse(Refusal.BROKEN)
-
-
-def _require_c_parser() -> None:
-    """Refuse aiohttp's fallback in pure Python: it is slow, and its reading of HTTP had more holes."""
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        raise RuntimeError(
-            "aiohttp runs without its C parser: unset AIOHTTP_NO_EXTENSIONS, or install a binary wheel of aiohttp"
-        )

@@ -68,6 +68,17 @@ CALLBACKS_IN_FLIGHT = Gauge(
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
+CONNECTIONS = Gauge(
+    "tiw_connections",
+    "Connections that are open to ingest, a moment ago.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+CONNECTIONS_EVICTED = Counter(
+    "tiw_connections_evicted",
+    "Connections closed because there were too many, those first that had waited longest for the sender.",
+    registry=REGISTRY,
+)
 BYTES_IN_FLIGHT = Gauge(
     "tiw_bytes_in_flight",
     "Bytes of callbacks not answered yet, a moment ago.",

@@ -11,6 +11,7 @@ from ingest import IngestServer, KeyRing
 from store import Store, StoreError
 from telemetry import AdminListener, Readiness
 from tiw.commands.migrate import migrate_when_there
+from tiw.descriptors import raise_descriptor_limit
 from tiw.discovery import CustomConsumer
 from tiw.folder_lock import folder_lock
 from tiw.ingest_config import ingest_config
@@ -48,6 +49,7 @@ async def run_pipeline(
     Callbacks are taken at once; consumers start when the database is there and its schema is brought up to date. Raises
     `StoreError` if a SQLite file cannot be used.
     """
+    raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         stack.enter_context(folder_lock(settings.data_dir))
         await stack.enter_async_context(keys)

@@ -71,11 +71,12 @@ def _known(error: Exception) -> int | None:
     from broker import BrokerError  # noqa: PLC0415
     from ingest import KeysError, SpoolError  # noqa: PLC0415
     from ingest.rejected_file import RejectedFileError  # noqa: PLC0415
+    from ingest.safe_http import UnsafeHTTPError  # noqa: PLC0415
     from store import StoreError  # noqa: PLC0415
     from tiw.discovery import DiscoveryError  # noqa: PLC0415
     from workers import WorkersError  # noqa: PLC0415
 
-    if isinstance(error, WorkersError | DiscoveryError | KeysError | SpoolError):
+    if isinstance(error, WorkersError | DiscoveryError | KeysError | SpoolError | UnsafeHTTPError):
         return MISUSED
     return FAILED if isinstance(error, BrokerError | StoreError | RejectedFileError) else None
 

@@ -137,3 +137,10 @@ def test_aiohttp_is_built_as_ingest_takes_it_to_be() -> None:
     assert "bool(resp.keep_alive)" in inspect.getsource(web.RequestHandler.start)
     answer = RenderedAnswer(b"{}", content_type="application/json")
     assert answer.keep_alive
+    # What tells a connection that waits for the sender from one whose request is being answered.
+    looked_at = {"_messages", "_waiter", "_request_count", "_current_request", "_next_keepalive_close_time"}
+    assert looked_at <= set(web.RequestHandler.__slots__)
+    assert "_paused" in BaseProtocol.__slots__
+    starting = inspect.getsource(web.RequestHandler.start)
+    assert "await self._waiter\n                finally:\n                    self._waiter = None" in starting
+    assert "self._next_keepalive_close_time = close_time" in starting

@@ -9,6 +9,7 @@ from aiohttp import http_parser
 import ingest.connections
 import ingest.server
 from ingest import IngestConfig, IngestServer, KeyRing
+from ingest.safe_http import require_safe_http
 from tests.ingest.callback_bodies import KEYS, callback
 from tests.ingest.conftest import Serve
 from tests.ingest.raw_http import connected, post, request
@@ -100,6 +101,22 @@ async def test_it_refuses_to_start_without_the_c_parser(
     with pytest.raises(RuntimeError, match="without its C parser: unset"):
         async with IngestServer(IngestConfig(port=0), transport, KeyRing(KEYS)):
             pass
+
+
+@pytest.mark.parametrize("version", ["3.14.4", "3.9.5", "3.14.4.post1"])
+async def test_it_refuses_to_start_with_an_aiohttp_that_has_known_holes(
+    transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr("aiohttp.__version__", version)
+    with pytest.raises(RuntimeError, match=r"known holes: install 3\.14\.5 or newer"):
+        async with IngestServer(IngestConfig(port=0), transport, KeyRing(KEYS)):
+            pass
+
+
+@pytest.mark.parametrize("version", ["3.14.5", "3.15.0a1", "4.0.0"])
+def test_a_newer_aiohttp_will_do(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr("aiohttp.__version__", version)
+    require_safe_http()
 
 
 async def test_a_defect_of_ours_is_an_answer_and_a_log_line(

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from ingest import IngestServer
 from telemetry import AdminListener, Readiness, configure_logging
 from telemetry.admin import ReadyCheck
+from tiw.descriptors import raise_descriptor_limit
 from tiw.ingest_config import ingest_config
 from tiw.keys import open_keys
 from tiw.listening import listening
@@ -33,6 +34,7 @@ async def ingest(settings: Settings, args: argparse.Namespace) -> int:
 
 async def _serve(settings: Settings, *, is_child: bool) -> int:
     stopped = await stop_requests(with_parent=is_child)
+    raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(open_keys(settings))
         transport = await stack.enter_async_context(open_transport(settings))
