@@ -141,7 +141,7 @@ def test_who_handles_events_gets_longer_to_stop_than_a_drain_takes() -> None:
     for name, service in SERVICES.items():
         if name.startswith("worker-") or name == "plugins":
             assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN_GRACE_S, name
-    assert SERVICES["ingest"]["stop_grace_period"] == "15s"
+    assert SERVICES["ingest"]["stop_grace_period"] == "20s"
 
 
 def test_the_image_holds_every_package_and_nothing_else_of_ours() -> None:

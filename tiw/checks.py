@@ -13,11 +13,13 @@ from broker import BrokerError, Transport
 from ingest import KeysError
 from ingest.generated_keys import SDK_APP_ID
 from ingest.keys import SAFE_CHARACTERS, parse_keys
+from ingest.spool import file_states
 from store import Store, StoreError, check_schema, count_dead_letters
 from tiw.consumer_states import consumer_states
 from tiw.discovery import DiscoveryError, discover_consumers
 from tiw.event_loop import has_uvloop
 from tiw.keys import keys_file
+from tiw.opening import spool_folder
 from tiw.settings import Settings, unknown_variables
 
 #: Signatures are accepted until 5 minutes after their expiry: a clock that is off by more refuses everything.
@@ -197,6 +199,38 @@ def check_disk(settings: Settings) -> Check:
     if free < MIN_FREE_BYTES:
         return Check(check="disk", ok=False, detail=detail, remedy="free at least 1 GiB, or move TIW_DATA_DIR")
     return Check(check="disk", ok=True, detail=detail)
+
+
+def check_spool(settings: Settings) -> Check:
+    """Look for callbacks that the spool cannot get rid of, and for damage."""
+    states = file_states(spool_folder(settings))
+    waiting = sum(state.waiting for state in states if state.kind == "spool")
+    unowned = sum(state.waiting for state in states if state.kind == "spool" and not state.owned)
+    aside = sum(state.waiting for state in states if state.kind == "set-aside")
+    damaged = [state.file for state in states if not state.is_sound]
+    if damaged:
+        return Check(
+            check="spool",
+            ok=False,
+            detail=f"damaged or not to be read: {', '.join(damaged)}",
+            remedy="see `tiw spool verify`; what can be read is drained; check the disk, then move these files away",
+        )
+    if aside:
+        return Check(
+            check="spool",
+            ok=False,
+            detail=f"{aside} callbacks were refused by the broker again and again, and set aside",
+            remedy="see `tiw spool list` for the reason; when it is mended, run `tiw spool drain --set-aside`",
+        )
+    if unowned:
+        return Check(
+            check="spool",
+            ok=False,
+            detail=f"{unowned} callbacks wait, and no node that runs has them",
+            remedy="start an ingest node with this TIW_DATA_DIR, or run `tiw spool drain`",
+        )
+    detail = f"{waiting} callbacks wait for the broker" if waiting else "empty"
+    return Check(check="spool", ok=True, detail=detail)
 
 
 def check_event_loop() -> Check:

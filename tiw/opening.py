@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker import BrokerError, ConsumerQueues, Transport
-from ingest import Spool
 from tiw.errors import UsageError
 from tiw.settings import Settings
 
 if TYPE_CHECKING:
+    from ingest import Spool
     from store import Store
 
 
@@ -30,8 +30,10 @@ def open_transport(settings: Settings, consumers: Sequence[ConsumerQueues] = ())
         raise UsageError(f"TIW_AMQP_URL: {error}") from error
 
 
-def open_spool(settings: Settings, transport: Transport) -> Spool:
+def open_spool(settings: Settings, transport: Transport) -> "Spool":
     """Return the spool of an ingest node in front of `transport`, not entered yet."""
+    from ingest import Spool  # noqa: PLC0415 - workers have none
+
     return Spool(spool_folder(settings), transport, max_bytes=settings.spool_max_bytes)
 
 

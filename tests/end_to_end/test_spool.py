@@ -37,6 +37,9 @@ def test_what_an_ingest_node_spooled_outlives_it_and_is_drained_by_the_next(
         ("OnlineRecordStarted", APP, False)
     }
     assert {row["task_id"] for row in rows} == set(TASKS)
+    files = [file.read_bytes() for file in (deployment.data / "spool").iterdir()]
+    assert any(b"OnlineRecordStarted" in content for content in files)
+    assert not any(b"Sign" in content or b"ExpireTime" in content for content in files)
     ingest.signal(signal.SIGKILL)
     deployment.bury(ingest)
     drain = deployment.run("spool", "drain", "--dry-run", "--json")

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from ingest import generated_keys
-from tiw.checks import Check, check_event_loop, check_keys
+from ingest.spool.contents import Record, Refused, render_record
+from ingest.spool.file import SpoolFile
+from ingest.spool.folder import WAITING
+from ingest.spool.setting_aside import set_aside
+from tests.ingest.spool.messages import message
+from tiw.checks import Check, check_event_loop, check_keys, check_spool
 from tiw.settings import read_settings
 
 APP = 1400000001
@@ -56,3 +61,31 @@ def test_a_missing_uvloop_is_no_problem_but_worth_a_word(monkeypatch: pytest.Mon
     check = check_event_loop()
     assert (check.ok, check.detail) == (True, "asyncio's own")
     assert "uvloop" in check.remedy
+
+
+def spool_of(folder: Path) -> Check:
+    return check_spool(read_settings({"TIW_DATA_DIR": str(folder)}, is_terminal=False))
+
+
+def test_callbacks_in_the_spool_are_a_problem_only_if_no_node_has_them(tmp_path: Path) -> None:
+    assert spool_of(tmp_path).detail == "empty"
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    file = SpoolFile.create(folder, WAITING)
+    file.append(render_record(file.marker, Record(sequence=1, spooled_at_us=1, message=message("1"))))
+    assert (spool_of(tmp_path).ok, spool_of(tmp_path).detail) == (True, "1 callbacks wait for the broker")
+    file.close()
+    check = spool_of(tmp_path)
+    assert (check.ok, "tiw spool drain" in check.remedy) == (False, True)
+
+
+def test_callbacks_that_were_set_aside_and_damage_are_problems(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    record = Record(sequence=1, spooled_at_us=1, message=message("1"))
+    set_aside(folder, record, Refused(sequence=1, refusals=5, reason="too large"))
+    check = spool_of(tmp_path)
+    assert (check.ok, "tiw spool drain --set-aside" in check.remedy) == (False, True)
+    (path,) = folder.iterdir()
+    path.write_bytes(b"damage" + path.read_bytes())
+    assert path.name in spool_of(tmp_path).detail

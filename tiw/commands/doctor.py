@@ -13,6 +13,7 @@ from tiw.checks import (
     check_event_loop,
     check_keys,
     check_modules,
+    check_spool,
 )
 from tiw.errors import FailedError
 from tiw.opening import open_store, open_transport
@@ -23,7 +24,8 @@ from tiw.waiting import require_broker
 
 async def doctor(settings: Settings, args: argparse.Namespace) -> int:
     """Print every finding with its remedy; exit code 1 if anything is not well."""
-    checks = [check_environment(settings), check_keys(settings), check_disk(settings), check_event_loop()]
+    checks = [check_environment(settings), check_keys(settings), check_disk(settings), check_spool(settings)]
+    checks.append(check_event_loop())
     checks.append(await check_modules())
     async with open_store(settings) as store:
         checks += [await check_clock(store), await check_database(store)]
