@@ -11,6 +11,7 @@ from broker.amqp_publisher import Publisher
 from broker.amqp_pulse import CONSUMING, PUBLISHING
 from broker.amqp_subscription import AmqpSubscription
 from broker.amqp_topology import Declarer
+from broker.amqp_watchdog import Watchdog
 from broker.errors import BrokerError
 from broker.ladder import DEFAULT_RETRY_DELAYS_S
 from broker.message import Message
@@ -55,6 +56,7 @@ class AmqpTransport:
         retry_delays_s: Sequence[float] = DEFAULT_RETRY_DELAYS_S,
         confirm_timeout_s: float = 2.5,
         management_url: str | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         brokers = Brokers(parse_endpoints(urls))
         self._retry_delays_s = tuple(retry_delays_s)
@@ -68,6 +70,7 @@ class AmqpTransport:
             topology(tuple(everybody.values()), retry_delays_s=self._retry_delays_s),
             confirm_timeout_s=confirm_timeout_s,
         )
+        self._watchdog = watchdog or Watchdog()
         self._inspection = Inspection(brokers, management_url=management_url)
         self._stack = contextlib.AsyncExitStack()
 
@@ -135,6 +138,7 @@ class AmqpTransport:
             dead_queue_name(queues.consumer) if dead else queue_name(queues.consumer),
             on_delivery,
             prefetch=prefetch,
+            watchdog=self._watchdog,
         )
 
     async def inspect(self, consumers: Sequence[str]) -> list[QueueState]:

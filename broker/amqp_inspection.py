@@ -16,7 +16,9 @@ from broker.topology import ORPHANED_QUEUE, dead_queue_name, queue_name
 REQUEST_TIMEOUT_S = 5.0
 
 
-class _Counts(Struct, frozen=True, kw_only=True):
+class Counts(Struct, frozen=True, kw_only=True):
+    """What waits in a queue, and how many consumers it has."""
+
     ready: int
     consumers: int
 
@@ -42,7 +44,7 @@ class Inspection:
         """
         names = (queue_name(consumer), dead_queue_name(consumer))
         async with self._connected() as (connection, management):
-            counts = [await _count(connection, name) for name in names]
+            counts = [await count(connection, name) for name in names]
             if counts == [None, None]:
                 raise MissingQueueError(f"the broker has no queue {names[0]}")
             if not force:
@@ -55,7 +57,7 @@ class Inspection:
         """Describe the broker."""
         async with self._connected() as (connection, management):
             properties = connection.amqp.server_properties
-            orphaned = await _count(connection, ORPHANED_QUEUE)
+            orphaned = await count(connection, ORPHANED_QUEUE)
             return BrokerInfo(
                 product=str(properties.get("product", "")),
                 version=str(properties.get("version", "")),
@@ -90,8 +92,8 @@ class Inspection:
 
 
 async def _inspect(connection: Connection, consumer: str, unacked: dict[str, int] | None) -> QueueState:
-    live = await _count(connection, queue_name(consumer))
-    dead = await _count(connection, dead_queue_name(consumer))
+    live = await count(connection, queue_name(consumer))
+    dead = await count(connection, dead_queue_name(consumer))
     return QueueState(
         consumer=consumer,
         exists=live is not None,
@@ -102,7 +104,7 @@ async def _inspect(connection: Connection, consumer: str, unacked: dict[str, int
     )
 
 
-async def _count(connection: Connection, queue: str) -> _Counts | None:
+async def count(connection: Connection, queue: str) -> Counts | None:
     """Count now, by a passive declaration; None if there is no such queue, which costs the channel."""
     channel = await connection.amqp.channel(publisher_confirms=False, timeout=REQUEST_TIMEOUT_S)
     try:
@@ -110,13 +112,13 @@ async def _count(connection: Connection, queue: str) -> _Counts | None:
     except aiormq.ChannelNotFoundEntity:
         return None
     await channel.close()
-    return _Counts(ready=found.message_count or 0, consumers=found.consumer_count or 0)
+    return Counts(ready=found.message_count or 0, consumers=found.consumer_count or 0)
 
 
-def _refuse_to_lose(consumer: str, counts: Sequence[_Counts | None], unacked: dict[str, int]) -> None:
-    waiting = sum(count.ready for count in counts if count)
+def _refuse_to_lose(consumer: str, counts: Sequence[Counts | None], unacked: dict[str, int]) -> None:
+    waiting = sum(counted.ready for counted in counts if counted)
     waiting += unacked.get(queue_name(consumer), 0) + unacked.get(dead_queue_name(consumer), 0)
     if waiting:
         raise BrokerError(f"{waiting} events wait in the queues of {consumer}: let them be handled, or use force")
-    if any(count.consumers for count in counts if count):
+    if any(counted.consumers for counted in counts if counted):
         raise BrokerError(f"a worker of {consumer} is connected and would make its queue again: stop it first")

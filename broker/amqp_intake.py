@@ -66,6 +66,9 @@ class Intake:
         self._due: list[int] = []
         self._cancelled = asyncio.Event()
         self._given_up: asyncio.Future[None] = self._loop.create_future()
+        #: When the first and the last delivery came, by the loop's clock; the first is None until then.
+        self.first_arrival_s: float | None = None
+        self.last_arrival_s = self._loop.time()
         self._yes, self._no = (_ended(self._loop, value) for value in (True, False))
         self.reason = "closed"
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
@@ -75,6 +78,16 @@ class Intake:
     def is_open(self) -> bool:
         """Whether the broker has this consumer, or would have it with a prefetch above 0."""
         return self._is_connected and self._consuming
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it may take deliveries, and has none that is not settled."""
+        return self.is_open and self._prefetch > 0 and not self._unsettled
+
+    @property
+    def has_unsettled(self) -> bool:
+        """Whether a delivery is here that is not settled, whoever holds it."""
+        return bool(self._unsettled)
 
     @property
     def _is_connected(self) -> bool:
@@ -170,6 +183,9 @@ class Intake:
         return True
 
     def _on_arrival(self, arrival: Arrival) -> None:
+        self.last_arrival_s = self._loop.time()
+        if self.first_arrival_s is None:
+            self.first_arrival_s = self.last_arrival_s
         message, returns = read_message(arrival.body, arrival.properties, arrival.routing_key)
         self._unsettled[arrival.tag] = False
         self._held.append(AmqpDelivery(self, message, returns=returns, tag=arrival.tag))

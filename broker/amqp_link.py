@@ -49,6 +49,11 @@ class Link:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is an open connection right now."""
+        return self._connection is not None and self._connection.is_open
+
     async def connection(self) -> Connection:
         """Return an open connection, and wait for one as long as that takes."""
         if self._task is None:

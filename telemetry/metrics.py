@@ -145,6 +145,12 @@ RUNNING = Gauge("tiw_running", "Handlers that run now.", ["consumer"], multiproc
 RETRIES_SCHEDULED = Counter(
     "tiw_retries_scheduled", "Deliveries put on a rung of the retry ladder.", ["consumer"], registry=REGISTRY
 )
+SILENT_CONSUMERS = Counter(
+    "tiw_silent_consumers",
+    "Times a consumer was subscribed anew because its queue had events and none came.",
+    ["queue"],
+    registry=REGISTRY,
+)
 DEAD_LETTERS_MOVED = Counter(
     "tiw_dead_letters_moved", "Dead letters moved from a queue into the store.", ["consumer"], registry=REGISTRY
 )
