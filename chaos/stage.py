@@ -83,6 +83,7 @@ class Stage:
         of_consumer: str = "",
         recovers_within_s: float | None = None,
         drains_within_s: float | None = None,
+        steps_clock: bool = False,
     ) -> Iterator[Fault]:
         """Mark a fault: inject it at the beginning of the block and undo it before its end. See `Fault`.
 
@@ -102,6 +103,7 @@ class Stage:
             of_consumer=of_consumer,
             recovers_within_s=recovers_within_s,
             drains_within_s=drains_within_s,
+            steps_clock=steps_clock,
         )
         self._write(fault)
         try:

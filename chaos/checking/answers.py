@@ -2,7 +2,7 @@
 
 from chaos.checking.evidence import ACCEPTED, Evidence
 from chaos.checking.finding import Finding, found, unchecked
-from chaos.evidence.records import Tried
+from chaos.evidence.records import Fault, Tried
 
 #: Every answer leaves within 8 s; the rest is the way to a sender that shares two cores with everything else.
 DEADLINE_US = 8_000_000
@@ -11,20 +11,14 @@ _ON_THE_WAY_US = 500_000
 #: A genuine callback is answered one of these (408: its body came too slowly); a forged one is never accepted.
 GENUINE = frozenset({200, 408, 503})
 FORGED = frozenset({400, 401, 408, 503})
+EXPIRED = 401
 
 
 def judge_deadline(evidence: Evidence) -> Finding:
     """I5: every answer came within 8 s, and there was one, unless the process that owed it stood still itself."""
     excuses = [fault for fault in evidence.faults if fault.excuses_deadline]
-
-    def is_excused(tried: Tried) -> bool:
-        return any(
-            tried.began_us <= (fault.ended_us or tried.ended_us) and fault.began_us <= tried.ended_us
-            for fault in excuses
-        )
-
     judged = [tried for tried in evidence.tries if tried.status != 0 or tried.failure == "time-out"]
-    owed = [tried for tried in judged if not is_excused(tried)]
+    owed = [tried for tried in judged if not any(_overlaps(fault, tried) for fault in excuses)]
     violations = [
         f"{tried.event_id} {_was(tried)} after {_took_us(tried) / 1e6:.1f} s"
         for tried in owed
@@ -34,12 +28,17 @@ def judge_deadline(evidence: Evidence) -> Finding:
 
 
 def judge_statuses(evidence: Evidence) -> Finding:
-    """I9: every answer is one of the documented statuses for such a callback."""
+    """I9: every answer is one of the documented statuses for such a callback.
+
+    By a clock that is ahead a signature has expired: 401 is the documented answer, and the sender tries again.
+    """
+    stepped = [fault for fault in evidence.faults if fault.steps_clock]
     answered = [tried for tried in evidence.tries if tried.status != 0]
     violations = [
         f"{tried.event_id} was answered {tried.status}"
         for tried in answered
         if tried.status not in (GENUINE if tried.event_id in evidence.genuine else FORGED)
+        if not (tried.status == EXPIRED and any(_overlaps(fault, tried) for fault in stepped))
     ]
     return found(violations, exercised=len(answered), otherwise="there was no answer")
 
@@ -58,6 +57,10 @@ def judge_given_up(evidence: Evidence) -> Finding:
 def worst_answer_s(evidence: Evidence) -> float | None:
     """Return the longest that an answer took, in seconds; None if there was none."""
     return max((_took_us(tried) / 1e6 for tried in evidence.tries if tried.status != 0), default=None)
+
+
+def _overlaps(fault: Fault, tried: Tried) -> bool:
+    return tried.began_us <= (fault.ended_us or tried.ended_us) and fault.began_us <= tried.ended_us
 
 
 def _took_us(tried: Tried) -> int:

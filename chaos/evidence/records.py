@@ -46,7 +46,8 @@ class Fault(Struct, frozen=True, kw_only=True):
     `nothing_durable`: neither broker nor spool could keep anything in between. `excuses_deadline`: the answering
     process itself stood still, so that no deadline of its own could hold. `ends_everything`: all processes ended at
     the same moment. `of_consumer` names the consumer whose fault it is, alone. `recovers_within_s`: its own bound;
-    `drains_within_s`: how long after its end what was accepted meanwhile may wait for its effects.
+    `drains_within_s`: how long after its end what was accepted meanwhile may wait for its effects. `steps_clock`: the
+    wall clock of a process was wrong, so that a signature may have looked expired.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Fault(Struct, frozen=True, kw_only=True):
     of_consumer: str = ""
     recovers_within_s: float | None = None
     drains_within_s: float | None = None
+    steps_clock: bool = False
 
 
 class Effect(Struct, frozen=True, kw_only=True):

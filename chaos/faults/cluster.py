@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +19,9 @@ SIZE = 3
 
 #: How long members may take to find each other again.
 TOGETHER_S = 90.0
+
+#: How long they are left alone before an operator does something.
+_BY_ITSELF_S = 15.0
 
 #: In seconds. A member that is silent for so long is taken for gone; the default of 60 is for slower networks:
 #: https://www.rabbitmq.com/docs/nettick
@@ -75,7 +79,8 @@ class Cluster:
         self.network.heal()
         for node in self.nodes:
             node.start()
-        self.wait_whole()
+            node.resume()
+        self.unite()
 
     def leader(self, vhost: str, queue: str) -> int:
         """Return the number of the node that leads a quorum queue. Raises `ChaosError` if none does."""
@@ -96,13 +101,43 @@ class Cluster:
         except OSError:
             return False
 
-    def wait_whole(self) -> None:
-        """Return once the cluster is whole. Raises `ChaosError` if it is not in time."""
-        deadline_s = time.monotonic() + TOGETHER_S
+    def unite(self) -> tuple[int, ...]:
+        """Return once the cluster is whole: by itself, or because nodes that stay apart are started again.
+
+        That is an operator's part. pause_minority does nothing about a node that was frozen: when it wakes up, it has
+        lost the others and found them again in one moment, so it goes on without them:
+        https://www.rabbitmq.com/docs/partitions#suspend. Returns the numbers of the nodes that were started again.
+        Raises `ChaosError` if that does not help either.
+        """
+        if self._becomes_whole(_BY_ITSELF_S):
+            return ()
+        strays = self._strays()
+        for number in strays:
+            self.nodes[number].kill()
+            self.nodes[number].start()
+        self._wait_whole()
+        return strays
+
+    def _wait_whole(self) -> None:
+        if not self._becomes_whole(TOGETHER_S):
+            raise ChaosError(f"the nodes were no cluster within {TOGETHER_S:g} s")
+
+    def _becomes_whole(self, within_s: float) -> bool:
+        deadline_s = time.monotonic() + within_s
         while not self.is_whole():
             if time.monotonic() > deadline_s:
-                raise ChaosError(f"the nodes were no cluster within {TOGETHER_S:g} s")
+                return False
             time.sleep(0.2)
+        return True
+
+    def _strays(self) -> tuple[int, ...]:
+        """Return who is not seen by a majority; if everybody is, everybody but the first."""
+        seen: Counter[str] = Counter()
+        for node in self.nodes:
+            with contextlib.suppress(OSError):
+                seen.update(_running(node))
+        strays = tuple(number for number, node in enumerate(self.nodes) if seen[node.node] <= SIZE // 2)
+        return strays or tuple(range(1, SIZE))
 
     def wipe(self, number: int) -> None:
         """Lose a member for good: it crashes, the others forget it, and what it had is gone."""
@@ -114,7 +149,7 @@ class Cluster:
     def replace(self, number: int) -> None:
         """Start a member that was wiped: it joins as a new one, and gets its copy of every quorum queue."""
         self.nodes[number].start()
-        self.wait_whole()
+        self._wait_whole()
         self._another(number).run("rabbitmq-queues", "grow", self.nodes[number].node, "all")
 
     def _start_all(self) -> None:
@@ -135,7 +170,7 @@ class Cluster:
         self._stack.enter_context(self.nodes[0])
         with ThreadPoolExecutor(SIZE) as pool:
             list(pool.map(self._stack.enter_context, self.nodes[1:]))
-        self.wait_whole()
+        self._wait_whole()
 
     def _another(self, number: int) -> RabbitMQServer:
         return self.nodes[(number + 1) % SIZE]

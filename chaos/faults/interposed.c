@@ -59,12 +59,14 @@ static int fails(int64_t error, int file) {
     return 1;
 }
 
+/* In short steps: a disk that is well again does not keep anybody waiting. */
 static void wait_long(int file) {
-    int64_t delay_ms = control->sync_delay_ms;
-    if (!delay_ms || !is_on_disk(file)) return;
+    if (!control->sync_delay_ms || !is_on_disk(file)) return;
     __sync_fetch_and_add(&control->failures, 1);
-    struct timespec delay = {delay_ms / 1000, delay_ms % 1000 * 1000000};
-    while (nanosleep(&delay, &delay) && errno == EINTR) continue;
+    for (int64_t waited_ms = 0; waited_ms < control->sync_delay_ms; waited_ms += 20) {
+        struct timespec step = {0, 20 * 1000000};
+        while (nanosleep(&step, &step) && errno == EINTR) continue;
+    }
 }
 
 #define REAL(name) ({ static __typeof__(&name) real; if (!real) real = dlsym(RTLD_NEXT, #name); real; })

@@ -4,10 +4,12 @@ from chaos.scenario import Scenario
 from chaos.scenarios import (
     alarms,
     broker_down,
+    clocks,
     cluster,
     connections,
     consumers,
     database,
+    disk,
     freezing,
     killing,
     power_loss,
@@ -26,5 +28,7 @@ ALL: tuple[Scenario, ...] = (
     *consumers.SCENARIOS,
     *several.SCENARIOS,
     *connections.SCENARIOS,
+    *disk.SCENARIOS,
+    *clocks.SCENARIOS,
     *cluster.SCENARIOS,
 )

@@ -120,7 +120,7 @@ def _inject_nodes(stage: Stage) -> None:
     stage.plan(", ".join(plan))
     for name in plan:
         acts[name](stage)
-        _wait_whole(stage)
+        _unite(stage)
 
 
 def _kill_leader(stage: Stage) -> None:
@@ -159,7 +159,7 @@ def _inject_partitions(stage: Stage, *, short: int, full: int) -> None:
     )
     for part, length_s in zip(parts, lengths_s, strict=True):
         _part(stage, part, length_s)
-        _wait_whole(stage)
+        _unite(stage)
 
 
 def _part(stage: Stage, part: Part, length_s: float) -> None:
@@ -176,11 +176,12 @@ def _leader(stage: Stage) -> int:
     return cluster.leader(stage.props["vhost"], stage.rng.choice(QUEUES))
 
 
-def _wait_whole(stage: Stage) -> None:
-    """Let effects come first: the cluster need not be whole for that."""
+def _unite(stage: Stage) -> None:
+    """Look for effects first: the cluster need not be whole for them."""
     wait_moving(stage)
     cluster: Cluster = stage.props["cluster"]
-    cluster.wait_whole()
+    for number in cluster.unite():
+        stage.say(f"broker node {number} stayed apart, and was started again")
 
 
 _SCENARIO = partial(

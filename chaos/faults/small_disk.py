@@ -1,0 +1,59 @@
+"""A disk of a few megabytes that can be filled: a file system in memory."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+from typing import Self
+
+from chaos.errors import ChaosError
+
+_CHUNK = bytes(64 * 1024)
+
+
+def cannot_mount() -> str | None:
+    """Return why this machine cannot have such a disk, or None."""
+    return None if os.geteuid() == 0 else "mounting a disk needs root"
+
+
+class SmallDisk:
+    """A disk of `size_bytes`, mounted at `path`, which is made. A context manager: leaving unmounts it, with all on it.
+
+    Raises `ChaosError` if it cannot be mounted.
+    """
+
+    def __init__(self, path: Path, *, size_bytes: int) -> None:
+        self.path = path
+        self._size_bytes = size_bytes
+        self._filling = path / "filling"
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(parents=True)
+        _run("mount", "-t", "tmpfs", "-o", f"size={self._size_bytes},mode=0700", "tmpfs", str(self.path))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # Lazily: a process that is being killed may still have a file open there.
+        _run("umount", "--lazy", str(self.path))
+
+    def fill(self) -> None:
+        """Take all the room there is."""
+        descriptor = os.open(self._filling, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            while True:
+                os.write(descriptor, _CHUNK)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+        finally:
+            os.close(descriptor)
+
+    def free(self) -> None:
+        """Give back what was taken."""
+        self._filling.unlink(missing_ok=True)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ChaosError(f"{' '.join(command)} failed: {done.stderr.strip()}")
