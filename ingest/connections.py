@@ -11,12 +11,13 @@ import time
 from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
 
-from telemetry import metrics
+from telemetry import metrics, with_target
 
 #: For the headers of a connection's first request, and between requests.
 KEEPALIVE_TIMEOUT_S = 15.0
@@ -62,6 +63,7 @@ class Connections(web.Server):
 
     def __init__(self, answer: Answer, *, on_error: OnError, limit: int) -> None:
         super().__init__(answer)
+        self.request_factory = self._request
         self.on_error = on_error
         self._limit = limit
         self._open: set[_Connection] = set()
@@ -87,6 +89,9 @@ class Connections(web.Server):
     def closed(self, connection: "_Connection") -> None:
         """Take note that a connection is gone."""
         self._open.discard(connection)
+
+    def _request(self, message: RawRequestMessage, *others: Any) -> web.BaseRequest:
+        return super()._make_request(with_target(message), *others)
 
     def _slowest(self) -> "Iterable[_Connection]":
         waiting = [(connection.waiting_since_s, id(connection), connection) for connection in self._open]

@@ -5,6 +5,7 @@ from telemetry.admin import AdminListener, Readiness
 from telemetry.logging import LogFormat, configure_logging, locations
 from telemetry.metrics import forget_process, render_metrics
 from telemetry.redaction import presentable
+from telemetry.request_target import with_target
 
 __all__ = [
     "AdminListener",
@@ -16,4 +17,5 @@ __all__ = [
     "metrics",
     "presentable",
     "render_metrics",
+    "with_target",
 ]

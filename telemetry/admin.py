@@ -3,15 +3,17 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.typedefs import Handler
 from msgspec import Struct
 
 from telemetry.metrics import CONTENT_TYPE, render_metrics
+from telemetry.request_target import with_target
 
 #: A check of readiness that takes longer counts as not ready.
 READY_TIMEOUT_S = 2.0
@@ -53,6 +55,7 @@ class AdminListener:
             app, access_log=None, keepalive_timeout=KEEPALIVE_TIMEOUT_S, shutdown_timeout=1.0, auto_decompress=False
         )
         await self._runner.setup()
+        _give_every_request_a_target(self._runner)
         try:
             site = web.TCPSite(self._runner, self._host, self.port)
             await site.start()
@@ -91,6 +94,17 @@ class AdminListener:
         del request
         # In a thread: with several processes it reads files.
         return web.Response(body=await asyncio.to_thread(render_metrics), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _give_every_request_a_target(runner: web.AppRunner) -> None:
+    server = runner.server
+    assert server is not None  # noqa: S101 - it is made by `setup`
+    factory = server.request_factory
+
+    def request(message: RawRequestMessage, *others: Any) -> web.BaseRequest:
+        return factory(with_target(message), *others)
+
+    server.request_factory = request
 
 
 @web.middleware
