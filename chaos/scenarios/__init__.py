@@ -15,6 +15,7 @@ from chaos.scenarios import (
     power_loss,
     rolling,
     several,
+    slow_clients,
 )
 
 ALL: tuple[Scenario, ...] = (
@@ -27,6 +28,7 @@ ALL: tuple[Scenario, ...] = (
     *rolling.SCENARIOS,
     *consumers.SCENARIOS,
     *several.SCENARIOS,
+    *slow_clients.SCENARIOS,
     *connections.SCENARIOS,
     *disk.SCENARIOS,
     *clocks.SCENARIOS,
