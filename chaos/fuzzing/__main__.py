@@ -28,7 +28,7 @@ FAILED = 1
 FOLDER = Path(__file__).resolve().parents[2] / ".fuzz"
 
 _SECONDS = 60.0
-_HTTP_SHARE = 200
+_HTTP_SHARE = 5000
 _HTTP_REQUESTS = 2000
 
 

@@ -17,7 +17,7 @@ from chaos.fuzzing.serving import Served, serving
 NAME = "http"
 
 #: So many connections at once, each with a request of its own; after each such round a good callback is sent.
-_AT_ONCE = 40
+_AT_ONCE = 200
 
 #: A server that has nothing to say for so long waits for more.
 _SILENCE_S = 0.3

@@ -78,6 +78,8 @@ def originals() -> list[bytes]:
         head.replace(b"\r\n", b"\n") + b"Content-Length: 2\n\n{}",
         b"GET " + PATH + b" HTTP/1.1\r\nHost: h\r\n\r\n",
         b"HEAD " + PATH + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"CONNECT \r\n\r\n",
+        post(good) + b"CONNECT \r\n\r\n",
         b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
         b"POST /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",

@@ -15,8 +15,8 @@ from chaos.fuzzing.corpus import CORPUS, REGRESSIONS, corpus_of
 from chaos.fuzzing.reading import read_top_level
 from chaos.fuzzing.targets import TARGETS, bodies
 from chaos.fuzzing.time_bound import bounded
-from ingest.admission import Admitted
-from schemas import RecordingEvent, Unrecognized
+from ingest.admission import Admitted, admit
+from schemas import RecordingEvent, Unrecognized, redecode
 from tests.ingest.callback_bodies import SAMPLES
 
 MAX_CORPUS_BYTES = 300_000
@@ -79,7 +79,7 @@ def test_a_door_that_knows_no_expiry_is_noticed(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_door_that_takes_another_sign_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {signing.SDK_APP_ID: ("another key",)}
-    monkeypatch.setattr(bodies, "admit", replaced(bodies.admit, keys=keys))
+    monkeypatch.setattr(bodies, "admit", replaced(admit, keys=keys))
     assert "what is let in is what is authentic" in breaks("door")
 
 
@@ -89,8 +89,9 @@ def test_a_door_that_keeps_the_sign_is_noticed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_lenient_reading_that_finds_something_else_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = bodies.find_members
-    monkeypatch.setattr(bodies, "find_members", lambda body: {**found(body), "Sign": ingest.lenient.Span(**SPAN)})
+    monkeypatch.setattr(
+        bodies, "find_members", lambda body: {**ingest.lenient.find_members(body), "Sign": ingest.lenient.Span(**SPAN)}
+    )
     assert "the lenient reading finds what is there" in breaks("lenient")
 
 
@@ -99,7 +100,7 @@ SPAN = {"start": 0, "value_start": 0, "end": 1}
 
 def test_a_second_look_that_sees_something_else_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schemas.redecoding, "MAX_AHEAD_S", 10**9)
-    monkeypatch.setattr(bodies, "redecode", replaced(bodies.redecode, routing_key="OnlineRecordStarted"))
+    monkeypatch.setattr(bodies, "redecode", replaced(redecode, routing_key="OnlineRecordStarted"))
     assert "a second look finds the same event" in breaks("decoding")
 
 
