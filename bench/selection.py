@@ -12,6 +12,7 @@ from bench.comparisons import (
     handling,
     handling_real,
     memory,
+    spooling,
     start_up,
 )
 from bench.errors import UnknownNameError
@@ -26,7 +27,7 @@ GROWTH_NAME = "growth"
 
 #: Those with a target, in the order in which they are run.
 WITH_TARGETS: dict[str, Run] = {
-    module.NAME: module.run for module in (start_up, memory, accepting, handling, handling_real, end_to_end)
+    module.NAME: module.run for module in (start_up, memory, accepting, spooling, handling, handling_real, end_to_end)
 }
 GROWTH: dict[str, Run] = {module.NAME: module.run for module in (growth_connections, growth_bodies, growth_backlog)}
 ALL: dict[str, Run] = WITH_TARGETS | GROWTH

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from bench.comparisons import accepting, end_to_end, handling, handling_real, memory, start_up
+from bench.comparisons import accepting, end_to_end, handling, handling_real, memory, spooling, start_up
 from bench.contenders import accepting as accepting_servers
 from bench.contenders import handling as handling_workers
 from bench.contenders import storing as storing_workers
@@ -74,6 +74,13 @@ TARGETS = (
         text="accepting, embedded, fsynced, to bare aiohttp",
         peers=(accepting_servers.BARE_AIOHTTP.name,),
         at_least=0.9,
+    ),
+    Target(
+        comparison=spooling.NAME,
+        contender=accepting_servers.OURS_SPOOLING.name,
+        text="spooling, to accepting with the embedded transport",
+        peers=(accepting_servers.OURS_EMBEDDED.name,),
+        at_least=0.5,
     ),
     Target(
         comparison=handling.NAME,

@@ -13,6 +13,7 @@ from bench.load.payloads import APP, KEY
 from bench.load.queues import count_ready
 from bench.machine.arena import Arena
 from broker.embedded_folder import DATABASE_NAME
+from ingest.spool import file_states
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -66,6 +67,15 @@ def _kept_in_file(place: Place) -> int:
         return int(database.execute("SELECT count(*) FROM messages").fetchone()[0])
 
 
+def _spooling_settings(place: Place) -> dict[str, str]:
+    # Nothing listens on port 1.
+    return {**_embedded_settings(place), "TIW_AMQP_URL": "amqp://127.0.0.1:1/"}
+
+
+def _kept_in_spool(place: Place) -> int:
+    return sum(state.waiting for state in file_states(place.folder / "data" / "spool"))
+
+
 def _python(name: str, module: str, *, publishes: bool = True) -> Server:
     return Server(
         name=name,
@@ -96,6 +106,10 @@ OURS_EMBEDDED = Server(
     command=lambda _: bench_module("contenders.embedded_ingest"),
     settings=_embedded_settings,
     kept=_kept_in_file,
+)
+#: The broker is away for as long as it runs.
+OURS_SPOOLING = Server(
+    name="ours, spooling", command=lambda _: tiw("ingest"), settings=_spooling_settings, kept=_kept_in_spool
 )
 #: Its consumers take what it keeps at once: what is left in the file says nothing.
 OURS_EMBEDDED_ALL = Server(

@@ -16,6 +16,7 @@ from bench.verdicts import judge, judge_all
 #: Who runs in each comparison without --all.
 CONTENDERS = {
     "accepting": {server.name for server in accepting_servers.SERVERS} - {accepting_servers.OURS_2.name},
+    "spooling": {accepting_servers.OURS_EMBEDDED.name, accepting_servers.OURS_SPOOLING.name},
     "handling": {worker.name for worker in handling_workers.WORKERS},
     "handling-real": {worker.name for worker in storing_workers.WORKERS},
     "end-to-end": {end_to_end.contender_name(end_to_end.TARGET_RATE)},
