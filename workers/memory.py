@@ -1,8 +1,10 @@
 """What a consumer remembers of its events in the store: who is handling them, and which were handled."""
 
+import asyncio
+
 import structlog
 
-from store import Claim, Store, StoreUnavailableError, claim, complete, release
+from store import Claim, Store, StoreError, StoreUnavailableError, claim, complete, release
 from workers.owner import release_leases_of_the_gone
 from workers.store_watch import StoreWatch
 
@@ -21,14 +23,20 @@ class Memory:
         self._store_watch = store_watch
         self._owner = owner
         self._lease_s = lease_s
+        #: Leases that nobody here needs, but the store was away when they should have been given back.
+        self._owed: set[str] = set()
+        #: What is given back late must not be what is claimed anew at the same moment.
+        self._claiming = asyncio.Lock()
 
     async def claim(self, event_ids: list[str]) -> dict[str, Claim]:
         """Ask to handle events; what processes of this host held that have died is free. Raises `StoreError`."""
-        claims = await self._claim(event_ids)
-        leased = [event_id for event_id, claimed in claims.items() if claimed is Claim.LEASED]
-        if leased and await release_leases_of_the_gone(self._store):
-            claims |= await self._claim(leased)
-        return claims
+        async with self._claiming:
+            self._owed.difference_update(event_ids)
+            claims = await self._claim(event_ids)
+            leased = [event_id for event_id, claimed in claims.items() if claimed is Claim.LEASED]
+            if leased and await release_leases_of_the_gone(self._store):
+                claims |= await self._claim(leased)
+            return claims
 
     async def complete(self, event_ids: list[str]) -> None:
         """Remember completions, however long the store is away: the handler has done its work."""
@@ -42,13 +50,37 @@ class Memory:
             return
 
     async def release(self, event_ids: list[str]) -> None:
-        """Let go of leases; if the store is away they run out by themselves."""
+        """Let go of leases; if the store is away, `release_owed` does it later."""
         if not self._store_watch.is_here:
+            self._owed.update(event_ids)
             return
         try:
-            await release(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._owner)
+            await self._release(event_ids)
         except StoreUnavailableError:
+            self._owed.update(event_ids)
             self._store_watch.report_away()
+
+    async def release_owed(self) -> None:
+        """Let go of what could not be given back before. Raises `StoreError`.
+
+        It would not run out by itself: a process renews all leases in its name, also one that it does not know of
+        because the connection was lost between the claim's commit and its answer.
+        """
+        if not self._owed:
+            return
+        async with self._claiming:
+            # One by one: they are few, and an id that no database takes must not keep the others.
+            for event_id in [*self._owed]:
+                try:
+                    await self._release([event_id])
+                except StoreError:
+                    raise
+                except Exception:  # noqa: BLE001 - logged; such an id has no lease
+                    _log.exception("release_failed", consumer=self._consumer)
+                self._owed.discard(event_id)
+
+    async def _release(self, event_ids: list[str]) -> None:
+        await release(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._owner)
 
     async def _claim(self, event_ids: list[str]) -> dict[str, Claim]:
         return await claim(

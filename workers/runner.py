@@ -50,13 +50,13 @@ class Runner:
         self._store_watch = store_watch
         book = Bookkeeping(consumer.name)
         self._settler = Settler(consumer, transport, book, retry_delays_s)
-        memory = Memory(consumer.name, store=store, store_watch=store_watch, owner=owner, lease_s=lease_s)
+        self._memory = Memory(consumer.name, store=store, store_watch=store_watch, owner=owner, lease_s=lease_s)
         self._attention = asyncio.Event()
         self._handling = Handling(
             consumer,
             self._settler,
             book,
-            memory if consumer.remember else None,
+            self._memory if consumer.remember else None,
             store=store,
             store_watch=store_watch,
             retry_delays_s=retry_delays_s,
@@ -76,6 +76,10 @@ class Runner:
     def is_consuming(self) -> bool:
         """Whether the broker has this consumer right now."""
         return self._subscription.is_consuming
+
+    async def release_owed(self) -> None:
+        """Let go of leases that could not be given back while the store was away. Raises `StoreError`."""
+        await self._memory.release_owed()
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._subscription)
@@ -113,7 +117,7 @@ class Runner:
         self._settler.hold(delivery)
         if self._portions.note(len(delivery.message.body)):
             self._attention.set()
-        if delivery.crashes >= SUSPECT_CRASHES:
+        if delivery.crashes >= SUSPECT_CRASHES and not self._handling.is_running(delivery.message.event_id):
             self._suspects.append(delivery)
             self._attention.set()
             return

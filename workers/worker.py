@@ -130,6 +130,8 @@ class Worker:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
+                for runner in self._runners:
+                    await runner.release_owed()
                 await renew(self._store, owner=self._owner, lease_s=self._lease_s)
             except StoreError:
                 store_watch.report_away()

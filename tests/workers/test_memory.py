@@ -10,9 +10,12 @@ from msgspec import structs
 
 import workers.memory
 from schemas import OnlineRecordStarted
-from store import Claim, claim, list_dead_letters
+from store import Claim, StoreUnavailableError, claim, list_dead_letters
 from tests.workers.house import House, eventually, started
 from workers import Consumer, Context, Retry, consumer
+from workers.memory import Memory
+from workers.settling import Settler
+from workers.store_watch import StoreWatch
 
 
 class Counted:
@@ -157,6 +160,47 @@ async def test_leases_of_what_is_handed_back_are_free_for_others(house: House) -
     for message in messages:
         assert await ask(house, message.event_id) is Claim.CLAIMED
     assert (await house.queue("archive")).ready == 4
+
+
+async def test_a_lease_that_could_not_be_given_back_is_given_back_later(house: House) -> None:
+    async with StoreWatch(house.store) as watch:
+        memory = Memory("archive", store=house.store, store_watch=watch, owner="here/ns/1/cd", lease_s=60)
+        assert await memory.claim(["a", "b"]) == {"a": Claim.CLAIMED, "b": Claim.CLAIMED}
+        watch.report_away()
+        await memory.release(["a", "b"])
+        # Taken again meanwhile: it is not given away under the handler.
+        assert await memory.claim(["b"]) == {"b": Claim.CLAIMED}
+        assert await ask(house, "a") is Claim.LEASED
+        await watch.wait()
+        await memory.release_owed()
+    assert await ask(house, "a") is Claim.CLAIMED
+    assert await ask(house, "b") is Claim.LEASED
+
+
+async def test_a_worker_gives_back_what_it_owes_instead_of_renewing_it_for_ever(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = asyncio.Event()
+
+    # The claim is committed, but the connection is lost before that is known.
+    async def commit_and_lose(*args: Any, **kwargs: Any) -> None:
+        await claim(*args, **kwargs)
+        monkeypatch.setattr(workers.memory, "claim", claim)
+        claimed.set()
+        raise StoreUnavailableError("the connection was lost")
+
+    monkeypatch.setattr(workers.memory, "claim", commit_and_lose)
+    # As if another worker got what is handed back: this one would simply take over its own lease.
+    monkeypatch.setattr(Settler, "hand_back", lambda settler, delivery: settler.ack(delivery, "taken elsewhere"))
+    message = started()
+    async with house.working(noting(Counter()), lease_s=0.6) as transport:
+        await transport.send("archive", message)
+        await claimed.wait()
+
+        async def is_free() -> bool:
+            return await ask(house, message.event_id) is Claim.CLAIMED
+
+        await eventually(is_free)
 
 
 async def test_two_workers_at_the_same_events_handle_each_once(house: House) -> None:
