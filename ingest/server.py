@@ -25,6 +25,9 @@ DRAIN_TIMEOUT_S = 8.0
 #: Then connections have this long, twice, to end by themselves.
 CLOSE_TIMEOUT_S = 0.75
 
+#: Connections that the system holds until they are accepted: those of a flood must not push real ones out.
+_BACKLOG = 4096
+
 #: How often the metrics of callbacks are brought up to date.
 TELL_INTERVAL_S = 0.25
 
@@ -63,7 +66,7 @@ class IngestServer:
             self._connections,
             self._config.host,
             self._config.port,
-            backlog=1024,
+            backlog=_BACKLOG,
             reuse_port=self._config.reuse_port or None,
         )
         self.port = self._listener.sockets[0].getsockname()[1]

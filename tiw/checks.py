@@ -12,7 +12,7 @@ from sqlalchemy import text
 from broker import BrokerError, Transport
 from ingest import KeysError
 from ingest.generated_keys import SDK_APP_ID
-from ingest.keys import SAFE_CHARACTERS, parse_keys
+from ingest.keys import SAFE_CHARACTERS, parse_keys, weak_keys
 from ingest.spool import file_states
 from store import Store, StoreError, check_schema, count_dead_letters
 from tiw.consumer_states import consumer_states
@@ -79,9 +79,11 @@ def check_keys(settings: Settings) -> Check:
         remedy = "take it out of one of them: an app is signed or unsigned, not both"
         return Check(check="keys", ok=False, detail=detail, remedy=remedy)
     detail = ", ".join(f"{app}: {len(accepted)}" for app, accepted in sorted(keys.items())) + f" (from {source})"
-    if any(len(key) < SAFE_CHARACTERS for accepted in keys.values() for key in accepted):
-        remedy = f"choose keys of {SAFE_CHARACTERS} to 64 random characters: short ones are found by trying"
-        return Check(check="keys", ok=False, detail=f"{detail}; one is short", remedy=remedy)
+    weak = weak_keys(keys)
+    if weak:
+        remedy = f"choose keys of {SAFE_CHARACTERS} to 64 random characters: weak ones are found by trying"
+        found = "; ".join(f"key {one.number} of {one.sdk_app_id} is {one.reason}" for one in weak)
+        return Check(check="keys", ok=False, detail=f"{detail}; {found}", remedy=remedy)
     return Check(check="keys", ok=True, detail=detail)
 
 

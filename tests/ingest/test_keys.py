@@ -5,7 +5,10 @@ import json
 import pytest
 import structlog
 
-from ingest import KeysError, parse_keys
+from ingest import KeysError, parse_keys, sign
+from ingest.authenticity import authenticate
+from ingest.keys import weak_keys
+from ingest.refusals import Credentials
 
 LONG = "a callback key of the tests"
 
@@ -56,7 +59,29 @@ def test_a_short_key_is_warned_about_without_showing_it() -> None:
     with structlog.testing.capture_logs() as logs:
         parse_keys(json.dumps({"7": [LONG, "fifteen letters"]}))
         parse_keys(json.dumps({"7": ["sixteen letters."]}))
-    assert [(entry["event"], entry["sdk_app_id"], entry["number"]) for entry in logs] == [
-        ("callback_key_too_short", 7, 2)
-    ]
+    assert [(entry["event"], entry["sdk_app_id"], entry["number"]) for entry in logs] == [("callback_key_weak", 7, 2)]
     assert "fifteen" not in repr(logs)
+
+
+@pytest.mark.parametrize(
+    ("keys", "weak"),
+    [
+        ({7: (LONG, LONG + "2")}, [(7, 2)]),
+        ({7: (LONG + "123456789",), 8: (LONG,)}, [(7, 1)]),
+        ({7: (LONG, LONG + "2x", LONG + "x2"), 8: (LONG,)}, []),
+        ({7: ("abababababababababab",)}, [(7, 1)]),
+        ({7: ("1234567890123456", "123456789012345678")}, [(7, 2)]),
+    ],
+)
+def test_keys_that_are_regular_or_lengthen_another_by_digits_are_weak(
+    keys: dict[int, tuple[str, ...]], weak: list[tuple[int, int]]
+) -> None:
+    assert [(one.sdk_app_id, one.number) for one in weak_keys(keys)] == weak
+
+
+def test_why_a_key_must_not_lengthen_another_by_digits() -> None:
+    seen = sign(LONG + "7", 1588040109)
+    forged = Credentials(sdk_app_id=b"1", expire_time=b"71588040109", sign=f'"{seen}"'.encode())
+    keys = {1: (LONG, LONG + "7")}
+    assert authenticate(forged, keys=keys, allow_unsigned=frozenset(), now_s=1588040109 + 10**9) == 1
+    assert weak_keys(keys)

@@ -12,7 +12,7 @@ from tiw.keys import open_keys
 from tiw.settings import Settings, read_settings
 
 APP = 1400000001
-KEY = "k" * 32
+KEY = "4fd1c0a96b7e4c7f8a2e5d3b1c9f7a6e"
 
 
 def settings(folder: Path, **environ: str) -> Settings:
