@@ -15,6 +15,7 @@ from types import FrameType
 import msgspec
 
 from chaos.errors import UnknownNameError
+from chaos.lanes import run_lanes
 from chaos.machine.servers import Servers
 from chaos.matrix import markdown, print_matrix
 from chaos.results import Result
@@ -27,6 +28,9 @@ FAILED = 1
 MISUSED = 2
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: As many scenarios at the same time in a short run: most of the time they wait.
+_LANES = 2
 
 #: Between the seeds of two rounds of one scenario.
 _SEED_STEP = 1_000
@@ -48,13 +52,30 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, _end)
     began_s = time.monotonic()
     try:
-        results = [*(_kept(chosen, args) if args.show else _run(chosen, args))]
+        results = _results(chosen, args)
     except KeyboardInterrupt:
         _say("stopped; the same command goes on after the last scenario that was finished")
         return 130
     _hand_over(results, args)
     _say(f"{len(results)} rounds in {(time.monotonic() - began_s) / 60:.1f} minutes")
+    missing = {scenario.name for scenario in chosen} - {result.scenario for result in results}
+    if missing and not args.show:
+        _say(f"without a result: {', '.join(sorted(missing))}")
+        return FAILED
     return 0 if results and all(result.is_good or result.cannot_run for result in results) else FAILED
+
+
+def _results(chosen: Sequence[Scenario], args: argparse.Namespace) -> list[Result]:
+    if args.show:
+        return [*_kept(chosen, args)]
+    lanes = min(len(chosen), args.lanes or (1 if args.full else _LANES))
+    if lanes == 1:
+        return [*_run(chosen, args)]
+    options = [
+        *("--seed", str(args.seed), "--previous", args.previous),
+        *(option for option, is_set in (("--full", args.full), ("--fresh", args.fresh)) if is_set),
+    ]
+    return run_lanes([scenario.name for scenario in chosen], options, lanes=lanes)
 
 
 def _choose(names: Sequence[str], *, is_full: bool) -> list[Scenario]:
@@ -140,6 +161,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", metavar="FILE", help="all results as one JSON document")
     parser.add_argument("--markdown", action="store_true", help="the matrix for the documentation, on standard output")
     parser.add_argument("--verbose", action="store_true", help="say also why invariants are unchecked")
+    parser.add_argument(
+        "--lanes",
+        type=int,
+        choices=range(1, 5),
+        metavar="N",
+        help="scenarios at the same time, each lane with servers of its own (default 2; with --full 1)",
+    )
     parser.add_argument(
         "--previous", default="HEAD~1", metavar="COMMIT", help="what the rolling update begins with (default HEAD~1)"
     )

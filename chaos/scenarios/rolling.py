@@ -50,7 +50,7 @@ def _arrange_previous(stage: Stage, servers: Servers, stack: ExitStack) -> Wirin
 def _inject_update(stage: Stage) -> None:
     stage.plan(f"from {stage.previous_commit}: migrate, then each program in turn; half way back and forth again")
     deployment = stage.deployment
-    # The order of docs/upgrading: the database first, beside programs of the old version.
+    # The database first, beside programs of the old version; then each program in turn.
     with stage.fault("migration", "database"):
         deployment.migrate()
     half = [deployment.node("ingest-1"), deployment.node("work-1")]
