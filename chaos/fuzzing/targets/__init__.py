@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from chaos.fuzzing.targets import bodies, messages, settings
+from chaos.fuzzing.targets import bodies, heads, messages, settings
 
 Run: TypeAlias = Callable[[bytes], None]
 
@@ -40,6 +40,7 @@ TARGETS = {
             max_bytes=256,
             stands_for_bytes=bodies.GROWN_BYTES,
         ),
+        Target(name="heads", run=heads.heads, corpus="heads", share=50),
         Target(name="headers", run=messages.headers, corpus="properties", share=100),
         Target(name="frames", run=messages.frames, corpus="frames", share=20),
         Target(name="deliveries", run=messages.deliveries, corpus="frames", share=30),
