@@ -7,14 +7,14 @@ from msgspec import Struct, structs
 
 from chaos.faults.interposer import Interposer, cannot_interpose
 from chaos.machine.servers import Servers
-from chaos.scenario import Scenario, Traffic, Wiring, arrange_directly
+from chaos.scenario import Layout, Scenario, Traffic, Wiring, arrange_directly
 from chaos.scenarios.pacing import wait_moving
 from chaos.stage import Stage
 
 HOUR_S = 3600.0
 
-#: An ingest node that is an hour ahead takes each signature of the sender for expired: the sender's own patience, 25 s
-#: of refusals, is longer than this.
+#: The sender's signatures are good for an hour: an ingest node that is ahead by more takes them for expired. The
+#: sender's patience, 25 s of refusals, is longer than this.
 _LASTS_S = (4.0, 10.0)
 _SHORT_LASTS_S = (3.0, 5.0)
 
@@ -31,24 +31,31 @@ def _ahead(interposer: Interposer) -> None:
     interposer.step_clock(HOUR_S)
 
 
+def _far_ahead(interposer: Interposer) -> None:
+    interposer.step_clock(2 * HOUR_S)
+
+
 def _back(interposer: Interposer) -> None:
     interposer.step_clock(-HOUR_S)
 
 
-STEPS = tuple(
-    Step(name=name, victim=victim, begin=begin)
-    for victim in ("ingest nodes", "workers")
-    for name, begin in (
-        ("clock an hour ahead", _ahead),
-        ("clock an hour back", _back),
-        ("clock stands still", Interposer.freeze_clock),
-    )
+INGEST, WORKERS = "ingest nodes", "workers"
+
+STEPS = (
+    Step(name="clock two hours ahead, signatures expired", victim=INGEST, begin=_far_ahead),
+    Step(name="clock an hour back", victim=WORKERS, begin=_back),
+    Step(name="clock an hour ahead", victim=WORKERS, begin=_ahead),
+    Step(name="clock an hour back", victim=INGEST, begin=_back),
+    Step(name="clock stands still", victim=WORKERS, begin=Interposer.freeze_clock),
+    Step(name="clock stands still", victim=INGEST, begin=Interposer.freeze_clock),
+    Step(name="clock an hour ahead", victim=INGEST, begin=_ahead),
 )
+_STEPS_IN_SHORT_RUN = 3
 
 
 def _arrange(stage: Stage, servers: Servers, stack: ExitStack) -> Wiring:
     interposers = {}
-    for victim in ("ingest nodes", "workers"):
+    for victim in (INGEST, WORKERS):
         folder = stage.folder / f"clock of {victim}"
         folder.mkdir()
         # Nothing is to fail on any disk.
@@ -56,13 +63,13 @@ def _arrange(stage: Stage, servers: Servers, stack: ExitStack) -> Wiring:
     stage.props["interposers"] = interposers
     return structs.replace(
         arrange_directly(stage, servers, stack),
-        ingest_environ=interposers["ingest nodes"].environ,
-        worker_environ=interposers["workers"].environ,
+        ingest_environ=interposers[INGEST].environ,
+        worker_environ=interposers[WORKERS].environ,
     )
 
 
 def _inject(stage: Stage) -> None:
-    steps = list(STEPS) * stage.pick(1, 5)
+    steps = stage.pick(list(STEPS[:_STEPS_IN_SHORT_RUN]), list(STEPS) * 5)
     stage.rng.shuffle(steps)
     stage.plan(", ".join(f"{step.victim}: {step.name}" for step in steps))
     for step in steps:
@@ -81,10 +88,12 @@ def _step(stage: Stage, step: Step) -> None:
 SCENARIOS = (
     Scenario(
         name="clock-steps",
-        sentence="the wall clock of the ingest nodes, or of the workers, steps an hour ahead or back, or stands still",
+        sentence="the wall clock of the ingest nodes, or of the workers, steps hours ahead or back, or stands "
+        "still; signatures that look expired meanwhile are refused, and accepted when they are sent again",
         inject=_inject,
         arrange=_arrange,
         cannot_run=cannot_interpose,
-        traffic=Traffic(callbacks=300, rate=20.0),
+        layout=Layout(workers=1),
+        traffic=Traffic(callbacks=200, rate=20.0, tail_s=2.0),
     ),
 )

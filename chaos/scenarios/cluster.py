@@ -22,7 +22,6 @@ SHORT_PARTED_S = (8.0,)
 
 #: Longer than every time-out of the cluster and of its clients.
 FROZEN_S = 45.0
-SHORT_FROZEN_S = 12.0
 
 #: What an operator's supervisor takes to start a node again.
 _RESTART_AFTER_S = 2.0
@@ -114,7 +113,7 @@ def _arrange(stage: Stage, servers: Servers, stack: ExitStack) -> Wiring:
 
 def _inject_nodes(stage: Stage) -> None:
     acts = {"kill": _kill_leader, "freeze": _freeze_leader, "lose": _lose_a_member}
-    turns = stage.pick({"kill": 1, "freeze": 1, "lose": 1}, {"kill": 10, "freeze": 4, "lose": 4})
+    turns = stage.pick({"kill": 1, "lose": 1}, {"kill": 10, "freeze": 4, "lose": 4})
     plan = [name for name, count in turns.items() for _ in range(count)]
     stage.rng.shuffle(plan)
     stage.plan(", ".join(plan))
@@ -137,7 +136,7 @@ def _freeze_leader(stage: Stage) -> None:
     leader = _leader(stage)
     with stage.fault("SIGSTOP of a queue's leader", f"broker node {leader}"):
         cluster.nodes[leader].pause()
-        stage.sleep(stage.pick(SHORT_FROZEN_S, FROZEN_S))
+        stage.sleep(FROZEN_S)
         cluster.nodes[leader].resume()
 
 
@@ -188,7 +187,7 @@ _SCENARIO = partial(
     Scenario,
     arrange=_arrange,
     cannot_run=cannot_network,
-    layout=Layout(),
+    layout=Layout(ingest_nodes=2, workers=1),
     settles_within_s=180.0,
 )
 
@@ -198,19 +197,19 @@ SCENARIOS = (
         sentence="three RabbitMQ nodes: the leader of a queue killed, or stopped for longer than every time-out; a "
         "member wiped and added again",
         inject=_inject_nodes,
-        traffic=Traffic(callbacks=500, rate=30.0),
+        traffic=Traffic(callbacks=200, rate=20.0, tail_s=2.0),
     ),
     _SCENARIO(
         name="cluster-partitions",
         sentence="three RabbitMQ nodes, parted: the leader alone, a follower alone, one-way, a bridge, everyone "
         "alone, the leader from its clients",
-        inject=partial(_inject_partitions, short=2, full=15),
-        traffic=Traffic(callbacks=500, rate=30.0),
+        inject=partial(_inject_partitions, short=1, full=15),
+        traffic=Traffic(callbacks=200, rate=20.0, tail_s=2.0),
     ),
     _SCENARIO(
         name="cluster-large-bodies",
         sentence="three RabbitMQ nodes, parted, while bodies of the maximum size come in",
         inject=partial(_inject_partitions, short=1, full=7),
-        traffic=Traffic(callbacks=100, rate=4.0, body_bytes=_LARGE_BODY_BYTES, duplicates=0.02, forged=0.02),
+        traffic=Traffic(callbacks=60, rate=4.0, tail_s=2.0, body_bytes=_LARGE_BODY_BYTES, duplicates=0.02, forged=0.02),
     ),
 )

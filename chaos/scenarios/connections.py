@@ -24,7 +24,7 @@ SHORT_LASTS_S = (2.0, 3.0)
 ANSWERED_WITHIN_S = 8.5
 
 SEEDS = 5
-KINDS_IN_SHORT_RUN = 4
+KINDS_IN_SHORT_RUN = 3
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -119,7 +119,7 @@ def _scenario(link: str, arrange: Arrange, *, between: str) -> Scenario:
         "time, little bandwidth, cut in the middle of what the server says, refused connections",
         inject=partial(_inject, link=link),
         arrange=arrange,
-        traffic=Traffic(callbacks=300, rate=20.0),
+        traffic=Traffic(callbacks=200, rate=20.0, tail_s=2.0),
         settles_within_s=120.0,
     )
 

@@ -1,6 +1,7 @@
 """The disk under the spool is full, broken or slow, while the broker cannot be reached either."""
 
 import errno
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -64,12 +65,12 @@ def _lie(name: str, begin: Callable[[Interposer], None], *, nothing_durable: boo
 
 
 TROUBLES = (
-    _lie("ENOSPC on every write", lambda interposer: interposer.fail_writes(errno.ENOSPC)),
-    _lie("EIO on every write", lambda interposer: interposer.fail_writes(errno.EIO)),
     _lie("EIO on every fsync", lambda interposer: interposer.fail_syncs(errno.EIO)),
-    _lie("fsync takes 1 s", lambda interposer: interposer.delay_syncs(1.0), nothing_durable=False),
+    _lie("ENOSPC on every write", lambda interposer: interposer.fail_writes(errno.ENOSPC)),
     # What is written too late for its answer is kept nevertheless, and the first one began before.
     _lie(f"fsync takes {SLOWEST_S:g} s", lambda interposer: interposer.delay_syncs(SLOWEST_S), nothing_durable=False),
+    _lie("EIO on every write", lambda interposer: interposer.fail_writes(errno.EIO)),
+    _lie("fsync takes 1 s", lambda interposer: interposer.delay_syncs(1.0), nothing_durable=False),
 )
 FULL = Trouble(
     name="the disk is full",
@@ -98,7 +99,8 @@ def _arrange_small_disk(stage: Stage, servers: Servers, stack: ExitStack) -> Wir
 
 
 def _inject(stage: Stage, troubles: tuple[Trouble, ...], *, short: int, full: int) -> None:
-    chosen = (list(troubles) * stage.pick(short, full))[: stage.pick(max(short, len(troubles)), full)]
+    count = stage.pick(short, full)
+    chosen = [trouble for trouble, _ in zip(itertools.cycle(troubles), range(count), strict=False)]
     stage.rng.shuffle(chosen)
     stage.plan(", ".join(trouble.name for trouble in chosen))
     for trouble in chosen:
@@ -137,8 +139,8 @@ def _measure_normal(stage: Stage, trouble: Trouble) -> None:
 
 _SCENARIO = partial(
     Scenario,
-    layout=Layout(ingest_nodes=2, shares_data=True),
-    traffic=Traffic(callbacks=300, rate=20.0),
+    layout=Layout(ingest_nodes=2, workers=1, shares_data=True),
+    traffic=Traffic(callbacks=200, rate=20.0, tail_s=2.0),
     settles_within_s=120.0,
 )
 
@@ -153,7 +155,7 @@ SCENARIOS = (
     _SCENARIO(
         name="disk-errors",
         sentence="the disk of the spool fails with ENOSPC or EIO, or takes seconds, while the broker is away",
-        inject=partial(_inject, troubles=TROUBLES, short=len(TROUBLES), full=20),
+        inject=partial(_inject, troubles=TROUBLES, short=3, full=20),
         arrange=_arrange_lies,
         cannot_run=cannot_interpose,
     ),

@@ -99,6 +99,6 @@ SCENARIOS = (
         "requests at once or half a request, while real callbacks flow",
         inject=_inject,
         layout=Layout(ingest_nodes=1, workers=1),
-        traffic=Traffic(callbacks=500, rate=40.0),
+        traffic=Traffic(callbacks=200, rate=40.0, tail_s=2.0),
     ),
 )
