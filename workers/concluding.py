@@ -17,16 +17,16 @@ _log = structlog.get_logger()
 
 
 class Concluding:
-    """Brings work to its end; an async context manager. `running_ids` loses the events that came to theirs.
+    """Brings work to its end; an async context manager. `running` loses the events that came to theirs.
 
     Leaving cuts short what waits for the store, and leaves it unsettled.
     """
 
-    def __init__(self, consumer: Consumer, settler: Settler, memory: Memory | None, running_ids: set[str]) -> None:
+    def __init__(self, consumer: Consumer, settler: Settler, memory: Memory | None, running: dict[str, int]) -> None:
         self._consumer = consumer
         self._settler = settler
         self._memory = memory
-        self._running_ids = running_ids
+        self._running = running
         self._completing = Gathering(self._complete, name=f"completions of {consumer.name}")
         self._releasing = Gathering(self._release, name=f"releases of {consumer.name}")
         self._stack = AsyncExitStack()
@@ -82,7 +82,7 @@ class Concluding:
             self._settle(work, outcome)
 
     def _settle(self, work: Work, outcome: Outcome | None) -> None:
-        self._running_ids.discard(work.context.event_id)
+        self._running.pop(work.context.event_id, None)
         match outcome:
             case Ack():
                 self._settler.ack(work.delivery, "ack")

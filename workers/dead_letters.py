@@ -7,9 +7,9 @@ import structlog
 
 from broker import ConsumerQueues, Delivery, Transport
 from schemas import RecordingEvent, decode
-from store import DeadLetter, Store, StoreUnavailableError, keep_dead_letters
+from store import DeadLetter, Store, keep_dead_letters
 from telemetry import metrics
-from workers.store_watch import StoreWatch
+from workers.store_watch import AWAY_ERRORS, StoreWatch
 
 #: Moved in one transaction, and the prefetch of the queue.
 _GROUP = 50
@@ -52,7 +52,7 @@ class DeadLetterMover:
                 await self._store_watch.wait()
                 try:
                     await keep_dead_letters(self._store, letters)
-                except StoreUnavailableError:
+                except AWAY_ERRORS:
                     self._store_watch.report_away()
                     continue
                 break

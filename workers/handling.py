@@ -15,7 +15,7 @@ from typing import Any, Self
 import structlog
 
 from broker import LEASE_WAIT_S, Delivery, rung_not_shorter
-from store import Claim, Store, StoreError, StoreUnavailableError
+from store import Claim, Store, StoreError
 from workers.admission import Work, event_of, work_of
 from workers.bookkeeping import Bookkeeping
 from workers.concluding import Concluding
@@ -26,7 +26,7 @@ from workers.lanes import Ending, Interruption, Lanes
 from workers.memory import Memory
 from workers.outcomes import Ack, DeadLetter, Retry
 from workers.settling import Settler
-from workers.store_watch import StoreWatch
+from workers.store_watch import AWAY_ERRORS, StoreWatch
 
 #: At this many crashes a delivery is a dead letter.
 FATAL_CRASHES = 6
@@ -72,12 +72,13 @@ class Handling:
         self._arrived: deque[Delivery] = deque()
         self._ready: deque[Work] = deque()
         self._alone: deque[tuple[Work, str]] = deque()
-        self._running_ids: set[str] = set()
+        #: The events that are here, each with the crashes that it came with.
+        self._running: dict[str, int] = {}
         self._claiming = Gathering(self._claim, name=f"claims of {consumer.name}")
         self._lanes = Lanes[list[Work]](
             consumer, take=self._take, is_waiting=self._is_waiting, arguments=self._arguments, ended=self._ended
         )
-        self._concluding = Concluding(consumer, settler, memory, self._running_ids)
+        self._concluding = Concluding(consumer, settler, memory, self._running)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -102,7 +103,12 @@ class Handling:
     @property
     def must_wait(self) -> bool:
         """Whether nothing can be begun because the store is away."""
-        return self._needs_store and not self._store_watch.is_here and not self._is_draining
+        cannot_use_it = self._needs_store or self._store_watch.has_other_tables
+        return cannot_use_it and not self._store_watch.is_here and not self._is_draining
+
+    def is_running(self, event_id: str) -> bool:
+        """Whether an event is being handled here now."""
+        return event_id in self._running
 
     def begin_draining(self) -> None:
         """Try what is here whether the store answers or not."""
@@ -141,10 +147,12 @@ class Handling:
         elif not isinstance(event, self._consumer.event_types):
             # Bound to it once, before its annotation was changed.
             self._settler.ack(delivery, "unwanted", event_type=message.routing_key)
-        elif message.event_id in self._running_ids:
-            self._settler.wait_for_lease(delivery, self._lease_wait_s)
+        elif message.event_id in self._running:
+            # The connection was lost and the event delivered again. Nobody died with it: its handler runs here.
+            crashes = min(delivery.crashes, self._running[message.event_id])
+            self._settler.wait_for_lease(delivery, self._lease_wait_s, crashes=crashes)
         else:
-            self._running_ids.add(message.event_id)
+            self._running[message.event_id] = delivery.crashes
             return work_of(delivery, event, consumer=self._consumer.name, store=self._store)
         return None
 
@@ -178,11 +186,11 @@ class Handling:
             self._ready.append(work)
             self._lanes.wake()
             return
-        self._running_ids.discard(work.context.event_id)
+        self._running.pop(work.context.event_id, None)
         if claim is Claim.COMPLETED:
             self._settler.ack(work.delivery, "duplicate")
         else:
-            self._settler.wait_for_lease(work.delivery, self._lease_wait_s)
+            self._settler.wait_for_lease(work.delivery, self._lease_wait_s, crashes=work.delivery.crashes)
 
     def _find_away(self, works: Sequence[Work]) -> None:
         self._needs_store = True
@@ -248,7 +256,7 @@ class Handling:
             return  # who stopped it hands it back
         try:
             outcomes = judge(self._consumer, [work.context for work in group], ending)
-        except StoreUnavailableError:
+        except AWAY_ERRORS:
             self._find_away(group)
             return
         if isinstance(outcomes, GroupFailure):

@@ -7,11 +7,11 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from store import StoreUnavailableError
 from workers.consumer import Consumer
 from workers.context import Context
 from workers.lanes import Ending, Interruption
 from workers.outcomes import Ack, DeadLetter, Drop, Outcome, Retry
+from workers.store_watch import AWAY_ERRORS
 
 _MAX_REASON_CHARACTERS = 500
 
@@ -27,7 +27,7 @@ class GroupFailure(Struct, frozen=True):
 def judge(consumer: Consumer, contexts: Sequence[Context], ending: Ending) -> Sequence[Outcome] | GroupFailure:
     """Return the outcome of each event of a call that was not stopped, in their order, and log what is unusual.
 
-    Raises `StoreUnavailableError` if that is what the handler raised: the events are fine and their store is away.
+    Raises one of `AWAY_ERRORS` if that is what the handler raised: the events are fine and their store is away.
     """
     log = contexts[0].log if len(contexts) == 1 else _log.bind(consumer=consumer.name, events=len(contexts))
     if ending.is_left_behind:
@@ -59,7 +59,7 @@ def describe(error: BaseException) -> str:
 def _of_error(error: BaseException, log: Any) -> Outcome:
     if isinstance(error, Retry | Drop | DeadLetter):
         return error
-    if isinstance(error, StoreUnavailableError):
+    if isinstance(error, AWAY_ERRORS):
         raise error
     if isinstance(error, asyncio.CancelledError):
         return Retry(reason="the handler cancelled itself")

@@ -4,9 +4,9 @@ import asyncio
 
 import structlog
 
-from store import Claim, Store, StoreError, StoreUnavailableError, claim, complete, release
+from store import Claim, Store, StoreError, claim, complete, release
 from workers.owner import release_leases_of_the_gone
-from workers.store_watch import StoreWatch
+from workers.store_watch import AWAY_ERRORS, StoreWatch
 
 _log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class Memory:
             await self._store_watch.wait()
             try:
                 await complete(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._owner)
-            except StoreUnavailableError:
+            except AWAY_ERRORS:
                 self._store_watch.report_away()
                 continue
             return
@@ -56,7 +56,7 @@ class Memory:
             return
         try:
             await self._release(event_ids)
-        except StoreUnavailableError:
+        except AWAY_ERRORS:
             self._owed.update(event_ids)
             self._store_watch.report_away()
 

@@ -102,9 +102,9 @@ class Settler:
         letter = structs.replace(_failed(delivery.message, reason), crashes=0)
         self._keep(delivery, lambda: self._transport.bury(self._consumer.name, letter), "dead_letter", reason=reason)
 
-    def wait_for_lease(self, delivery: Delivery, delay_s: float) -> None:
+    def wait_for_lease(self, delivery: Delivery, delay_s: float, *, crashes: int) -> None:
         """Look again later: somebody else handles the event, or died with it. It counts as no attempt."""
-        again = structs.replace(delivery.message, crashes=delivery.crashes)
+        again = structs.replace(delivery.message, crashes=crashes)
         self._keep(delivery, lambda: self._retry(again, delay_s), "leased")
 
     def pass_on(self, delivery: Delivery) -> None:

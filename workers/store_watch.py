@@ -1,14 +1,22 @@
 """Know whether the store answers, so that consumers wait for it instead of failing against it."""
 
 import asyncio
-from typing import Self
+from collections.abc import Coroutine
+from typing import Any, Self
 
 import structlog
 
-from store import Store, StoreError, check_schema
+from store import SchemaMismatchError, Store, StoreError, StoreUnavailableError, check_schema
 from telemetry import metrics
 
+#: What says that the store cannot be used now, and nothing about an event: it does not answer, or a migration that this
+#: version cannot work with ran meanwhile, or has yet to run.
+AWAY_ERRORS = (StoreUnavailableError, SchemaMismatchError)
+
 _PROBE_EVERY_S = 1.0
+
+#: How often it is looked whether its tables are still those that this version works with.
+_LOOK_EVERY_S = 15.0
 
 _log = structlog.get_logger()
 
@@ -16,14 +24,17 @@ _log = structlog.get_logger()
 class StoreWatch:
     """Whether the store is here; shared by the runners of one process, an async context manager.
 
-    Who finds it away says so with `report_away`; from then on it is asked every second until it answers.
+    Who finds it away says so with `report_away`; from then on it is asked every second until it answers. Tables that
+    this version cannot work with count as away, too, and are looked for by itself.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._here = asyncio.Event()
         self._here.set()
-        self._probe: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Whether it is away because of its tables: nobody must use it then, not even who would try.
+        self.has_other_tables = False
 
     @property
     def is_here(self) -> bool:
@@ -36,29 +47,54 @@ class StoreWatch:
             self._here.clear()
             metrics.STORE_AWAY.set(1)
             _log.warning("store_away", database=self._store.safe_url)
-            self._probe = asyncio.create_task(self._ask(), name="store watch")
+            self._run(self._ask(), name="store watch")
 
     async def wait(self) -> None:
         """Return once the store is here."""
         await self._here.wait()
 
     async def __aenter__(self) -> Self:
+        self._run(self._look(), name="schema watch")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.wait({self._probe})
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _run(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            if self.is_here and not await self._answers():
+                self.report_away()
 
     async def _ask(self) -> None:
         while True:
-            try:
-                await check_schema(self._store)
-            except StoreError as error:
-                _log.debug("store_still_away", error=type(error).__name__)
-                await asyncio.sleep(_PROBE_EVERY_S)
-                continue
-            metrics.STORE_AWAY.set(0)
-            _log.info("store_back", database=self._store.safe_url)
-            self._here.set()
-            return
+            # First of all: one that answers this question and no other must not be asked in a hurry.
+            await asyncio.sleep(_PROBE_EVERY_S)
+            if await self._answers():
+                break
+        metrics.STORE_AWAY.set(0)
+        _log.info("store_back", database=self._store.safe_url)
+        self._here.set()
+
+    async def _answers(self) -> bool:
+        try:
+            await check_schema(self._store)
+        except SchemaMismatchError as error:
+            if not self.has_other_tables:
+                _log.error("schema_mismatch", error=str(error))
+            self.has_other_tables = True
+            return False
+        except StoreError as error:
+            _log.debug("store_still_away", error=type(error).__name__)
+            return False
+        self.has_other_tables = False
+        return True

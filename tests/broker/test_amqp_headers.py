@@ -105,6 +105,7 @@ def test_it_is_read_whoever_wrote_the_same_headers(message: Message) -> None:
         "tiw-first-failed-at-us": message.first_failed_at_us,
         "tiw-last-failed-at-us": message.last_failed_at_us,
         "tiw-reason": message.reason,
+        "tiw-of-a-later-version": {"n": 1},
         "x-delivery-count": 7,
     }
     assert read_message(message.body, _theirs(headers=headers, content_encoding="x"), "k") == (message, 7)

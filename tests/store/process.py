@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from random import Random
 
-from store import KeptEvent, Store, apply_events, migrate
+from store import KeptEvent, Store, apply_events, migrate, migrating
 from tests.store.classes import random_deliveries, random_groups
 
 #: Recordings that all processes work on.
@@ -33,6 +33,13 @@ def groups_of(seed: int, *, of: int) -> list[Sequence[KeptEvent]]:
     return [part for group in random_groups(random, mine) for part in random_groups(random, group)]
 
 
+def _hang(*_: object) -> None:
+    """Stop in the middle of a migration: all tables are made, and nothing is committed."""
+    sys.stdout.write("in the middle\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
 async def run(verb: str, url: str, seed: int, of: int) -> None:
     """Do what the command line asks for."""
     groups = groups_of(seed, of=of)
@@ -41,6 +48,10 @@ async def run(verb: str, url: str, seed: int, of: int) -> None:
         sys.stdout.flush()
         await asyncio.to_thread(sys.stdin.readline)
         if verb == "migrate":
+            await migrate(store)
+            return
+        if verb == "migrate-and-hang":
+            migrating.__dict__["insert"] = _hang
             await migrate(store)
             return
         for group in groups:

@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +21,16 @@ async def run_at_once(verb: str, url: str, count: int) -> None:
         outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
     codes = [process.returncode for process in processes]
     assert codes == [0] * count, b"\n".join(stderr for _, stderr in outputs).decode()
+
+
+@asynccontextmanager
+async def started(verb: str, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Let one process do `verb` while the block runs; its standard input and output are pipes."""
+    async with AsyncExitStack() as stack:
+        process = await _start(stack, verb, url, 0, 1)
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        yield process
 
 
 async def _start(stack: AsyncExitStack, verb: str, url: str, seed: int, count: int) -> asyncio.subprocess.Process:

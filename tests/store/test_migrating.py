@@ -1,3 +1,4 @@
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,21 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text, update
 from structlog.testing import capture_logs
 
-from store import SchemaMismatchError, Store, StoreUnavailableError, check_schema, migrate, wait_for_schema
+from store import (
+    SchemaMismatchError,
+    Store,
+    StoreUnavailableError,
+    apply_events,
+    check_schema,
+    count_events,
+    migrate,
+    wait_for_schema,
+)
 from store.migrating import SCRIPTS
 from store.schema import LEVEL
 from store.tables import metadata, schema_level
-from tests.store.processes import run_at_once
+from tests.store.classes import callback, keep
+from tests.store.processes import run_at_once, started
 
 
 async def test_an_empty_database_is_brought_up_and_left_alone_after_that(store_url: str) -> None:
@@ -146,3 +157,43 @@ async def test_a_migration_that_fails_leaves_nothing(store_url: str, monkeypatch
             assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == []
         await migrate(store)
         await check_schema(store)
+
+
+async def test_a_migration_that_is_killed_in_the_middle_leaves_nothing_and_holds_nobody_up(store_url: str) -> None:
+    async with Store(store_url) as store, asyncio.timeout(60):
+        async with started("migrate-and-hang", store_url) as process:
+            assert process.stdout is not None
+            while await process.stdout.readline() != b"in the middle\n":
+                pass
+            process.kill()
+            await process.wait()
+        async with store.reading() as connection:
+            assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == []
+        await migrate(store)
+        await check_schema(store)
+
+
+async def test_events_are_applied_while_an_additive_migration_runs(store: Store) -> None:
+    applied = 0
+    is_under_way, is_migrated = asyncio.Event(), asyncio.Event()
+
+    async def apply() -> None:
+        nonlocal applied
+        while not is_migrated.is_set() or applied % 10:
+            await apply_events(store, [keep(callback("OnlineRecordStarted", applied, TaskId=f"t{applied % 3}"))])
+            applied += 1
+            if applied == 10:
+                is_under_way.set()
+
+    async with asyncio.timeout(60):
+        old = asyncio.create_task(apply())
+        await is_under_way.wait()
+        async with Store(store.url) as newer, newer.writing() as connection:
+            # As a later version would: it adds, and whoever does not know of it goes on.
+            await connection.execute(text("ALTER TABLE events ADD COLUMN source text"))
+            await connection.execute(text("ALTER TABLE recordings ADD COLUMN note text DEFAULT 'none' NOT NULL"))
+            await connection.execute(update(schema_level).values(level=LEVEL + 1))
+        is_migrated.set()
+        await old
+    await check_schema(store)
+    assert await count_events(store) == applied

@@ -353,6 +353,31 @@ async def test_a_delivery_that_crashed_six_times_is_a_dead_letter_and_is_not_run
     assert (await list_dead_letters(house.store))[0].reason == "worker crashed"
 
 
+async def test_an_event_that_comes_again_while_its_handler_runs_here_has_killed_nobody(house: House) -> None:
+    entered, may_end = asyncio.Event(), asyncio.Event()
+    attempts: list[int] = []
+
+    @consumer(remember=False)
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        entered.set()
+        await may_end.wait()
+
+    async with house.working(archive) as transport:
+        await transport.send("archive", started())
+        await entered.wait()
+        # The connection was lost so often; this process was not.
+        await transport.send("archive", structs.replace(started(), crashes=7))
+        await transport.send("archive", started("behind"))
+        await eventually(lambda: len(attempts) == 2)
+        may_end.set()
+        await eventually(lambda: len(attempts) == 3)
+        await eventually(lambda: is_settled(house, "archive"))
+
+    assert attempts == [1, 1, 1]
+    assert await list_dead_letters(house.store) == []
+
+
 async def test_content_that_a_worker_does_not_understand_is_passed_on_as_unrecognized(house: House) -> None:
     kept: list[str] = []
 

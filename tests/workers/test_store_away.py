@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import structlog
+from sqlalchemy import update
 
 from schemas import OnlineRecordStarted
 from store import Store, count_events, list_dead_letters, migrate
+from store.schema import LEVEL
+from store.tables import schema_level
 from tests.servers.postgres import PostgresServer
 from tests.workers.house import House, eventually, started
 from workers import BUILT_IN, Context, consumer
@@ -73,6 +76,38 @@ async def test_a_completion_that_cannot_be_remembered_yet_is_not_forgotten(
         await eventually(lambda: handled == ["task", "another"], deadline_s=60)
 
     assert handled == ["task", "another"]
+
+
+async def test_a_version_that_is_too_old_for_a_migration_waits_and_touches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.store_watch._LOOK_EVERY_S", 0.05)
+    attempts: list[int] = []
+
+    @consumer
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+
+    async with Store(f"sqlite+aiosqlite:///{tmp_path}/store.db") as store:
+        await migrate(store)
+        house = House(store=store, folder=tmp_path)
+        with structlog.testing.capture_logs() as logs:
+            async with house.working(*BUILT_IN, archive) as transport:
+                await _set_usable_since(store, LEVEL + 1)
+                await eventually(lambda: any(entry["event"] == "schema_mismatch" for entry in logs))
+                await transport.publish(started())
+                await eventually(lambda: sum(entry["event"] == "consumer_paused" for entry in logs) == 2)
+                assert await count_events(store) == 0
+                # As when the newer version is taken back.
+                await _set_usable_since(store, LEVEL)
+                await eventually(lambda: attempts == [1])
+                await eventually(lambda: _has_events(house, 1))
+        assert await list_dead_letters(store) == []
+
+
+async def _set_usable_since(store: Store, level: int) -> None:
+    async with store.writing() as connection:
+        await connection.execute(update(schema_level).values(level=level, usable_since=level))
 
 
 async def _has_events(house: House, count: int) -> bool:
