@@ -34,11 +34,10 @@ _HTTP_REQUESTS = 2000
 
 def main(arguments: Sequence[str]) -> int:
     """Run what is asked for and return the exit code."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.replay:
-        if args.target is None or args.target == [http.NAME]:
+        if args.target is None:
             parser.error("--replay needs the --target of the input")
         return _replay(args.target, args.replay)
     if args.api:
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     if http.NAME in chosen:
         count = _HTTP_REQUESTS if args.executions is None else max(1, args.executions // _HTTP_SHARE)
         outcomes.append(http.fuzz(requests=count, seed=args.seed, folder=FOLDER / "findings"))
-    return _tell(outcomes)
+    return tell(outcomes)
 
 
 def _fuzz_all(options: Options) -> Iterable[Outcome]:
@@ -77,7 +76,8 @@ def _fuzz_all(options: Options) -> Iterable[Outcome]:
             yield outcome
 
 
-def _tell(outcomes: list[Outcome]) -> int:
+def tell(outcomes: list[Outcome]) -> int:
+    """Print what came of it, and return the exit code."""
     table = Table("target", "executions", "seconds", "per second", "branches", "finding")
     for outcome in outcomes:
         rate = outcome.executions / outcome.seconds if outcome.seconds else 0
@@ -97,8 +97,9 @@ def _replay(names: list[str], paths: list[Path]) -> int:
     code = 0
     for name in names:
         for path in paths:
+            run = http.replay if name == http.NAME else TARGETS[name].run
             try:
-                TARGETS[name].run(path.read_bytes())
+                run(path.read_bytes())
             except Exception:  # noqa: BLE001 - whatever it is, it is the finding
                 traceback.print_exc()
                 code = FAILED
@@ -135,4 +136,6 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
+    # What is refused a million times is not logged once.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     sys.exit(main(sys.argv[1:]))

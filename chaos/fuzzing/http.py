@@ -37,6 +37,22 @@ def fuzz(*, requests: int, seed: int, folder: Path) -> Outcome:
     return Outcome(target=NAME, executions=sent, seconds=time.monotonic() - began_s, finding=finding, reason=reason)
 
 
+def replay(request: bytes) -> None:
+    """Send one request, whole. Raises `BrokenPromiseError` if that breaks a promise."""
+    reason = asyncio.run(_replay(request))
+    promise(reason is None, reason or "")
+
+
+async def _replay(request: bytes) -> str | None:
+    unhandled: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["message"]))
+    async with serving() as served:
+        reason = await _one(served, Conformance(), request, [request])
+        if reason is None and await _raises(served, request, unhandled):
+            return _UNHANDLED
+        return reason
+
+
 async def _fuzz(count: int, rng: random.Random, folder: Path) -> tuple[int, Path | None, str | None]:
     conformance = Conformance()
     made = originals()

@@ -48,15 +48,31 @@ def fuzz(target: Target, options: Options) -> Outcome:
     seconds = time.monotonic() - began_s
     said = log.read_text(errors="replace")
     finding = min(set(found.iterdir()) - before, default=None)
-    edges = _EDGES.findall(said)
     return Outcome(
         target=target.name,
-        executions=sum(map(int, _EXECUTED.findall(said))),
+        executions=executions(said),
         seconds=seconds,
-        edges=int(edges[-1]) if edges else 0,
+        edges=edges(said),
         finding=finding,
-        reason=_reason(said, log) if finding or code else None,
+        reason=reason(said) or f"the fuzzer failed: see {log}" if finding or code else None,
     )
+
+
+def executions(said: str) -> int:
+    """Return how many inputs were run, out of what libFuzzer says."""
+    return sum(map(int, _EXECUTED.findall(said)))
+
+
+def edges(said: str) -> int:
+    """Return how many branches were taken, as the last line of progress has it."""
+    return max((int(count) for count in _EDGES.findall(said)), default=0)
+
+
+def reason(said: str) -> str | None:
+    """Return what is wrong: in our own words, or else in those of libFuzzer."""
+    lines: list[str] = _REASON.findall(said)
+    ours = [line for line in lines if not line.startswith(("SUMMARY", "=="))]
+    return next(reversed(ours or lines), None)
 
 
 def keep_new(target: Target, folder: Path, *, max_bytes: int = 512) -> int:
@@ -104,10 +120,3 @@ def _run(target: Target, arguments: list[str], log: Path) -> int:
                     worker.wait(_GRACE_S)
                 worker.kill()
                 worker.wait()
-
-
-def _reason(said: str, log: Path) -> str:
-    """Return the last line that says what is wrong: of our own errors, else of libFuzzer."""
-    lines: list[str] = _REASON.findall(said)
-    ours = [line for line in lines if not line.startswith(("SUMMARY", "=="))]
-    return (ours or lines or [f"the fuzzer failed: see {log}"])[-1].strip()
