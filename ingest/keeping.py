@@ -3,11 +3,13 @@
 import asyncio
 import time
 
+import structlog
+
 from broker import BrokerError, Message
 from ingest.deadlines import Deadlines
 from ingest.publisher import Publisher
 from ingest.spool import Spool, SpoolError
-from telemetry import metrics
+from telemetry import locations, metrics
 
 #: How long the transport has to say that a callback is durable.
 PUBLISH_TIMEOUT_S = 2.5
@@ -17,6 +19,8 @@ SPOOL_TIMEOUT_S = 2.5
 
 #: Whatever came before, nobody waits longer than this after a request's headers: its answer leaves within 8 s.
 KEPT_BY_S = 7.5
+
+_log = structlog.get_logger()
 
 
 class NotKeptError(Exception):
@@ -77,6 +81,9 @@ class Keeper:
             # A transport bounds its publishes by itself; one that hangs is not waited for either.
             await self._publishing.bound(self._transport.publish(message))
         except (BrokerError, TimeoutError):
+            return False
+        except Exception as error:  # noqa: BLE001 - the sender can do nothing about it; the spool keeps it until somebody does
+            _log.error("publishing_failed", error=type(error).__name__, frames=locations(error))
             return False
         finally:
             metrics.PUBLISH_SECONDS.observe(time.monotonic() - began_s)

@@ -17,7 +17,7 @@ from ingest.spool.breaker import Breaker
 from ingest.spool.contents import Contents, Record, Refused, render_refused, render_settled
 from ingest.spool.file import SpoolFile
 from ingest.spool.setting_aside import set_aside
-from telemetry import metrics
+from telemetry import locations, metrics
 
 T = TypeVar("T")
 
@@ -185,6 +185,9 @@ class Drain:
             return str(error)
         except TimeoutError:
             return "the broker did not answer in time"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this record's, and must hold up no other
+            _log.error("draining_failed", error=type(error).__name__, frames=locations(error))
+            return f"it cannot be published: {type(error).__name__}"
         self._breaker.confirmed()
         return None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +17,7 @@ from ingest.spool.file import SpoolFile
 from ingest.spool.folder import DAMAGED, SET_ASIDE, WAITING, files, free_bytes, prepare
 from ingest.spool.inspection import count_set_aside
 from ingest.spool.writer import Writer
-from telemetry import metrics
+from telemetry import locations, metrics
 
 DEFAULT_MAX_BYTES = 1024 * 1024 * 1024
 
@@ -28,9 +29,6 @@ _TURN_S = 0.1
 
 #: More live callbacks than this waiting for the broker slow the drain down.
 _BUSY = 100
-
-#: A disk that has not answered for so long keeps nothing now.
-_DISK_TIMEOUT_S = 2.5
 
 #: How often the disk is looked at, and the folder for files whose owner is gone.
 _HOUSEKEEPING_S = 1.0
@@ -60,19 +58,19 @@ class Spool:
         self._publisher = publisher
         self._max_bytes = max_bytes
         self._others_bytes = 0
-        self._answers = True
         self._writer = Writer(folder, on_sealed=self._on_sealed, room_bytes=self._room_bytes)
         self.breaker = Breaker(publisher)
         #: Live callbacks that wait for the broker, set by whoever publishes them.
         self.live = 0
         self._drain = Drain(folder, publisher, self.breaker, is_busy=lambda: self.live > _BUSY)
+        self._was_ready = False
         self._tasks: list[asyncio.Task[None]] = []
         self._unreadable: set[Path] = set()
 
     @property
     def is_ready(self) -> bool:
         """Whether a callback could be kept now."""
-        return self._answers and self._writer.problem is None
+        return self._writer.is_ready
 
     @property
     def depth(self) -> Depth:
@@ -99,8 +97,8 @@ class Spool:
         if self._writer.problem is not None:
             _log.error("spool_not_ready", problem=self._writer.problem)
         self._tasks = [
-            asyncio.create_task(self._run(), name="spool drain"),
-            asyncio.create_task(self._keep_house(), name="spool housekeeping"),
+            asyncio.create_task(self._run(turn), name=f"spool {turn.__name__}")
+            for turn in (self._drain_some, self._look_at_disk, self._look_around)
         ]
         return self
 
@@ -112,49 +110,57 @@ class Spool:
         await self._writer.close()
         self._drain.close()
 
-    async def _run(self) -> None:
-        """Drain whenever the broker is there."""
-        was_ready = False
+    async def _run(self, turn: Callable[[], Awaitable[float]]) -> None:
+        """Do something again and again, as long as the spool is entered; it says when it is next wanted, in seconds."""
         while True:
-            is_ready = self._publisher.is_ready
-            if is_ready and not was_ready:
-                self._drain.hurry()
-            was_ready = is_ready
-            waiting = self._drain.next_due() if is_ready else None
-            if waiting is not None:
-                await self._drain.run_once(waiting)
-            elif is_ready and self._has_more():
-                await self._writer.look(seals=True)
-            else:
-                await asyncio.sleep(_TURN_S)
+            try:
+                pause_s = await turn()
+            except Exception as error:  # noqa: BLE001 - nobody else would go on with it
+                _log.error("spool_failed", error=type(error).__name__, frames=locations(error))
+                pause_s = _HOUSEKEEPING_S
+            if pause_s:
+                await asyncio.sleep(pause_s)
+
+    async def _drain_some(self) -> float:
+        """Drain the file that is due, if the broker is there."""
+        is_ready, was_ready = self._publisher.is_ready, self._was_ready
+        self._was_ready = is_ready
+        if not is_ready:
+            return _TURN_S
+        if not was_ready:
+            self._drain.hurry()
+        waiting = self._drain.next_due()
+        if waiting is not None:
+            await self._drain.run_once(waiting)
+        elif self._has_more():
+            await self._writer.look(seals=True)
+        else:
+            return _TURN_S
+        return 0
 
     def _has_more(self) -> bool:
         """Whether to drain what is still written to: nothing else waits, or only for records that were refused."""
         file = self._writer.file
         return file is not None and file.records > 0 and not (self._drain.backlog and self.breaker.is_open)
 
-    async def _keep_house(self) -> None:
-        """Look at the disk, take over what nobody owns, and tell the metrics."""
-        look: asyncio.Task[None] | None = None
-        while True:
-            look = look or asyncio.create_task(self._writer.look())
-            self._answers = bool((await asyncio.wait({look}, timeout=_DISK_TIMEOUT_S))[0])
-            if self._answers:
-                look = None
-                await self._look_around()
-            self._tell()
-            await asyncio.sleep(_HOUSEKEEPING_S)
+    async def _look_at_disk(self) -> float:
+        """Find out whether the disk takes anything, also while nobody calls."""
+        await self._writer.look()
+        return _HOUSEKEEPING_S
 
-    async def _look_around(self) -> None:
+    async def _look_around(self) -> float:
+        """Take over what nobody owns, and tell the metrics."""
+        self._tell()
         try:
             adopted, self._others_bytes = await self._drain.on_disk(self._adopt, not self._drain.backlog)
             metrics.SPOOL_SET_ASIDE_NOW.set(await self._drain.on_disk(count_set_aside, self._folder))
         except OSError as error:
             _log.warning("spool_folder_not_read", error=error.strerror)
-            return
+            return _HOUSEKEEPING_S
         for file in adopted:
             _log.info("spool_file_adopted", file=file.path.name, callbacks=file.records)
             self._drain.add(file)
+        return _HOUSEKEEPING_S
 
     def _adopt(self, is_idle: bool) -> tuple[list[SpoolFile], int]:
         """Take over the files that have no owner; return them, and how large all files are that are not ours."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import structlog
 from msgspec import Struct
 
 from broker import Message
@@ -16,6 +17,7 @@ from ingest.spool.contents import Record, render_record, render_settled
 from ingest.spool.errors import SpoolError
 from ingest.spool.file import SpoolFile
 from ingest.spool.folder import WAITING
+from telemetry import locations
 
 #: A file is sealed beyond this: it is drained as a whole, and read into memory for that.
 FILE_BYTES = 8 * 1024 * 1024
@@ -23,8 +25,13 @@ FILE_BYTES = 8 * 1024 * 1024
 #: What a disk that hangs may hold back in memory, those included whose senders were told 503 meanwhile.
 UNWRITTEN_BYTES = 64 * 1024 * 1024
 
+#: A disk that has not answered for so long keeps nothing now.
+DISK_TIMEOUT_S = 2.5
+
 #: How long a close waits for a disk that hangs.
 _CLOSE_TIMEOUT_S = 2.0
+
+_log = structlog.get_logger()
 
 
 class _Waiting(Struct, frozen=True):
@@ -56,17 +63,27 @@ class Writer:
         self._ended: asyncio.Future[None] | None = None
         self._sequence = 0
         self._unwritten_bytes = 0
+        # When the thread was given something, since it was last done with what it had.
+        self._asked_at_s: float | None = None
         #: The file that is appended to, for a look at its counts.
         self.file: SpoolFile | None = None
         #: Why the disk did not take what it was given last; None while all is well.
         self.problem: str | None = "the spool is not open"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the disk takes what it is given, as far as is known."""
+        if self._asked_at_s is not None and time.monotonic() - self._asked_at_s > DISK_TIMEOUT_S:
+            return False
+        return self.problem is None
 
     async def open(self) -> None:
         """Start the thread and wait for its first file. A disk that does not take one is told by `problem`."""
         loop = self._loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         threading.Thread(target=self._work, args=(loop, self._ended), daemon=True, name="spool").start()
-        await self.look()
+        # A disk that hangs keeps no node from starting.
+        await asyncio.wait({asyncio.create_task(self.look(), name="spool look")}, timeout=DISK_TIMEOUT_S)
 
     def append(self, message: Message) -> "asyncio.Future[None]":
         """Queue a callback; the future ends when it is durable, and fails with `SpoolError` if it is not.
@@ -78,6 +95,7 @@ class Writer:
         if self._unwritten_bytes + len(message.body) > UNWRITTEN_BYTES:
             raise SpoolError("the disk of the spool does not answer")
         self._unwritten_bytes += len(message.body)
+        self._asked_at_s = self._asked_at_s or time.monotonic()
         if not self._gathered:
             # Everything that the event loop does in this round becomes one write.
             self._loop.call_soon(self._hand_over)
@@ -90,6 +108,7 @@ class Writer:
         if self._loop is None:
             return
         done: asyncio.Future[None] = self._loop.create_future()
+        self._asked_at_s = self._asked_at_s or time.monotonic()
         self._inbox.put(_Look(done, seals))
         await done
 
@@ -112,10 +131,10 @@ class Writer:
         while not is_last:
             group, looks, is_last = self._next()
             if group:
-                _call(loop, self._settle, group, self._write(loop, group))
+                _call(loop, self._settle, group, self._try_to_write(loop, group))
             for look in looks:
                 self._look(loop, seals=look.seals)
-                _call(loop, _end, look.done)
+                _call(loop, self._end_look, look.done)
         if self.file is not None:
             self._let_go(self.file)
         _call(loop, _end, ended)
@@ -135,6 +154,13 @@ class Writer:
             except Empty:
                 return group, looks, False
         return group, looks, True
+
+    def _try_to_write(self, loop: asyncio.AbstractEventLoop, group: list[_Waiting]) -> list[str | None]:
+        try:
+            return self._write(loop, group)
+        except Exception as error:  # noqa: BLE001 - or else the thread would end, and keep nothing more
+            _log.error("spooling_failed", error=type(error).__name__, frames=locations(error))
+            return [f"an error of the receiver: {type(error).__name__}"] * len(group)
 
     def _write(self, loop: asyncio.AbstractEventLoop, group: list[_Waiting]) -> list[str | None]:
         """Write a group; return for each callback why it is not kept, None where it is."""
@@ -192,6 +218,9 @@ class Writer:
             self.problem = _FULL if self._room_bytes() <= 0 else None
         except OSError as error:
             self._leave(loop, error)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.problem = f"an error of the receiver: {type(error).__name__}"
+            _log.error("spooling_failed", error=type(error).__name__, frames=locations(error))
 
     def _leave(self, loop: asyncio.AbstractEventLoop, error: OSError) -> None:
         """Append nothing more to the file: see `SpoolFile.append`."""
@@ -215,7 +244,12 @@ class Writer:
             else:
                 file.remove()
 
+    def _end_look(self, done: "asyncio.Future[None]") -> None:
+        self._asked_at_s = None
+        _end(done)
+
     def _settle(self, group: list[_Waiting], problems: list[str | None]) -> None:
+        self._asked_at_s = None
         for waiting, problem in zip(group, problems, strict=True):
             self._unwritten_bytes -= len(waiting.message.body)
             if waiting.kept.done():

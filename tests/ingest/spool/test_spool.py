@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from broker import BrokerError, Message, NotPublishedError
 from ingest import Spool, SpoolError
-from ingest.spool import file_states, waiting_callbacks
+from ingest.spool import file_states, waiting_callbacks, writer
 from ingest.spool import spool as spool_module
 from ingest.spool.folder import WAITING, files, marker_of
 from telemetry.metrics import REGISTRY as METRICS
@@ -225,7 +226,7 @@ async def test_a_disk_that_hangs_makes_it_unready_and_takes_no_more_memory_than_
         fdatasync(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", hang)
-    monkeypatch.setattr(spool_module, "_DISK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(writer, "DISK_TIMEOUT_S", 0.05)
     waiting = [spool.put(message(f"{number}", size_bytes=16 * 1024 * 1024)) for number in range(4)]
     with pytest.raises(SpoolError, match="does not answer"):
         spool.put(message("one too many"))
@@ -319,3 +320,37 @@ async def test_an_error_of_the_transport_that_is_no_answer_is_one_all_the_same(
     transport.error = None
     await until(lambda: ids(transport) == ["one"])
     assert not spool.breaker.is_open
+
+
+async def test_a_record_that_breaks_the_transport_is_a_refused_one(folder: Path, transport: RecordingTransport) -> None:
+    class BreakingTransport(RecordingTransport):
+        async def publish(self, message: Message) -> None:
+            if message.event_id == "poison":
+                raise ValueError("a fault of ours")
+            await super().publish(message)
+
+    transport = BreakingTransport()
+    async with Spool(folder, transport) as spool:
+        await asyncio.gather(*(spool.put(message(event_id)) for event_id in ("poison", "1", "2")))
+        await until(lambda: sorted(ids(transport)) == ["1", "2"])
+        assert [one.record.message.event_id for one in waiting_callbacks(folder)] == ["poison"]
+
+
+async def test_a_callback_that_cannot_be_written_fails_alone_and_ends_nothing(
+    spool: Spool, transport: RecordingTransport
+) -> None:
+    transport.is_ready = False
+    with pytest.raises(SpoolError, match="an error of the receiver"):
+        await spool.put(message("\ud800"))
+    await spool.put(message("next"))
+
+
+async def test_a_disk_that_hangs_keeps_no_node_from_starting(
+    folder: Path, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(writer, "DISK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(os, "fdatasync", lambda _: ended.wait(10))
+    async with Spool(folder, transport) as spool:
+        assert not spool.is_ready
+        ended.set()
