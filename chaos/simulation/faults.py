@@ -1,0 +1,164 @@
+"""The faults of a plan, as they befall a world."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from msgspec import structs
+
+from chaos.simulation.broker import Broker
+from chaos.simulation.database import Database
+from chaos.simulation.disk import Disk
+from chaos.simulation.evidence import Evidence
+from chaos.simulation.members import Member
+from chaos.simulation.network import Network
+from chaos.simulation.plan import INGEST_POINTS, Fault, Trouble
+from chaos.simulation.story import Story
+from chaos.simulation.virtual_time import Clock
+
+#: A broker hears nothing of a stopped process for so long before it gives up its session.
+HEARTBEAT_S = 60.0
+
+_STORM = {"lost_confirms": 0.1, "lost_answers": 0.5, "slow": 0.5, "slow_s": 4.0}
+
+
+class Faults:
+    """Lets troubles begin and end; what it has begun is over when `all_over` returns."""
+
+    def __init__(
+        self,
+        *,
+        ingests: Sequence[Member],
+        workers: Sequence[Member],
+        broker: Broker,
+        database: Database,
+        disk: Disk,
+        network: Network,
+        clock: Clock,
+        story: Story,
+        evidence: Evidence,
+    ) -> None:
+        self._ingests = ingests
+        self._workers = workers
+        self._broker = broker
+        self._database = database
+        self._disk = disk
+        self._network = network
+        self._clock = clock
+        self._story = story
+        self._evidence = evidence
+        self._calm = network.weather
+        self._begins: dict[Trouble, Callable[[Fault], None]] = {
+            Trouble.CRASH_AT_POINT: self._doom,
+            Trouble.CRASH_IN_STEPS: self._doom,
+            Trouble.CRASH_ALL: self._kill_all,
+            Trouble.BROKER_DOWN: lambda _: broker.go_down(),
+            Trouble.BROKER_BLOCKED: lambda _: broker.block(),
+            Trouble.SESSIONS_LOST: self._lose_sessions,
+            Trouble.STORE_AWAY: self._send_store_away,
+            Trouble.STORM: self._let_storm,
+            Trouble.DISK_FAILS: self._fail_disk,
+            Trouble.CLOCK_STEPS: self._step_clock,
+        }
+        self._ends: dict[Trouble, Callable[[], None]] = {
+            Trouble.CRASH_ALL: self._come_up,
+            Trouble.BROKER_DOWN: self._come_up,
+            Trouble.BROKER_BLOCKED: broker.unblock,
+            Trouble.STORE_AWAY: database.come_back,
+            Trouble.STORM: self._calm_down,
+            Trouble.DISK_FAILS: self._mend_disk,
+        }
+
+    async def befall(self, fault: Fault) -> None:
+        """Let one trouble begin in its time, last, and end."""
+        await asyncio.sleep(fault.at_s)
+        self._story.tell("fault", fault.trouble, fault.detail, f"{fault.lasts_s:.1f} s")
+        if fault.trouble is Trouble.STOP:
+            await self._stop(self._member(fault), fault.lasts_s)
+        elif fault.trouble is Trouble.RESTART:
+            await self._member(fault).restart()
+        else:
+            self._begins[fault.trouble](fault)
+        await asyncio.sleep(fault.lasts_s)
+        self._end(fault)
+
+    def all_over(self) -> None:
+        """End what may still last."""
+        self._calm_down()
+        self._mend_disk()
+        self._broker.unblock()
+        self._come_up()
+        self._database.come_back()
+        for member in (*self._ingests, *self._workers):
+            if member.process is not None:
+                member.process.crash_at = member.process.crash_in_steps = None
+                member.process.go_on()
+
+    def _end(self, fault: Fault) -> None:
+        end = self._ends.get(fault.trouble)
+        if end is not None:
+            end()
+
+    def _kill_all(self, fault: Fault) -> None:
+        del fault
+        for member in (*self._ingests, *self._workers):
+            if member.process is not None:
+                member.process.crash("killed")
+        self._broker.go_down()
+
+    def _come_up(self) -> None:
+        if not self._broker.is_up:
+            self._broker.come_up()
+
+    def _lose_sessions(self, fault: Fault) -> None:
+        for session in self._broker.sessions[fault.pick % 3 :]:
+            session.lose("cut")
+
+    def _send_store_away(self, fault: Fault) -> None:
+        del fault
+        self._evidence.disturbed()
+        self._database.go_away()
+
+    def _let_storm(self, fault: Fault) -> None:
+        del fault
+        self._network.weather = structs.replace(self._calm, **_STORM)
+
+    def _calm_down(self) -> None:
+        self._network.weather = self._calm
+
+    def _fail_disk(self, fault: Fault) -> None:
+        self._story.tell("disk", "fails", fault.pick)
+        self._disk.fails = True
+
+    def _mend_disk(self) -> None:
+        self._disk.fails = False
+
+    def _step_clock(self, fault: Fault) -> None:
+        self._clock.step_wall_clock((-1) ** fault.pick * fault.lasts_s)
+
+    def _member(self, fault: Fault) -> Member:
+        members = [*self._ingests, *self._workers]
+        if fault.trouble is Trouble.CRASH_AT_POINT:
+            members = [*(self._ingests if fault.detail in INGEST_POINTS else self._workers)]
+        return members[fault.pick % len(members)]
+
+    def _doom(self, fault: Fault) -> None:
+        process = self._member(fault).process
+        if process is None:
+            return
+        if fault.trouble is Trouble.CRASH_AT_POINT:
+            process.crash_at = fault.detail
+        else:
+            process.crash_in_steps = fault.steps
+
+    async def _stop(self, member: Member, lasts_s: float) -> None:
+        process = member.process
+        if process is None:
+            return
+        process.stop()
+        self._evidence.disturbed()
+        await asyncio.sleep(min(lasts_s, HEARTBEAT_S))
+        if lasts_s > HEARTBEAT_S:
+            for session in [session for session in self._broker.sessions if session.process is process]:
+                session.lose("no heartbeat")
+            await asyncio.sleep(lasts_s - HEARTBEAT_S)
+        process.go_on()

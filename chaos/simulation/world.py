@@ -1,0 +1,322 @@
+"""One world: its parts are put together, its plan happens, and what became of it is judged."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from msgspec import Struct
+
+from broker import BUILT_IN_CONSUMERS
+from chaos.simulation.broker import Broker
+from chaos.simulation.bugs import Bug
+from chaos.simulation.consumers import Handlers
+from chaos.simulation.database import Database, copy_template
+from chaos.simulation.disk import Disk
+from chaos.simulation.door import Door
+from chaos.simulation.evidence import Evidence
+from chaos.simulation.faults import Faults
+from chaos.simulation.invariants import violations
+from chaos.simulation.members import Member
+from chaos.simulation.network import Network
+from chaos.simulation.operator import replay_dead_letters
+from chaos.simulation.plan import Plan, draw_plan
+from chaos.simulation.processes import PROCESS, Process
+from chaos.simulation.programs import Ingest, Program, Work
+from chaos.simulation.replacing import replaced
+from chaos.simulation.silence import silence
+from chaos.simulation.story import Story
+from chaos.simulation.threads import Threading, VirtualQueue
+from chaos.simulation.vendor import Vendor
+from chaos.simulation.virtual_time import Clock, StuckError, VirtualLoop
+from ingest.spool import waiting_callbacks
+from workers import BUILT_IN
+
+#: A world in which all faults are over comes to rest within this: the whole ladder takes 2 h 13 min, twice if replayed.
+REST_WITHIN_S = 6 * 3600.0
+_POLL_S = 5.0
+
+_UNWINDING_ROUNDS = 200
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of a world. `counts` are those of its story; `story` its lines, if they were asked for."""
+
+    seed: int
+    virtual_s: float
+    steps: int
+    callbacks: int
+    accepted: int
+    crashes: int
+    faults: int
+    violations: tuple[str, ...]
+    counts: Counter[str]
+    digest: int
+    story: tuple[str, ...] = ()
+
+
+def run_world(seed: int, *, template: Path, bugs: frozenset[Bug] = frozenset(), tells: bool = False) -> Outcome:
+    """Run the world of `seed` to its end. The same seed gives the same story, step by step.
+
+    `template` is an empty database, see `make_template`; files are made beside it. Not to be called where an event loop
+    runs.
+    """
+    with TemporaryDirectory(prefix="tiw-world-", dir=template.parent) as folder:
+        clock = Clock()
+        loop = VirtualLoop(clock)
+        world = _World(draw_plan(seed), Path(folder), clock, loop, bugs)
+        copy_template(template, world.database.path)
+        loop.set_exception_handler(world.on_loop_error)
+        random_state = random.getstate()
+        random.seed(seed)
+        try:
+            with clock.installed(), silence(world.evidence), replaced(world.doubles()):
+                found = world.run()
+                world.unwind()
+        finally:
+            random.setstate(random_state)
+            loop.close()
+    story = world.story
+    return Outcome(
+        seed=seed,
+        virtual_s=world.ended_at_s - 1000.0,
+        steps=loop.steps,
+        callbacks=len(world.evidence.sent),
+        accepted=len(world.evidence.accepted),
+        crashes=story.counts["crashed"],
+        faults=story.counts["fault"] + len(world.plan.faults),
+        violations=tuple(found),
+        counts=story.counts,
+        digest=story.digest,
+        story=tuple(story.lines()) if tells else (),
+    )
+
+
+class _World:
+    def __init__(self, plan: Plan, folder: Path, clock: Clock, loop: VirtualLoop, bugs: frozenset[Bug]) -> None:
+        self.plan = plan
+        self.bugs = bugs
+        self.loop = loop
+        self.clock = clock
+        self.ended_at_s = clock.now_s
+        self.story = Story(clock)
+        self.evidence = Evidence(self.story)
+        self.handlers = Handlers(plan.seed, self.evidence)
+        self._custom = self.handlers.consumers()
+        self.network = Network(Random(f"network {plan.seed}"), plan.weather)
+        queues = (*BUILT_IN_CONSUMERS, *(consumer.queues for consumer in self._custom))
+        self.broker = Broker(loop, self.network, self.story, queues, bugs)
+        self.database = Database(folder / "store.db", clock, self.network, self.story, bugs)
+        self.disk = Disk(clock, self.story, Random(f"disk {plan.seed}"))
+        self._folder = folder
+        self._tokens = _Tokens(Random(f"tokens {plan.seed}"))
+        self._door = Door(loop, self.network, self.evidence)
+        self._rng = Random(f"members {plan.seed}")
+        self._is_over = False
+        self._secrets = Random(f"secrets {plan.seed}")
+        self.ingests: list[Member] = []
+        self.workers: list[Member] = []
+        self._others: list[Process] = []
+
+    def doubles(self) -> dict[str, Any]:
+        """Return what stands in the place of threads and of the system's randomness."""
+        return {
+            "workers.worker:StallWatch": _NoStallWatch,
+            "workers.worker:new_owner": self._new_owner,
+            "workers.owner:is_gone": self._is_gone,
+            # Idle ingest nodes turn ten times a second: that would be most of the work, and changes nothing but delays.
+            "ingest.spool.spool:_TURN_S": 1.0,
+            "ingest.spool.spool:_HOUSEKEEPING_S": 5.0,
+            "ingest.spool.writer:threading": Threading,
+            "ingest.spool.writer:SimpleQueue": VirtualQueue,
+            "ingest.spool.file:os": self.disk,
+            "ingest.spool.folder:os": self.disk,
+            "ingest.spool.folder:fcntl": self.disk,
+            "ingest.spool.folder:secrets": self._tokens,
+            "ingest.spool.setting_aside:secrets": self._tokens,
+        }
+
+    def run(self) -> list[str]:
+        """Let everything happen; return the violations."""
+        main = self.loop.create_task(self._happen())
+        try:
+            self.loop.run_until_complete(main)
+        except StuckError as error:
+            self.ended_at_s = self.clock.now_s
+            return [f"stuck: {error}", *self.evidence.errors]
+        found: list[str] = main.result()
+        return found
+
+    def unwind(self) -> None:
+        """Put away what the dead left behind, now that nothing counts any more."""
+        self._is_over = True
+        for process in self._dead():
+            process.unwind()
+        self.loop.set_exception_handler(lambda *_: None)
+        for process in self._dead():
+            for thread in process.threads:
+                thread.kill()
+        self.loop.run_until_complete(self.loop.create_task(self._cancel_all()))
+        self.disk.close_all()
+
+    def on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Note an error that nobody has seen to."""
+        error, task = context.get("exception"), context.get("task")
+        name = f" {task.get_name()}" if isinstance(task, asyncio.Task) else ""
+        self.evidence.failed("event loop", f"{context['message']}{name}{f': {error!r}' if error else ''}")
+
+    async def _happen(self) -> list[str]:
+        self._populate()
+        faults = Faults(
+            ingests=self.ingests,
+            workers=self.workers,
+            broker=self.broker,
+            database=self.database,
+            disk=self.disk,
+            network=self.network,
+            clock=self.clock,
+            story=self.story,
+            evidence=self.evidence,
+        )
+        vendor = Vendor(self.plan, self._door, self.evidence, self.story)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(vendor.play())
+            for fault in self.plan.faults:
+                group.create_task(faults.befall(fault))
+        faults.all_over()
+        self.story.tell("world", "all faults are over")
+        is_at_rest = await self._rest(self.ingests, lambda: not self.spooled)
+        # An idle ingest node turns ten times a second: the hours of the ladder go by faster without.
+        await self._end(self.ingests)
+        is_at_rest &= await self._rest(self.workers, lambda: not self.broker.waiting)
+        if is_at_rest and self.plan.replays:
+            is_at_rest = await self._replay()
+        await self._end(self.workers)
+        self.ended_at_s = self.clock.now_s
+        self.story.tell("world", "ended")
+        async with self.database.store() as store:
+            found = await violations(
+                evidence=self.evidence,
+                database=self.database,
+                store=store,
+                handlers=self.handlers,
+                consumers=self._custom,
+                seed=self.plan.seed,
+            )
+        if not is_at_rest:
+            found.insert(0, f"no rest: still waiting: {self.broker.waiting}, {self.spooled} in spools")
+        return found
+
+    def _populate(self) -> None:
+        for number in range(self.plan.ingests):
+            # Of one host, they adopt each other's files; else each has only its own of before.
+            spool = self._folder / ("spool" if self.plan.is_one_host else f"spool{number}")
+            self.ingests.append(self._member(f"ingest{number}", Ingest(self._door, self.broker, spool)))
+        for number in range(self.plan.workers):
+            consumers = (*BUILT_IN, *self._custom)
+            if self.plan.has_splitted_consumers and self.plan.workers > 1:
+                consumers = (BUILT_IN, self._custom, (*BUILT_IN, *self._custom))[number]
+            program = Work(consumers, self.broker, self.database, lease_s=self.plan.lease_s)
+            self.workers.append(self._member(f"worker{number}", program, on_death=self.evidence.disturbed))
+        for member in (*self.ingests, *self.workers):
+            member.start()
+
+    def _member(self, name: str, program: Program, on_death: Any = lambda: None) -> Member:
+        return Member(
+            name,
+            program,
+            loop=self.loop,
+            story=self.story,
+            evidence=self.evidence,
+            rng=self._rng,
+            on_death=on_death,
+        )
+
+    async def _rest(self, members: Sequence[Member], is_empty: Callable[[], bool]) -> bool:
+        """Wait until nothing waits any more and all members run; False if that takes too long."""
+        deadline_s = self.clock.now_s + REST_WITHIN_S
+        calm = 0
+        while self.clock.now_s < deadline_s:
+            await asyncio.sleep(_POLL_S)
+            do_run = all(member.process is not None and member.process.is_running for member in members)
+            calm = calm + 1 if do_run and is_empty() else 0
+            if calm > 2:  # noqa: PLR2004 - what was just taken out of one place may be on its way to the next
+                return True
+        return False
+
+    async def _end(self, members: Sequence[Member]) -> None:
+        for member in members:
+            member.close()
+        await asyncio.gather(*(member.end() for member in members))
+
+    @property
+    def spooled(self) -> int:
+        """How many callbacks are in spools, set aside or not."""
+        return sum(1 for folder in sorted(self._folder.glob("spool*")) for _ in waiting_callbacks(folder))
+
+    async def _replay(self) -> bool:
+        self.handlers.is_mended = True
+        process = Process("operator", self.loop, tell=self.story.tell)
+        self._others.append(process)
+        await process.spawn(replay_dead_letters(process, self.broker, self.database), name="operator")
+        return await self._rest(self.workers, lambda: not self.broker.waiting)
+
+    def _dead(self) -> list[Process]:
+        members = (*self.ingests, *self.workers)
+        now = [member.process for member in members if member.process is not None]
+        return [*now, *self._others, *(process for member in members for process in member.gone)]
+
+    async def _cancel_all(self) -> None:
+        me = asyncio.current_task()
+        for _ in range(_UNWINDING_ROUNDS):
+            left = [task for task in asyncio.all_tasks() if task is not me]
+            if not left:
+                return
+            for task in left:
+                task.cancel()
+            await asyncio.sleep(1)
+
+    def _new_owner(self) -> str:
+        process = _current()
+        return f"{process.name}/{self._secrets.getrandbits(32):08x}"
+
+    def _is_gone(self, owner: str) -> bool:
+        if not self.plan.is_one_host:
+            return False
+        name = owner.partition("/")[0]
+        return all(member.process is None or member.process.name != name for member in self.workers)
+
+
+class _NoStallWatch:
+    """In the place of a thread that watches the event loop."""
+
+    def __init__(self, _: object) -> None: ...
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+class _Tokens:
+    """In the place of the module `secrets`."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    def token_hex(self, count: int) -> str:
+        """Return as many bytes in hexadecimal."""
+        return self._rng.randbytes(count).hex()
+
+    def randbits(self, count: int) -> int:
+        """Return a number of so many bits."""
+        return self._rng.getrandbits(count)
+
+
+def _current() -> Process:
+    process = PROCESS.get()
+    assert process is not None  # noqa: S101 - owners are workers
+    return process
