@@ -1,4 +1,4 @@
-"""One consumer fails, another blocks: a third one must not notice."""
+"""One consumer fails, another blocks, another is killed by what it gets: a third one must not notice."""
 
 from contextlib import ExitStack
 
@@ -15,6 +15,13 @@ def _inject(stage: Stage) -> None:
         stage.sleep(for_s)
 
 
+def _inject_poison(stage: Stage) -> None:
+    for_s = stage.pick(15.0, 100.0)
+    stage.plan(f"for {for_s:g} s one event in a hundred kills the process of the consumer that gets it")
+    with stage.fault("is killed by its events", "consumer crashes", of_consumer="crashes"):
+        stage.sleep(for_s)
+
+
 SCENARIOS = (
     Scenario(
         name="failing-consumers",
@@ -26,5 +33,17 @@ SCENARIOS = (
         full_traffic=Traffic(callbacks=6_000, rate=20.0),
         meant_to_fail=("fails",),
         settles_within_s=150.0,
+    ),
+    Scenario(
+        name="poison-events",
+        sentence="Some events kill the process of the consumer that gets them: they end as dead letters, and take no "
+        "neighbour along",
+        inject=_inject_poison,
+        layout=Layout(ingest_nodes=1, workers=1, consumers=("effects", "crashes")),
+        traffic=Traffic(callbacks=400, rate=20.0),
+        full_traffic=Traffic(callbacks=2_000, rate=20.0),
+        meant_to_fail=("crashes",),
+        # Six crashes each, with a pause of up to 5 s after each, one event at a time.
+        settles_within_s=600.0,
     ),
 )
