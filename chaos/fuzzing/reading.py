@@ -5,11 +5,15 @@ string, a word of `-+.0-9A-Za-z`, or anything between matching brackets, in whic
 """
 
 import json
+import re
 
 from msgspec import Struct
 
 _SPACE = b" \t\r\n"
-_WORD = frozenset(b"-+.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_NO_WORD = re.compile(rb"[^-+.0-9A-Za-z]")
+_IN_STRING = re.compile(rb'["\\]')
+_IN_NESTED = re.compile(rb'["\[\]{}]')
+_lax = json.JSONDecoder(strict=False)
 _CLOSING = {ord("["): ord("]"), ord("{"): ord("}")}
 _QUOTE, _BACKSLASH, _COLON, _COMMA, _END = b'"\\:,}'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -68,12 +72,20 @@ def _after_space(body: bytes, at: int) -> int:
     return at
 
 
+def _next(wanted: re.Pattern[bytes], body: bytes, at: int) -> int:
+    """Return where the next of some bytes stands."""
+    found = wanted.search(body, at)
+    if found is None:
+        raise _UnreadableError
+    return found.start()
+
+
 def _string_end(body: bytes, at: int) -> int:
     if body[at] != _QUOTE:
         raise _UnreadableError
-    at += 1
-    while body[at] != _QUOTE:
-        at += 2 if body[at] == _BACKSLASH else 1
+    at = _next(_IN_STRING, body, at + 1)
+    while body[at] == _BACKSLASH:
+        at = _next(_IN_STRING, body, at + 2)
     return at + 1
 
 
@@ -82,9 +94,7 @@ def _value_end(body: bytes, at: int) -> int:
         return _string_end(body, at)
     if body[at] in _CLOSING:
         return _nested_end(body, at)
-    end = at
-    while body[end] in _WORD:
-        end += 1
+    end = _next(_NO_WORD, body, at)
     if end == at:
         raise _UnreadableError
     return end
@@ -93,23 +103,23 @@ def _value_end(body: bytes, at: int) -> int:
 def _nested_end(body: bytes, at: int) -> int:
     expected: list[int] = []
     while True:
+        at = _next(_IN_NESTED, body, at)
         byte = body[at]
         if byte == _QUOTE:
             at = _string_end(body, at)
             continue
         if byte in _CLOSING:
             expected.append(_CLOSING[byte])
-        elif byte in _CLOSING.values():
-            if expected.pop() != byte:
-                raise _UnreadableError
-            if not expected:
-                return at + 1
+        elif expected.pop() != byte:
+            raise _UnreadableError
+        elif not expected:
+            return at + 1
         at += 1
 
 
 def _name(raw: bytes) -> str | bytes:
     try:
-        name = json.loads(raw, strict=False)
+        text = raw.decode()
+        return str(_lax.decode(text)) if "\\" in text else text[1:-1]
     except ValueError:
         return raw
-    return name if isinstance(name, str) else raw
