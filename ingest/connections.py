@@ -155,12 +155,12 @@ class _Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Bound what is held of a request whose headers are not complete: aiohttp bounds each header only."""
         super().data_received(data)
-        if self._awaits_head:
+        if self._messages or not self._awaits_head:
+            self._head_bytes = 0
+        else:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.abort()
-        else:
-            self._head_bytes = 0
 
     def pause_writing(self) -> None:
         """Wait for a sender that does not read its answers, but not for ever."""
