@@ -6,7 +6,7 @@ https://www.rabbitmq.com/docs/alarms
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from chaos.scenario import Scenario, Traffic
+from chaos.scenario import Layout, Scenario, Traffic
 from chaos.stage import Stage
 
 #: Normal again so soon after an alarm.
@@ -55,6 +55,7 @@ SCENARIOS = (
         sentence="Memory alarm and disk alarm of the broker, which then reads nothing from publishers; normal again "
         "within 5 s",
         inject=_inject,
+        layout=Layout(ingest_nodes=1, workers=1),
         traffic=Traffic(callbacks=500, rate=50.0),
     ),
 )

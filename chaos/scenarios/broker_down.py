@@ -1,6 +1,6 @@
 """The broker is away for longer than the sender's patience."""
 
-from chaos.scenario import Scenario, Traffic
+from chaos.scenario import Layout, Scenario, Traffic
 from chaos.stage import Stage
 
 
@@ -20,6 +20,7 @@ SCENARIOS = (
         name="broker-down",
         sentence="The broker is shut down for 30 s (10 minutes) at 50 callbacks a second; drained within 2 minutes",
         inject=_inject,
+        layout=Layout(workers=1),
         traffic=Traffic(callbacks=500, rate=50.0),
         settles_within_s=150.0,
     ),

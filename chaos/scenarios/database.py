@@ -1,6 +1,6 @@
 """PostgreSQL: restarted, crashed, and its connections ended in the middle of transactions."""
 
-from chaos.scenario import Scenario, Traffic
+from chaos.scenario import Layout, Scenario, Traffic
 from chaos.stage import Stage
 
 #: Whoever works in one of our databases loses the connection, of some as chance will have it.
@@ -42,12 +42,14 @@ SCENARIOS = (
         name="database-restarts",
         sentence="PostgreSQL restarted in order, and crashed with all its processes",
         inject=_inject,
+        layout=Layout(ingest_nodes=1, workers=1),
         traffic=Traffic(callbacks=500, rate=60.0),
     ),
     Scenario(
         name="database-terminates",
         sentence="PostgreSQL ends connections of workers at random, in the middle of transactions",
         inject=_inject_terminations,
+        layout=Layout(ingest_nodes=1),
         traffic=Traffic(callbacks=1_000, rate=100.0),
         full_traffic=Traffic(callbacks=20_000, rate=100.0),
     ),

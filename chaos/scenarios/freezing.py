@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from chaos.scenario import Scenario, Traffic
+from chaos.scenario import Layout, Scenario, Traffic
 from chaos.stage import Stage
 
 #: A lease lasts 30 s, a statement 15 s, a heartbeat less: after this everybody has given the frozen one up.
@@ -58,6 +58,7 @@ SCENARIOS = (
         name="freeze-broker",
         sentence="SIGSTOP of the broker: its connections stay open and nothing answers; then SIGCONT",
         inject=_inject_broker,
+        layout=Layout(ingest_nodes=1, workers=1),
         traffic=Traffic(callbacks=500, rate=50.0),
     ),
 )

@@ -85,6 +85,8 @@ SCENARIOS = (
         name="rolling-restart",
         sentence="Every ingest node and worker restarted in order (SIGTERM), one after the other, under load",
         inject=_inject_restart,
+        # The update restarts everything, too.
+        in_short_run=False,
         traffic=Traffic(callbacks=500, rate=60.0),
     ),
     Scenario(
