@@ -58,7 +58,10 @@ def markdown(results: Sequence[Result]) -> str:
     rows = [_TITLES, tuple("---" for _ in _TITLES), *(line.cells for line in lines(results))]
     matrix = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     invariants = "\n".join(f"| {one.number} | {one.sentence} |" for one in INVARIANTS)
-    return f"{matrix}\n\n| invariant | |\n| --- | --- |\n{invariants}\n"
+    finished = sorted(result.finished_at for result in results) or ["never"]
+    codes = ", ".join(sorted({result.code for result in results}))
+    dates = f"{len(results)} rounds, finished between {finished[0]} and {finished[-1]}; digest of the code: {codes}."
+    return f"{matrix}\n\n{dates}\n\n| invariant | |\n| --- | --- |\n{invariants}\n"
 
 
 def _line(name: str, results: Sequence[Result]) -> Line:
