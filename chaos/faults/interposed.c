@@ -29,6 +29,7 @@ struct control {
     volatile int64_t clock_step_ns; /* what the wall clock is ahead by */
     volatile int64_t clock_at_ns;   /* where it stands still; 0: it runs */
     volatile int64_t failures;      /* how many calls have failed, for whoever commands */
+    volatile int64_t listeners;     /* how many processes have begun to read this page */
 };
 
 static const struct control nothing;
@@ -41,7 +42,10 @@ __attribute__((constructor)) static void begin(void) {
     int file = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (file < 0) return;
     void *page = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (page != MAP_FAILED) control = page;
+    if (page != MAP_FAILED) {
+        control = page;
+        __sync_fetch_and_add(&control->listeners, 1);
+    }
     close(file);
 }
 

@@ -13,7 +13,7 @@ from chaos.errors import ChaosError
 SOURCE = Path(__file__).with_name("interposed.c")
 
 #: In the order of the fields in interposed.c.
-_FIELDS = ("write_errno", "sync_errno", "sync_delay_ms", "clock_step_ns", "clock_at_ns", "failures")
+_FIELDS = ("write_errno", "sync_errno", "sync_delay_ms", "clock_step_ns", "clock_at_ns", "failures", "listeners")
 _FIELD = struct.Struct("=q")
 
 _NS = 1_000_000_000
@@ -38,6 +38,9 @@ class Interposer:
         self._page: mmap.mmap | None = None
 
     def __enter__(self) -> Self:
+        if set(str(self._library)) & set(" :"):
+            # https://man7.org/linux/man-pages/man8/ld.so.8.html (LD_PRELOAD)
+            raise ChaosError(f"{self._library} cannot be preloaded: blanks and colons separate libraries")
         _compile(self._library)
         self._control.write_bytes(bytes(mmap.PAGESIZE))
         with self._control.open("r+b") as file:
@@ -62,6 +65,11 @@ class Interposer:
     def failures(self) -> int:
         """How many writes and syncs have failed or were slow so far: whether the lies were heard."""
         return self._get("failures")
+
+    @property
+    def listeners(self) -> int:
+        """How many processes have been started so far that hear the lies."""
+        return self._get("listeners")
 
     def fail_writes(self, error: int) -> None:
         """Let each write fail with `error`, an errno; reading and syncing work."""

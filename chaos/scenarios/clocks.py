@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 from msgspec import Struct, structs
 
+from chaos.errors import ChaosError
 from chaos.faults.interposer import Interposer, cannot_interpose
 from chaos.machine.servers import Servers
 from chaos.scenario import Layout, Scenario, Traffic, Wiring, arrange_directly
@@ -56,7 +57,7 @@ _STEPS_IN_SHORT_RUN = 3
 def _arrange(stage: Stage, servers: Servers, stack: ExitStack) -> Wiring:
     interposers = {}
     for victim in (INGEST, WORKERS):
-        folder = stage.folder / f"clock of {victim}"
+        folder = stage.folder / victim.replace(" ", "-")
         folder.mkdir()
         # Nothing is to fail on any disk.
         interposers[victim] = stack.enter_context(Interposer(folder, disk=folder))
@@ -79,6 +80,8 @@ def _inject(stage: Stage) -> None:
 
 def _step(stage: Stage, step: Step) -> None:
     interposer: Interposer = stage.props["interposers"][step.victim]
+    if not interposer.listeners:
+        raise ChaosError(f"the {step.victim} do not listen to what is said about the clock")
     with stage.fault(step.name, step.victim, steps_clock=True):
         step.begin(interposer)
         stage.sleep(stage.rng.uniform(*stage.pick(_SHORT_LASTS_S, _LASTS_S)))

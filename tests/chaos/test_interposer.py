@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.errors import ChaosError
 from chaos.faults.interposer import Interposer
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("cc") is None, reason="no C compiler")
@@ -73,6 +74,16 @@ def ask(shared: Interposer) -> Iterator[Ask]:
 
         yield answer
         stdin.close()
+
+
+def test_a_process_that_listens_is_counted(interposer: Interposer, ask: Ask) -> None:
+    assert ask("1") == "1"
+    assert interposer.listeners == 1
+
+
+def test_a_folder_that_cannot_be_preloaded_from_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ChaosError, match="cannot be preloaded"), Interposer(tmp_path / "a b", disk=tmp_path):
+        pytest.fail("it was entered")
 
 
 def test_files_on_the_disk_fail_and_others_do_not(interposer: Interposer, ask: Ask, disk: Path, tmp_path: Path) -> None:
