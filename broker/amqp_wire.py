@@ -89,14 +89,21 @@ class Wire(TransportFactory):
     async def hears(self, *, within_s: float) -> bool:
         """Return True as soon as something has arrived, or False when nothing has for `within_s`.
 
-        What counts is time in which the event loop turns: after a stall it is not known yet what has arrived.
+        A peer that takes what is sent to it is alive, too: a large message on a slow line is all that it hears. What
+        counts is time in which the event loop turns: after a stall it is not known yet what has arrived.
         """
+        unsent = self._unsent_bytes
         for _ in range(max(1, round(within_s / _BEAT_S))):
             await asyncio.sleep(_BEAT_S)
-            if self.has_heard:
+            before, unsent = unsent, self._unsent_bytes
+            if self.has_heard or unsent < before:
                 self.has_heard = False
                 return True
         return False
+
+    @property
+    def _unsent_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def attach(self, channel: int, taker: Taker) -> None:
         """Offer every frame of `channel` to `taker` before the library."""

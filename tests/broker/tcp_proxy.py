@@ -2,14 +2,19 @@
 
 import asyncio
 import contextlib
+import ssl
 from typing import Self
 
 
 class TcpProxy:
-    """Forwards TCP to `host` and `port`, from `port` of its own; an async context manager."""
+    """Forwards TCP to `host` and `port`, from `port` of its own; an async context manager.
 
-    def __init__(self, host: str, port: int) -> None:
+    With `encryption` it speaks TLS to its clients.
+    """
+
+    def __init__(self, host: str, port: int, *, encryption: ssl.SSLContext | None = None) -> None:
         self._target = (host, port)
+        self._encryption = encryption
         self._frozen: set[asyncio.StreamWriter] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -19,7 +24,7 @@ class TcpProxy:
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._encryption)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

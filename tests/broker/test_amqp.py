@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import aiormq
@@ -18,6 +20,7 @@ from broker.amqp import AmqpTransport
 from broker.topology import Topology
 from tests.broker.consumers import ARCHIVE, CONSUMERS, FINISHED, LADDER, SHORT_S
 from tests.broker.inbox import AckingInbox, Inbox, eventually
+from tests.broker.tcp_proxy import TcpProxy
 from tests.servers.rabbitmq import RabbitMQServer
 
 
@@ -272,6 +275,26 @@ async def test_the_next_address_is_tried_when_one_does_not_answer(url: str, unus
         await transport.publish(_message())
         (state,) = await transport.inspect(["archive"])
         assert state.ready == 1
+
+
+async def test_an_encrypted_connection_is_only_made_to_whom_the_certificate_names(
+    rabbitmq: RabbitMQServer, url: str, tmp_path: Path
+) -> None:
+    certificate = tmp_path / "certificate.pem"
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    files = ["-addext", "subjectAltName=DNS:localhost", "-keyout", tmp_path / "key.pem", "-out", certificate]
+    made = await asyncio.create_subprocess_exec("openssl", *request, *files, stderr=asyncio.subprocess.DEVNULL)
+    assert await made.wait() == 0
+    encryption = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    encryption.load_cert_chain(certificate, tmp_path / "key.pem")
+    async with TcpProxy(rabbitmq.host, rabbitmq.port, encryption=encryption) as proxy:
+        named = proxy.through(url).replace("amqp://", "amqps://").replace("127.0.0.1", "localhost")
+        async with _transport(f"{named}?cafile={certificate}") as transport:
+            await _ready(transport)
+            await transport.publish(_message())
+        for other in (named, f"{named}?cafile={certificate}".replace("localhost", "127.0.0.1")):
+            with pytest.raises(BrokerError, match="certificate verify failed"):
+                await _transport(other).info()
 
 
 async def test_what_leads_to_no_queue_is_an_error(transport: AmqpTransport) -> None:

@@ -278,3 +278,16 @@ async def test_time_in_which_the_event_loop_stands_still_is_no_silence() -> None
     assert not hearing.done()
     wire.has_heard = True
     assert await hearing
+
+
+async def test_a_peer_that_takes_what_is_sent_is_alive() -> None:
+    class Draining(asyncio.WriteTransport):
+        left = 1000
+
+        def get_write_buffer_size(self) -> int:
+            self.left -= 100
+            return self.left
+
+    wire = amqp_wire.Wire()
+    wire._transport = Draining()
+    assert await wire.hears(within_s=30)
