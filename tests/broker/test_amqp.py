@@ -282,7 +282,7 @@ async def test_an_encrypted_connection_is_only_made_to_whom_the_certificate_name
 ) -> None:
     certificate = tmp_path / "certificate.pem"
     request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    files = ["-addext", "subjectAltName=DNS:localhost", "-keyout", tmp_path / "key.pem", "-out", certificate]
+    files = ["-addext", "subjectAltName=DNS:localhost", "-keyout", f"{tmp_path}/key.pem", "-out", f"{certificate}"]
     made = await asyncio.create_subprocess_exec("openssl", *request, *files, stderr=asyncio.subprocess.DEVNULL)
     assert await made.wait() == 0
     encryption = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
