@@ -14,6 +14,7 @@ from chaos.checking.evidence import load_evidence
 from chaos.errors import ChaosError
 from chaos.evidence.outcome import Outcome
 from chaos.evidence.queue_reading import read_queues
+from chaos.evidence.secret_search import search_files
 from chaos.evidence.spool_reading import read_spools
 from chaos.evidence.store_reading import read_store
 from chaos.evidence.terms import terms_of
@@ -100,9 +101,11 @@ def _longest_s(rate: float | None, callbacks: int) -> float:
 
 def _collect(deployment: Deployment, settled_after_s: float | None) -> Outcome:
     wiring = deployment.wiring
-    stored = asyncio.run(read_store(wiring.direct_database_url))
+    stored = asyncio.run(read_store(wiring.direct_database_url, key=deployment.key))
     in_queues, queues = asyncio.run(read_queues(wiring.direct_amqp_url, deployment.layout.consumers, ladder_s=LADDER_S))
     in_spools, spools, not_looked = read_spools(deployment)
+    files = dict(search_files([deployment.logs, *deployment.data_folders], deployment.key))
+    searched = {"the store": stored.secrets, **files}
     return Outcome(
         events=stored.events,
         dead_letters=stored.dead_letters,
@@ -112,6 +115,8 @@ def _collect(deployment: Deployment, settled_after_s: float | None) -> Outcome:
         waiting=(*in_queues, *in_spools),
         places=(*queues, *spools),
         not_looked=not_looked,
+        searched=tuple(searched),
+        secrets=tuple(f"{what} is in {place}" for place, found in searched.items() for what in found),
         settled_after_s=settled_after_s,
     )
 

@@ -23,7 +23,7 @@ from chaos.traffic.sending import Sending
 T = TypeVar("T")
 
 #: Longest wait for what should come soon.
-SOON_S = 60.0
+SOON_S = 120.0
 
 
 class Stage:

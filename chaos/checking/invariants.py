@@ -7,7 +7,7 @@ from chaos.checking.finding import Invariant
 from chaos.checking.keeping import judge_applied, judge_bytes, judge_durable
 from chaos.checking.once import judge_applied_once, judge_remembered
 from chaos.checking.recovery import judge_isolation, judge_recovery
-from chaos.checking.strangers import judge_not_accepted
+from chaos.checking.strangers import judge_not_accepted, judge_secrets
 
 INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
@@ -84,5 +84,10 @@ INVARIANTS: tuple[Invariant, ...] = (
         number="I15",
         sentence="What a scenario measures beside the ledger stays within its bound.",
         judge=judge_bounds,
+    ),
+    Invariant(
+        number="I16",
+        sentence="No Sign and no key is in the store, in spools or in logs.",
+        judge=judge_secrets,
     ),
 )

@@ -1,4 +1,4 @@
-"""What nobody accepted."""
+"""What nobody accepted, and what nobody may read."""
 
 from chaos.checking.evidence import ACCEPTED, Evidence
 from chaos.checking.finding import Finding, found
@@ -25,3 +25,9 @@ def judge_not_accepted(evidence: Evidence) -> Finding:
         if tried.status == ACCEPTED
     ]
     return found(violations, exercised=len(answered), otherwise="no forged callback was answered")
+
+
+def judge_secrets(evidence: Evidence) -> Finding:
+    """I16: no Sign and no key is in the store, in spools or in logs; faults make programs talkative."""
+    outcome = evidence.outcome
+    return found(outcome.secrets, exercised=len(outcome.searched), otherwise="nothing was searched")

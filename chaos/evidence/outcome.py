@@ -42,6 +42,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """All that was found. `differing` names recordings that are not the fold of their events, and how they differ.
 
     `places` are the queues and spools that were looked into, `not_looked` those that could not be, and why.
+    `searched` are the files, and the store, that were searched for Signs and keys; `secrets` says where one is.
     `settled_after_s`: how long after the end of the traffic all had its effects; None if it never had.
     """
 
@@ -53,4 +54,6 @@ class Outcome(Struct, frozen=True, kw_only=True):
     waiting: tuple[Waiting, ...]
     places: tuple[str, ...]
     not_looked: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     settled_after_s: float | None = None

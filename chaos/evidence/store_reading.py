@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 from chaos.evidence.digests import content_digest
 from chaos.evidence.outcome import Completion, StoredDeadLetter, StoredEvent
+from chaos.evidence.secret_search import secrets_in
 from schemas import decode
 from store import Store, fold
 from store.recording import RecordingContent
@@ -26,6 +27,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     completions: tuple[Completion, ...]
     recordings: int
     differing: tuple[str, ...]
+    secrets: list[str]
 
 
 class _Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +42,11 @@ async def count_events(url: str) -> int:
         return int((await connection.execute(select(func.count()).select_from(events))).scalar_one())
 
 
-async def read_store(url: str) -> Stored:
-    """Read everything, and hold each recording against the fold of its events."""
+async def read_store(url: str, *, key: str) -> Stored:
+    """Read everything, hold each recording against the fold of its events, and look for a Sign and `key` in bodies."""
     found: list[StoredEvent] = []
     by_recording: dict[tuple[int, str], list[_Accepted]] = defaultdict(list)
+    secrets: set[str] = set()
     last = ""
     async with Store(url) as store, store.reading() as connection:
         while True:
@@ -53,6 +56,7 @@ async def read_store(url: str) -> Stored:
                 break
             last = page[-1].event_id
             for row in page:
+                secrets.update(secrets_in(row.body, key))
                 found.append(
                     StoredEvent(
                         event_id=row.event_id,
@@ -87,6 +91,7 @@ async def read_store(url: str) -> Stored:
             for row in completed
         ),
         recordings=len(rows),
+        secrets=sorted(secrets.union(*(secrets_in(row.body, key) for row in letters))),
         differing=_differing({(row.sdk_app_id, row.task_id): members(row) for row in rows}, by_recording),
     )
 

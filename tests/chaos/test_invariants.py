@@ -300,3 +300,8 @@ def test_i15_is_violated_by_what_was_measured_beyond_its_bound() -> None:
     assert_violated("I15", evidence(measures=[measured(2.0, 1.0)]))
     assert_violated("I15", evidence(measures=[measured(float("nan"), 1.0)]))
     assert_satisfied("I15", evidence(measures=[measured(1.0, 1.0)]))
+
+
+def test_i16_is_violated_by_a_secret_that_was_written_down() -> None:
+    assert_violated("I16", evidence(searched=("logs/work-1.log",), secrets=("the key is in logs/work-1.log",)))
+    assert_satisfied("I16", evidence(searched=("logs/work-1.log",)))
