@@ -106,7 +106,8 @@ class AmqpSubscription:
 
     async def _consume(self, connection: Connection, backoff: Backoff) -> None:
         """Consume until the channel is lost; a queue that is deleted meanwhile is made anew."""
-        await self._declarer.declare(connection, self._topology)
+        if not self._is_renewing:
+            await self._declarer.declare(connection, self._topology)
         channel = await connection.amqp.channel(publisher_confirms=False, timeout=REQUEST_TIMEOUT_S)
         intake = Intake(connection, channel, self._queue, self._on_delivery)
         # Now, because deliveries come before the next line returns, and they may lead to another prefetch.

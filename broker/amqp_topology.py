@@ -13,6 +13,9 @@ from broker.topology import Exchange, Queue, Topology
 #: In seconds, for each declaration. The first quorum queue of a broker takes a while.
 DECLARE_TIMEOUT_S = 15.0
 
+#: How long the declarations of another are waited for.
+TURN_TIMEOUT_S = 2.0
+
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)'.*?received (?P<ours>.*?) but current is (?P<theirs>.*)"
 )
@@ -25,9 +28,20 @@ class Declarer:
         self._lock = asyncio.Lock()
 
     async def declare(self, connection: Connection, topology: Topology) -> None:
-        """Make all of `topology` exist; see `declare`."""
-        async with self._lock:
+        """Make all of `topology` exist; see `declare`.
+
+        Whoever hangs on another connection is not waited for: at worst a declaration fails, and is repeated.
+        """
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT_S):
+                await self._lock.acquire()
+        except TimeoutError:
             await declare(connection, topology)
+            return
+        try:
+            await declare(connection, topology)
+        finally:
+            self._lock.release()
 
 
 async def declare(connection: Connection, topology: Topology) -> None:

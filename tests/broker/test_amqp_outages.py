@@ -10,11 +10,12 @@ from typing import Any, cast
 import pytest
 import structlog
 
-from broker import Message, NotPublishedError, amqp, amqp_connection, amqp_pulse, amqp_wire
+from broker import Message, NotPublishedError, amqp, amqp_connection, amqp_pulse, amqp_topology, amqp_wire
 from broker.amqp import AmqpTransport
-from broker.amqp_connection import Connection
+from broker.amqp_connection import CONNECTION_ERRORS, Connection
 from broker.amqp_endpoints import Brokers, parse_endpoints
 from broker.amqp_pulse import Patience, watch
+from broker.amqp_topology import Declarer
 from broker.topology import Topology
 from tests.broker.consumers import ARCHIVE, CONSUMERS, FINISHED, LADDER
 from tests.broker.inbox import AckingInbox, eventually
@@ -240,6 +241,44 @@ async def test_a_quiet_connection_whose_broker_answers_is_left_alone(url: str, m
     finally:
         watching.cancel()
         await connection.close()
+
+
+async def test_a_host_is_reached_at_whichever_of_its_addresses_accepts(
+    rabbitmq: RabbitMQServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.9", rabbitmq.host)]
+    look_up = socket.getaddrinfo
+
+    def look_up_ours(host: Any, *arguments: Any, **options: Any) -> Any:
+        return found if host == "broker.example" else look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_ours)
+    async with _transport(url.replace(rabbitmq.host, "broker.example")) as transport:
+        await _ready(transport)
+
+
+async def test_a_declaration_that_hangs_elsewhere_is_not_waited_for(
+    proxy: TcpProxy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amqp_topology, "TURN_TIMEOUT_S", 0.1)
+    declarer = Declarer()
+    nothing = Topology(exchanges=(), queues=())
+    (hanging,), (working,) = parse_endpoints([proxy.through(url)]), parse_endpoints([url])
+    first = await Connection.open(hanging, name="test")
+    second = await Connection.open(working, name="test")
+    try:
+        proxy.black_hole()
+        stuck = asyncio.create_task(declarer.declare(first, nothing))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await declarer.declare(second, nothing)
+        assert not stuck.done()
+    finally:
+        first.abort()
+        await asyncio.wait((stuck,))
+        assert isinstance(stuck.exception(), CONNECTION_ERRORS)
+        await first.close()
+        await second.close()
 
 
 class _Wire:
