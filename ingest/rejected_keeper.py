@@ -70,6 +70,7 @@ class RejectedKeeper:
         for timer in (self._timer, self._sweeper):
             if timer is not None:
                 timer.cancel()
+        self._sweeper = None
         deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
         if self._writing is not None:
             await asyncio.wait({self._writing}, timeout=CLOSE_TIMEOUT_S)
@@ -77,8 +78,6 @@ class RejectedKeeper:
             self._write()
         if self._writing is not None:
             await asyncio.wait({self._writing}, timeout=deadline_s - time.monotonic())
-        if self._timer is not None:
-            self._timer.cancel()
 
     def _sweep(self) -> None:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_INTERVAL_S, self._sweep)
@@ -106,7 +105,7 @@ class RejectedKeeper:
             if time.monotonic() - self._logged_at_s >= LOG_INTERVAL_S:
                 self._logged_at_s = time.monotonic()
                 _log.error("rejected_not_kept", error=str(error))
-        if any(self._samples.values()):
+        if self._sweeper is not None and any(self._samples.values()):
             self._timer = asyncio.get_running_loop().call_later(WRITE_INTERVAL_S, self._write)
 
 

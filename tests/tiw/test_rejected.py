@@ -15,6 +15,7 @@ from ingest.rejected_file import keep_rejected
 from schemas import decode
 from tiw.commands.rejected import list_all, reverify
 from tiw.errors import FailedError
+from tiw.rejected_check import check_rejected
 from tiw.settings import Settings
 
 APP = 1400000001
@@ -162,9 +163,24 @@ async def test_what_is_not_confirmed_is_not_removed(settings: Settings, monkeypa
     assert [decode(message.body, received_at_us=0).event_id for message in published] == [published[0].event_id]
 
 
+def test_the_doctor_tells_those_that_would_be_let_in_now(settings: Settings) -> None:
+    assert check_rejected(settings).detail == "none in the last 24 hours"
+    keep(settings, rejected(callback("t1", key="a stranger's"), age_s=1))
+    found = check_rejected(settings)
+    assert (found.ok, found.detail) == (True, "wrong_sign 1")
+    assert "tiw rejected list" in found.remedy
+    keep(settings, rejected(callback("t2"), age_s=1))
+    found = check_rejected(settings)
+    assert (found.ok, found.remedy) == (False, "run `tiw rejected reverify`")
+    assert found.detail == "1 of the 2 that are kept would be let in with the keys of now"
+    (settings.data_dir / "rejected" / "rejected.db").write_bytes(b"no database at all" * 100)
+    assert "is damaged" in check_rejected(settings).detail
+
+
 @pytest.mark.parametrize("keys", ["{}", "nonsense"])
 async def test_keys_that_cannot_be_used_are_named(settings: Settings, keys: str) -> None:
     keep(settings, rejected(callback("t1"), age_s=1))
     broken = Settings(database_url=settings.database_url, data_dir=settings.data_dir, callback_keys=keys)
     with pytest.raises(KeysError, match="TIW_CALLBACK_KEYS: "):
         await reverify(broken, arguments())
+    assert check_rejected(broken).ok

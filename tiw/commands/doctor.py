@@ -18,6 +18,7 @@ from tiw.checks import (
 from tiw.errors import FailedError
 from tiw.opening import open_store, open_transport
 from tiw.output import print_json, print_table
+from tiw.rejected_check import check_rejected
 from tiw.settings import Settings
 from tiw.waiting import require_broker
 
@@ -25,7 +26,7 @@ from tiw.waiting import require_broker
 async def doctor(settings: Settings, args: argparse.Namespace) -> int:
     """Print every finding with its remedy; exit code 1 if anything is not well."""
     checks = [check_environment(settings), check_keys(settings), check_disk(settings), check_spool(settings)]
-    checks.append(check_event_loop())
+    checks += [check_rejected(settings), check_event_loop()]
     checks.append(await check_modules())
     async with open_store(settings) as store:
         checks += [await check_clock(store), await check_database(store)]
