@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
             parser.error("--replay needs the --target of the input")
         return _replay(args.target, args.replay)
     if args.api:
-        return api.run(examples=args.examples, seed=args.seed)
+        return api.run(examples=args.examples, seed=args.seed, folder=FOLDER)
     chosen = tuple(args.target or (*TARGETS, http.NAME))
     guided = tuple(name for name in chosen if name in TARGETS)
     if guided and importlib.util.find_spec("atheris") is None:
