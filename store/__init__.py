@@ -30,10 +30,11 @@ from store.recording import (
     RecordingVideo,
     fold,
 )
-from store.retention import prune_dead_letters, prune_events
+from store.retention import BEFORE_ALL, Place, PrunedEvents, prune_dead_letters, prune_events
 from store.schema import check_schema, wait_for_schema
 
 __all__ = [
+    "BEFORE_ALL",
     "Claim",
     "DeadLetter",
     "DeadLetterRow",
@@ -41,6 +42,8 @@ __all__ = [
     "Forgotten",
     "KeptEvent",
     "KeptRow",
+    "Place",
+    "PrunedEvents",
     "Recording",
     "RecordingEventRef",
     "RecordingFailure",

@@ -8,7 +8,7 @@ Any number of processes may do this at once: on PostgreSQL one of them does it a
 """
 
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, text, tuple_
@@ -24,33 +24,41 @@ AT_ONCE: Final = 1000
 #: Any number that nobody else takes: "tiwprune" in ASCII.
 ADVISORY_LOCK: Final = int.from_bytes(b"tiwprune", "big")
 
-_PLACE = tuple_(events.c.received_at_us, events.c.event_id)
 _LETTER = tuple_(dead_letters.c.consumer, dead_letters.c.event_id)
 
 
-class _Page(Struct, frozen=True):
-    """What one transaction did: `place` is the last event that it looked at, None where no old ones are left."""
+#: An event's place in the order of age: when it was accepted, and its id.
+Place: TypeAlias = tuple[int, str]
+
+BEFORE_ALL: Final[Place] = (-1, "")
+
+
+class PrunedEvents(Struct, frozen=True):
+    """What one transaction did: how many it deleted, and the last event that it looked at."""
 
     deleted: int
-    place: tuple[int, str] | None = None
+    place: Place
 
 
-async def prune_events(store: Store, *, older_than_s: float, at_once: int = AT_ONCE) -> AsyncIterator[int]:
+async def prune_events(
+    store: Store, *, older_than_s: float, after: Place = BEFORE_ALL, at_once: int = AT_ONCE
+) -> AsyncIterator[PrunedEvents]:
     """Delete the events that were accepted longer ago than this and that no recording is made of.
 
-    Yields how many each transaction deleted; between two of them nothing is locked. Ends early if another process is
-    at it. Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    Begins behind `after`, and yields once per transaction; between two of them nothing is locked. Ends early if another
+    process is at it. Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
-    page = _Page(0, (-1, ""))
-    while page.place is not None:
-        place = page.place
+    looked_at = at_once
+    while looked_at == at_once:
+        place = after
 
-        async def operation(connection: AsyncConnection, place: tuple[int, str] = place) -> _Page:
+        async def operation(connection: AsyncConnection, place: Place = place) -> tuple[int, PrunedEvents]:
             return await _prune_page(connection, place, older_than_s, at_once)
 
-        page = await store.write(operation)
-        if page.place is not None or page.deleted:
-            yield page.deleted
+        looked_at, pruned = await store.write(operation)
+        if looked_at:
+            yield pruned
+        after = pruned.place
 
 
 async def prune_dead_letters(store: Store, *, older_than_s: float, at_once: int = AT_ONCE) -> int:
@@ -67,14 +75,18 @@ async def prune_dead_letters(store: Store, *, older_than_s: float, at_once: int 
             return pruned
 
 
-async def _prune_page(connection: AsyncConnection, place: tuple[int, str], older_than_s: float, at_once: int) -> _Page:
+async def _prune_page(
+    connection: AsyncConnection, place: Place, older_than_s: float, at_once: int
+) -> tuple[int, PrunedEvents]:
+    """Return how many events were looked at, and what became of them."""
     if connection.dialect.name != "sqlite":
         locked = await connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         if not locked.scalar_one():
-            return _Page(0)
+            return 0, PrunedEvents(0, place)
+    of_event = tuple_(events.c.received_at_us, events.c.event_id)
     page = (
         select(events.c.received_at_us, events.c.event_id, _is_spare().label("is_spare"))
-        .where(events.c.received_at_us < now_us() - round(older_than_s * 1_000_000), place < _PLACE)
+        .where(events.c.received_at_us < now_us() - round(older_than_s * 1_000_000), of_event > place)
         .order_by(events.c.received_at_us, events.c.event_id)
         .limit(at_once)
     )
@@ -82,8 +94,8 @@ async def _prune_page(connection: AsyncConnection, place: tuple[int, str], older
     spare = sorted(row.event_id for row in rows if row.is_spare)
     if spare:
         await connection.execute(delete(events).where(events.c.event_id.in_(spare)))
-    last = (rows[-1].received_at_us, rows[-1].event_id) if len(rows) == at_once else None
-    return _Page(len(spare), last)
+    last = (rows[-1].received_at_us, rows[-1].event_id) if rows else place
+    return len(rows), PrunedEvents(len(spare), last)
 
 
 def _is_spare() -> ColumnElement[bool]:

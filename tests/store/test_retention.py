@@ -38,7 +38,7 @@ LETTER = DeadLetter(
 
 
 async def _pruned(store: Store, *, older_than_s: float = 60, at_once: int = 1000) -> int:
-    return sum([deleted async for deleted in prune_events(store, older_than_s=older_than_s, at_once=at_once)])
+    return sum([pruned.deleted async for pruned in prune_events(store, older_than_s=older_than_s, at_once=at_once)])
 
 
 async def _event_ids(store: Store) -> set[str]:
@@ -84,11 +84,15 @@ async def test_what_is_old_and_of_no_recording_is_pruned(store: Store) -> None:
 async def test_a_few_are_pruned_at_a_time_and_nothing_is_locked_in_between(store: Store) -> None:
     await apply_events(store, [keep(callback("Other", number)) for number in range(10)])
     pruned = []
-    async for deleted in prune_events(store, older_than_s=60, at_once=4):
-        pruned.append(deleted)
+    async for page in prune_events(store, older_than_s=60, at_once=4):
+        pruned.append(page)
         await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId="t"))])
-    assert pruned == [4, 4, 2]
+    # The last page holds the event that was applied meanwhile.
+    assert sum(page.deleted for page in pruned) == 10
+    assert [page.deleted for page in pruned][:2] == [4, 4]
     assert len(await _event_ids(store)) == 1
+    # A later round goes on where this one ended.
+    assert [page async for page in prune_events(store, older_than_s=60, after=pruned[-1].place)] == []
 
 
 async def test_one_process_prunes_and_the_others_do_not_wait(store: Store) -> None:
