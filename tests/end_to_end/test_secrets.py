@@ -15,6 +15,9 @@ from tests.end_to_end.sending import APP, callback, post, signed
 #: Where the generated key stands, on purpose.
 KEY_FILE = "callback_keys.json"
 
+#: The one place where a Sign is kept, for a day: refused callbacks that another key might let in.
+REJECTED_FILE = "rejected.db"
+
 
 class Searched:
     """A deployment that has answered signed callbacks of all sorts, and what must not be found in it."""
@@ -52,6 +55,7 @@ class Searched:
             (200, self._signed(callback("OnlineRecordStopped", "class-1"))[:-1] + b',"Note":1,"Note":2}'),
             # Refused: unknown application, expired, and cut off or ambiguous although the Sign is right.
             (401, self._signed(callback("OnlineRecordStarted", "class-2", app=1))),
+            (401, self._signed(callback("OnlineRecordStarted", "class-2")).replace(b"1400000001", b"1400000002")),
             (401, self._signed(callback("OnlineRecordStarted", "class-2"), expires_in_s=-86_400)),
             (400, self._signed(callback("OnlineRecordStarted", "class-2"))[:-1]),
             (400, self._signed(callback("OnlineRecordStarted", "class-2"))[:-1] + b',"SdkAppId":1400000001}'),
@@ -88,11 +92,11 @@ def searched(deployment: Deployment) -> Searched:
 def test_the_search_would_find_what_is_there(searched: Searched) -> None:
     with pytest.raises(AssertionError, match="is in a body"):
         searched.assert_absent(b'{"Sign":"' + searched.tokens[1].encode() + b'"}', "a body")
-    assert len(set(searched.tokens)) == 12
+    assert len(set(searched.tokens)) == 13
     assert all(len(bytes.fromhex(token)) == 16 for token in searched.tokens)
 
 
-def test_no_file_of_the_data_folder_holds_a_secret_but_the_keys_own(searched: Searched) -> None:
+def test_no_file_of_the_data_folder_holds_a_secret_but_the_two_that_must(searched: Searched) -> None:
     data = searched.deployment.data
     files = [file for file in data.rglob("*") if file.is_file() and file.stat().st_size]
     # The embedded transport, its journal, and the store are among them.
@@ -101,9 +105,22 @@ def test_no_file_of_the_data_folder_holds_a_secret_but_the_keys_own(searched: Se
     if searched.deployment.is_embedded:
         assert {"store.db", "transport.db"} <= names
     for file in files:
-        if file.name != KEY_FILE:
+        if file.name not in (KEY_FILE, REJECTED_FILE):
             searched.assert_absent(file.read_bytes(), str(file))
     assert (data / KEY_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_refused_callback_is_kept_for_its_owner_alone_and_its_sign_is_not_shown(searched: Searched) -> None:
+    file = searched.deployment.data / "rejected" / REJECTED_FILE
+    eventually(lambda: file.exists() and searched.tokens[8].encode() in file.read_bytes())
+    assert file.stat().st_mode & 0o777 == 0o600
+    # Only of what was refused for its key; not of what came too late, was cut off or ambiguous, or was let in.
+    content = file.read_bytes()
+    assert [index for index, token in enumerate(searched.tokens) if token.encode() in content] == [8, 9]
+    for arguments in (["list", "--json"], ["reverify"]):
+        searched.assert_absent(
+            searched.deployment.run("rejected", *arguments).out.encode(), f"tiw rejected {arguments}"
+        )
 
 
 def test_the_database_holds_no_secret(searched: Searched) -> None:
