@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from itertools import cycle
+from itertools import count
 from random import Random
 
 import aiohttp
@@ -23,6 +23,7 @@ from simulator.clock import SYSTEM_CLOCK
 from simulator.pacing import paced
 
 _ACCEPTED = 200
+_NOT_CONNECTED = "not connected"
 _LIFETIME_S = 3_600
 _REPEATED_AFTER_S = 1.0
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "tiw-chaos"}
@@ -42,7 +43,7 @@ class Sender:
         self._stalls = stalls
         self._stopping = stopping
         self._patience = Patience()
-        self._addresses = cycle(order.addresses)
+        self._turns = count()
         self._rng = Random(f"{order.seed} forgeries")
 
     async def send_all(self, items: Iterator[Item]) -> None:
@@ -101,9 +102,8 @@ class Sender:
         return render(callback, sign(self._order.key, int(SYSTEM_CLOCK.unix_s()) + _LIFETIME_S))
 
     async def _try(self, session: aiohttp.ClientSession, event_id: str, body: bytes, *, attempt: int) -> int:
-        # Each try goes to the next node, as behind a load balancer that knows nothing of their health.
         began_us = now_us()
-        answer = await _post(session, next(self._addresses), body)
+        answer = await self._ask(session, body)
         ended_us = now_us()
         tried = Tried(
             event_id=event_id,
@@ -116,6 +116,17 @@ class Sender:
         )
         self._ledger.write(tried)
         return answer.status
+
+    async def _ask(self, session: aiohttp.ClientSession, body: bytes) -> _Answer:
+        """Send to the next node, and on to another one if it refuses the connection, as any load balancer does."""
+        answer = _Answer(status=0, failure=_NOT_CONNECTED)
+        addresses = self._order.addresses
+        first = next(self._turns)
+        for number in range(first, first + len(addresses)):
+            answer = await _post(session, addresses[number % len(addresses)], body)
+            if answer.failure != _NOT_CONNECTED:
+                break
+        return answer
 
 
 @asynccontextmanager
@@ -138,6 +149,6 @@ async def _post(session: aiohttp.ClientSession, address: str, body: bytes) -> _A
     except TimeoutError:
         return _Answer(status=0, failure="time-out")
     except aiohttp.ClientConnectorError:
-        return _Answer(status=0, failure="not connected")
+        return _Answer(status=0, failure=_NOT_CONNECTED)
     except (aiohttp.ClientError, OSError):
         return _Answer(status=0, failure="connection lost")
