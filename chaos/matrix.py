@@ -10,6 +10,7 @@ from rich.table import Table
 
 from chaos.checking.finding import Judgement
 from chaos.checking.invariants import INVARIANTS
+from chaos.evidence.records import Measured
 from chaos.results import Numbers, Result
 
 #: Where output goes to a file or a pipe, lines are not cut to the width of a terminal that is not there.
@@ -37,7 +38,10 @@ def lines(results: Sequence[Result]) -> list[Line]:
 
 
 def print_matrix(results: Sequence[Result], file: TextIO, *, verbose: bool) -> None:
-    """Print the matrix for a person, with what is violated; `verbose`: also why something is unchecked."""
+    """Print the matrix for a person, with what is violated.
+
+    `verbose`: also why something is unchecked, and what was measured beside the ledger.
+    """
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
         console = Console(file=file, highlight=False, width=_WIDE)
@@ -49,7 +53,7 @@ def print_matrix(results: Sequence[Result], file: TextIO, *, verbose: bool) -> N
     console.print(table)
     for line in lines(results):
         for reason in line.reasons:
-            if verbose or not reason.startswith("unchecked"):
+            if verbose or not reason.startswith(("unchecked", "measured")):
                 console.print(f"{line.scenario}: {reason}", markup=False, soft_wrap=True)
 
 
@@ -88,6 +92,7 @@ def _line(name: str, results: Sequence[Result]) -> Line:
         elif findings:
             unchecked.append(invariant.number)
             reasons.append(f"unchecked {invariant.number}: {findings[0][1].text}")
+    reasons += _measured(results)
     if not played:
         what = "cannot run here" if any(result.cannot_run for result in results) else "not played to its end"
         cells = (name, *("" for _ in range(len(_TITLES) - 4)), what, "", "")
@@ -103,6 +108,16 @@ def _line(name: str, results: Sequence[Result]) -> Line:
             _named(unchecked),
         )
     return Line(scenario=name, cells=cells, is_good=all(result.is_good for result in results), reasons=tuple(reasons))
+
+
+def _measured(results: Sequence[Result]) -> list[str]:
+    """Return a sentence for each quantity: the largest value of all rounds."""
+    largest: dict[str, Measured] = {}
+    for result in results:
+        for one in result.measures:
+            if one.what not in largest or one.value > largest[one.what].value:
+                largest[one.what] = one
+    return [f"measured {one.what}: {one.value:.3g} {one.unit}, {one.at_most:g} are allowed" for one in largest.values()]
 
 
 def _sum(played: Sequence[Numbers], field: str) -> str:

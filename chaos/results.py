@@ -8,6 +8,7 @@ from chaos.checking.finding import Finding, Judgement
 from chaos.checking.invariants import INVARIANTS
 from chaos.checking.once import repeated_effects
 from chaos.checking.recovery import drained_after_s, recoveries
+from chaos.evidence.records import Measured
 
 
 class Numbers(Struct, frozen=True, kw_only=True):
@@ -38,7 +39,8 @@ class Numbers(Struct, frozen=True, kw_only=True):
 class Result(Struct, frozen=True, kw_only=True):
     """One round. `problem` says why it could not be played to its end; there are no numbers then.
 
-    `cannot_run` is why this machine cannot run it at all. `code` names the code that was run.
+    `cannot_run` is why this machine cannot run it at all. `code` names the code that was run. `measures` are what the
+    scenario measured beside the ledger.
     """
 
     scenario: str
@@ -49,6 +51,7 @@ class Result(Struct, frozen=True, kw_only=True):
     took_s: float
     numbers: Numbers | None = None
     findings: dict[str, Finding] = {}
+    measures: tuple[Measured, ...] = ()
     problem: str = ""
     cannot_run: str = ""
 

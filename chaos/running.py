@@ -58,8 +58,12 @@ def run_round(one: Round, servers: Servers) -> Result:
         return _result(one, began_s, problem=f"{type(error).__name__}: {error}")
     evidence = load_evidence(one.folder)
     findings = judge(evidence)
-    result = _result(one, began_s)
-    return msgspec.structs.replace(result, numbers=count(evidence, findings), findings=findings)
+    return msgspec.structs.replace(
+        _result(one, began_s),
+        numbers=count(evidence, findings),
+        findings=findings,
+        measures=tuple(evidence.measures),
+    )
 
 
 def _play(one: Round, servers: Servers) -> None:

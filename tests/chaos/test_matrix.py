@@ -8,6 +8,7 @@ import pytest
 
 from chaos.__main__ import MISUSED, main
 from chaos.checking.finding import Finding, Judgement
+from chaos.evidence.records import Measured
 from chaos.matrix import lines, markdown, print_matrix
 from chaos.results import Numbers, Result
 from chaos.scenarios import ALL
@@ -17,8 +18,13 @@ from chaos.state import State, code_digest
 def numbers(**changes: Any) -> Numbers:
     values: dict[str, Any] = {
         **dict.fromkeys(("gave_up", "lost", "applied_twice", "unaccounted", "repeated_effects", "dead_letters"), 0),
-        "faults": 2, "sent": 10, "accepted": 10,
-        "worst_answer_s": 2.5, "recovered_after_s": 1.0, "drained_after_s": 0.0, "settled_after_s": 1.0,
+        "faults": 2,
+        "sent": 10,
+        "accepted": 10,
+        "worst_answer_s": 2.5,
+        "recovered_after_s": 1.0,
+        "drained_after_s": 0.0,
+        "settled_after_s": 1.0,
     }
     return Numbers(**{**values, **changes})
 
@@ -26,8 +32,14 @@ def numbers(**changes: Any) -> Numbers:
 def result(**changes: Any) -> Result:
     good = Finding(judgement=Judgement.SATISFIED, exercised=1)
     values: dict[str, Any] = {
-        "scenario": "kill-each", "seed": 1, "is_full": False, "code": "c", "finished_at": "t", "took_s": 1.0,
-        "numbers": numbers(), "findings": {"I1": good},
+        "scenario": "kill-each",
+        "seed": 1,
+        "is_full": False,
+        "code": "c",
+        "finished_at": "t",
+        "took_s": 1.0,
+        "numbers": numbers(),
+        "findings": {"I1": good},
     }
     return Result(**{**values, **changes})
 
@@ -102,3 +114,15 @@ def test_the_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_scenario_that_does_not_exist_is_a_mistake_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--scenario", "earthquake"]) == MISUSED
     assert "earthquake" in capsys.readouterr().err
+
+
+def test_of_what_was_measured_the_largest_value_is_told_and_only_to_who_wants_to_know() -> None:
+    rounds = [
+        result(seed=seed, measures=(Measured(what="p99", value=value, at_most=250, unit="ms"),))
+        for seed, value in ((1, 20.0), (2, 30.0))
+    ]
+    short, verbose = io.StringIO(), io.StringIO()
+    print_matrix(rounds, short, verbose=False)
+    print_matrix(rounds, verbose, verbose=True)
+    assert "p99" not in short.getvalue()
+    assert "kill-each: measured p99: 30 ms, 250 are allowed" in verbose.getvalue()
