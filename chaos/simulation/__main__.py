@@ -13,6 +13,7 @@ from pathlib import Path
 
 from chaos.simulation.bugs import Bug
 from chaos.simulation.database import make_template
+from chaos.simulation.plan import draw_plan
 from chaos.simulation.totals import Totals
 from chaos.simulation.world import Outcome, run_world
 
@@ -49,7 +50,7 @@ def _outcomes(args: argparse.Namespace, template: Path) -> Iterator[Outcome]:
     bugs = frozenset(args.bug)
     if args.jobs == 1:
         for seed in seeds:
-            yield run_world(seed, template=template, bugs=bugs, tells=args.trace)
+            yield run_world(draw_plan(seed), template=template, bugs=bugs, tells=args.trace)
         return
     running: set[Future[Outcome]] = set()
     # Spawned: a fork would take locks of other threads along.
@@ -57,7 +58,7 @@ def _outcomes(args: argparse.Namespace, template: Path) -> Iterator[Outcome]:
         try:
             while True:
                 for seed in islice(seeds, 2 * args.jobs - len(running)):
-                    running.add(pool.submit(run_world, seed, template=template, bugs=bugs, tells=args.trace))
+                    running.add(pool.submit(run_world, draw_plan(seed), template=template, bugs=bugs, tells=args.trace))
                 if not running:
                     return
                 ended, running = wait(running, return_when=FIRST_COMPLETED)

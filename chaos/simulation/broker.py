@@ -204,6 +204,11 @@ class Broker:
         self.is_blocked = False
         self._come_home()
 
+    def lose_sessions(self, first: int = 0) -> None:
+        """Lose all connections but the first so many."""
+        for session in self.sessions[first:]:
+            session.lose("cut")
+
     def block(self) -> None:
         """Read nothing from those who publish: an alarm of memory or disk."""
         self.story.tell("broker", "blocked")

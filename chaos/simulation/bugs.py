@@ -26,5 +26,3 @@ class Bug(StrEnum):
     NO_DEADLINE = "no-deadline"
     #: Recordings are written without their first video.
     RECORDING_SPOILED = "recording-spoiled"
-    #: A publish that is not confirmed is dropped by the worker that asked for it.
-    HANDED_OVER_ONCE = "handed-over-once"

@@ -1,7 +1,7 @@
 """Users' consumers of a world: their effects are outside the store, and some events give them trouble."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from random import Random
 from typing import TypeAlias
@@ -9,7 +9,8 @@ from typing import TypeAlias
 from chaos.simulation.evidence import Evidence
 from chaos.simulation.processes import PROCESS, Process
 from schemas import Event, OnlineRecordFinished, OnlineRecordStarted
-from workers import Ack, Consumer, Context, DeadLetter, Drop, Outcome, Retry, consumer
+from workers import Ack, Consumer, Context, DeadLetter, Drop, Outcome, Retry
+from workers import consumer as make_consumer
 
 #: What a handler may take before it is interrupted.
 TIMEOUT_S = 20.0
@@ -48,17 +49,18 @@ _ManySome: TypeAlias = OnlineRecordStarted | OnlineRecordFinished
 class Handlers:
     """The handlers of a world. Once it is `mended` every event is handled well."""
 
-    def __init__(self, seed: int, evidence: Evidence) -> None:
+    def __init__(self, seed: int, manners: Sequence[Manner], evidence: Evidence) -> None:
         self._seed = seed
+        self._manners = manners
         self._evidence = evidence
         self.is_mended = False
 
-    def manner(self, consumer_name: str, event_id: str) -> Manner:
+    def manner(self, consumer: str, event_id: str) -> Manner:
         """Return what this consumer does with this event, by the world's seed."""
         if self.is_mended:
             return Manner.FINE
-        rng = Random(f"manner {self._seed} {consumer_name} {event_id}")
-        return rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+        rng = Random(f"manner {self._seed} {consumer} {event_id}")
+        return rng.choices(self._manners, [_WEIGHTS[manner] for manner in self._manners])[0]
 
     def consumers(self) -> tuple[Consumer, ...]:
         """Return one consumer that takes every event alone, and one that takes some in groups."""
@@ -71,8 +73,8 @@ class Handlers:
             return [outcome or Ack() for outcome in await self._handle([ctx for _, ctx in batch])]
 
         return (
-            consumer(timeout_s=TIMEOUT_S, concurrency=4)(single),
-            consumer(batch=5, timeout_s=TIMEOUT_S, concurrency=2)(grouped),
+            make_consumer(timeout_s=TIMEOUT_S, concurrency=4)(single),
+            make_consumer(batch=5, timeout_s=TIMEOUT_S, concurrency=2)(grouped),
         )
 
     async def _handle(self, contexts: list[Context]) -> list[Outcome | None]:

@@ -18,7 +18,7 @@ from chaos.simulation.virtual_time import Clock
 #: A broker hears nothing of a stopped process for so long before it gives up its session.
 HEARTBEAT_S = 60.0
 
-_STORM = {"lost_confirms": 0.1, "lost_answers": 0.5, "slow": 0.5, "slow_s": 4.0}
+_STORM = {"repeated": 0.05, "lost_confirms": 0.1, "lost_answers": 0.5, "slow": 0.5, "slow_s": 4.0}
 
 
 class Faults:
@@ -110,8 +110,7 @@ class Faults:
             self._broker.come_up()
 
     def _lose_sessions(self, fault: Fault) -> None:
-        for session in self._broker.sessions[fault.pick % 3 :]:
-            session.lose("cut")
+        self._broker.lose_sessions(fault.pick % 3)
 
     def _send_store_away(self, fault: Fault) -> None:
         del fault

@@ -3,8 +3,9 @@
 from enum import StrEnum
 from random import Random
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from chaos.simulation.consumers import Manner
 from chaos.simulation.network import Weather
 
 #: Where a process can be made to die: after its next passage, or between any two steps.
@@ -64,7 +65,10 @@ class Fault(Struct, frozen=True, kw_only=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """A world's parts and its faults. `sending_s` is how long callbacks come; `lease_s` that of the workers."""
+    """A world's parts and its faults.
+
+    `sending_s` is how long callbacks come, `lease_s` that of the workers; `manners` are what handlers may do.
+    """
 
     seed: int
     ingests: int
@@ -76,6 +80,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     is_one_host: bool
     has_splitted_consumers: bool
     replays: bool
+    manners: tuple[Manner, ...]
     weather: Weather
     faults: tuple[Fault, ...]
 
@@ -96,6 +101,27 @@ _WEIGHTS = {
 }
 
 
+def small_plan(seed: int) -> Plan:
+    """Return one that is over in some minutes: few callbacks, handlers that fail at first, many crashes."""
+    rng = Random(f"small plan {seed}")
+    sending_s = 5.0
+    troubles = rng.choices(
+        (Trouble.CRASH_AT_POINT, Trouble.CRASH_IN_STEPS, Trouble.SESSIONS_LOST, Trouble.BROKER_DOWN), (6, 3, 2, 1), k=8
+    )
+    faults = [structs.replace(_draw_fault(rng, trouble, sending_s), lasts_s=2.0) for trouble in troubles]
+    outage = structs.replace(_draw_fault(rng, Trouble.BROKER_DOWN, sending_s), lasts_s=rng.choice((2.0, 12.0)))
+    return structs.replace(
+        draw_plan(seed),
+        classes=rng.randint(2, 4),
+        sending_s=sending_s,
+        forged=1,
+        manners=(Manner.FINE, Manner.FAILS_AT_FIRST, Manner.ASKS_AGAIN),
+        replays=False,
+        lease_s=30.0,
+        faults=tuple(sorted((outage, *faults), key=lambda one: one.at_s)),
+    )
+
+
 def draw_plan(seed: int) -> Plan:
     """Return the plan of the world of this seed."""
     rng = Random(f"plan {seed}")
@@ -112,6 +138,7 @@ def draw_plan(seed: int) -> Plan:
         is_one_host=rng.random() < 0.5,  # noqa: PLR2004 - one in two
         has_splitted_consumers=rng.random() < 0.5,  # noqa: PLR2004 - one in two
         replays=rng.random() < 0.5,  # noqa: PLR2004 - one in two
+        manners=tuple(Manner) if rng.random() < 0.7 else (Manner.FINE,),  # noqa: PLR2004 - seven in ten
         weather=_draw_weather(rng),
         faults=tuple(sorted((_draw_fault(rng, trouble, sending_s) for trouble in troubles), key=lambda one: one.at_s)),
     )
@@ -123,7 +150,7 @@ def _draw_weather(rng: Random) -> Weather:
         slow_s=rng.choice((0.05, 0.5, 3.0)),
         lost_confirms=rng.choice((0.0, 0.0, 0.002, 0.01)),
         lost_answers=rng.choice((0.0, 0.02, 0.2)),
-        repeated=rng.choice((0.0, 0.01)),
+        repeated=rng.choice((0.0, 0.002)),
         overtaken=rng.choice((0.0, 0.1, 0.5)),
     )
 
@@ -134,7 +161,7 @@ def _draw_fault(rng: Random, trouble: Trouble, sending_s: float) -> Fault:
         detail = rng.choice(INGEST_POINTS if rng.random() < 0.4 else WORKER_POINTS)  # noqa: PLR2004 - two in five
     elif trouble is Trouble.STOP:
         lasts_s = min(lasts_s, 120.0)
-    elif trouble is Trouble.STORM:
+    elif trouble in (Trouble.STORM, Trouble.CLOCK_STEPS):
         lasts_s = min(lasts_s, 30.0)
     return Fault(
         at_s=rng.uniform(0, sending_s * 1.2),

@@ -14,7 +14,6 @@ from chaos.simulation.door import Door, Listener
 from chaos.simulation.hasty import Hasty, HastySpool
 from chaos.simulation.processes import Process
 from chaos.simulation.transport import SimulatedTransport
-from chaos.simulation.vendor import FORGED_KEY, KEY, SDK_APP_ID
 from ingest import IngestConfig, KeyRing
 from ingest.callbacks import Callbacks
 from ingest.keeping import Keeper
@@ -33,7 +32,8 @@ class Program(Protocol):
 class Ingest:
     """An ingest node behind the door: everything but its sockets is real. Its spool is in `folder`."""
 
-    def __init__(self, door: Door, broker: Broker, folder: Path) -> None:
+    def __init__(self, door: Door, broker: Broker, folder: Path, keys: Path) -> None:
+        self._keys = keys
         self._door = door
         self._broker = broker
         self._folder = folder
@@ -41,8 +41,8 @@ class Ingest:
     async def run(self, process: Process, stopping: asyncio.Event) -> None:
         """Take callbacks until `stopping` is set, and answer those that are here."""
         bugs = self._broker.bugs
-        keys = (KEY, FORGED_KEY) if Bug.FORGED_ACCEPTED in bugs else (KEY,)
         async with AsyncExitStack() as stack:
+            keys = await stack.enter_async_context(KeyRing.of_file(self._keys))
             transport = SimulatedTransport(self._broker, process, DEFAULT_RETRY_DELAYS_S)
             await stack.enter_async_context(transport)
             drain_to = Hasty(transport) if Bug.DELETED_BEFORE_CONFIRM in bugs else transport
@@ -51,7 +51,7 @@ class Ingest:
             config = IngestConfig()
             publish_to = Hasty(transport) if Bug.ANSWERED_BEFORE_CONFIRM in bugs else transport
             keeper = Keeper(publish_to, spool, max_unconfirmed=config.max_unconfirmed)
-            callbacks = Callbacks(config, keeper, KeyRing({SDK_APP_ID: keys}), rejected=None)
+            callbacks = Callbacks(config, keeper, keys, rejected=None)
             listener = Listener(process, callbacks)
             self._door.listeners.append(listener)
             process.on_death.append(lambda: self._leave(listener))

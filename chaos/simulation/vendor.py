@@ -47,10 +47,10 @@ class Vendor:
         async with asyncio.TaskGroup() as group:
             for begin_s, callback in zip(begins_s, sends, strict=True):
                 self._evidence.sent[callback.event_id] = callback
-                group.create_task(self._send(callback, begin_s, KEY))
+                group.create_task(self.send(callback, begin_s, KEY))
             for callback in forged:
                 self._evidence.forged.add(callback.event_id)
-                group.create_task(self._send(callback, rng.uniform(0, self._plan.sending_s), FORGED_KEY))
+                group.create_task(self.send(callback, rng.uniform(0, self._plan.sending_s), FORGED_KEY))
 
     def _schedule(self, classes: int, seed: int) -> list[Send]:
         return list(
@@ -64,17 +64,20 @@ class Vendor:
             )
         )
 
-    async def _send(self, callback: Callback, begin_s: float, key: str) -> None:
+    async def send(self, callback: Callback, begin_s: float, key: str) -> int | str:
+        """Send one callback from `begin_s` seconds on; return what the last try came to."""
         await asyncio.sleep(begin_s)
+        status: int | str = ""
         for _ in range(1 + self._patience.retries):
             status = await self._try(callback, key)
             self._story.tell("vendor", str(status), callback.event_type, callback.event_id[:8])
             if status == HTTPStatus.OK:
-                return
+                return status
             await asyncio.sleep(self._patience.retry_delay_s)
         if key == KEY:
             self._story.tell("vendor", "gave up", callback.event_id[:8])
             self._evidence.given_up.add(callback.event_id)
+        return status
 
     async def _try(self, callback: Callback, key: str) -> int | str:
         body = render(callback, sign(key, int(time.time()) + _SIGNATURE_LIFETIME_S))

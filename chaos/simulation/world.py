@@ -3,12 +3,14 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from broker import BUILT_IN_CONSUMERS
@@ -24,14 +26,14 @@ from chaos.simulation.invariants import violations
 from chaos.simulation.members import Member
 from chaos.simulation.network import Network
 from chaos.simulation.operator import replay_dead_letters
-from chaos.simulation.plan import Plan, draw_plan
+from chaos.simulation.plan import Plan
 from chaos.simulation.processes import PROCESS, Process
 from chaos.simulation.programs import Ingest, Program, Work
 from chaos.simulation.replacing import replaced
 from chaos.simulation.silence import silence
 from chaos.simulation.story import Story
 from chaos.simulation.threads import Threading, VirtualQueue
-from chaos.simulation.vendor import Vendor
+from chaos.simulation.vendor import FORGED_KEY, KEY, SDK_APP_ID, Vendor
 from chaos.simulation.virtual_time import Clock, StuckError, VirtualLoop
 from ingest.spool import waiting_callbacks
 from workers import BUILT_IN
@@ -41,6 +43,11 @@ REST_WITHIN_S = 6 * 3600.0
 _POLL_S = 5.0
 
 _UNWINDING_ROUNDS = 200
+
+#: What is waited for without a deadline.
+_TOO_LONG_S = 60.0
+
+T = TypeVar("T")
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -59,32 +66,22 @@ class Outcome(Struct, frozen=True, kw_only=True):
     story: tuple[str, ...] = ()
 
 
-def run_world(seed: int, *, template: Path, bugs: frozenset[Bug] = frozenset(), tells: bool = False) -> Outcome:
-    """Run the world of `seed` to its end. The same seed gives the same story, step by step.
+def run_world(plan: Plan, *, template: Path, bugs: frozenset[Bug] = frozenset(), tells: bool = False) -> Outcome:
+    """Run a world to its end. The same plan gives the same story, step by step.
 
     `template` is an empty database, see `make_template`; files are made beside it. Not to be called where an event loop
     runs.
     """
     with TemporaryDirectory(prefix="tiw-world-", dir=template.parent) as folder:
-        clock = Clock()
-        loop = VirtualLoop(clock)
-        world = _World(draw_plan(seed), Path(folder), clock, loop, bugs)
-        copy_template(template, world.database.path)
-        loop.set_exception_handler(world.on_loop_error)
-        random_state = random.getstate()
-        random.seed(seed)
-        try:
-            with clock.installed(), silence(world.evidence), replaced(world.doubles()):
-                found = world.run()
-                world.unwind()
-        finally:
-            random.setstate(random_state)
-            loop.close()
+        world = World(plan, Path(folder), template, bugs)
+        with world.active():
+            found = world.run()
+            world.close()
     story = world.story
     return Outcome(
-        seed=seed,
+        seed=plan.seed,
         virtual_s=world.ended_at_s - 1000.0,
-        steps=loop.steps,
+        steps=world.loop.steps,
         callbacks=len(world.evidence.sent),
         accepted=len(world.evidence.accepted),
         crashes=story.counts["crashed"],
@@ -96,25 +93,34 @@ def run_world(seed: int, *, template: Path, bugs: frozenset[Bug] = frozenset(), 
     )
 
 
-class _World:
-    def __init__(self, plan: Plan, folder: Path, clock: Clock, loop: VirtualLoop, bugs: frozenset[Bug]) -> None:
+class World:
+    """The parts of a world. Everything that happens in it happens in an `active` block.
+
+    `folder` is its own and empty; `template` an empty database.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, template: Path, bugs: frozenset[Bug] = frozenset()) -> None:
         self.plan = plan
-        self.bugs = bugs
-        self.loop = loop
-        self.clock = clock
+        self._bugs = bugs
+        self.clock = clock = Clock()
+        self.loop = loop = VirtualLoop(clock)
+        self.loop.set_exception_handler(self._on_loop_error)
         self.ended_at_s = clock.now_s
         self.story = Story(clock)
         self.evidence = Evidence(self.story)
-        self.handlers = Handlers(plan.seed, self.evidence)
+        self.handlers = Handlers(plan.seed, plan.manners, self.evidence)
         self._custom = self.handlers.consumers()
         self.network = Network(Random(f"network {plan.seed}"), plan.weather)
         queues = (*BUILT_IN_CONSUMERS, *(consumer.queues for consumer in self._custom))
         self.broker = Broker(loop, self.network, self.story, queues, bugs)
         self.database = Database(folder / "store.db", clock, self.network, self.story, bugs)
+        copy_template(template, self.database.path)
+        self.keys = folder / "keys.json"
+        self.set_keys(KEY, *([FORGED_KEY] if Bug.FORGED_ACCEPTED in bugs else []))
         self.disk = Disk(clock, self.story, Random(f"disk {plan.seed}"))
         self._folder = folder
         self._tokens = _Tokens(Random(f"tokens {plan.seed}"))
-        self._door = Door(loop, self.network, self.evidence)
+        self.door = Door(loop, self.network, self.evidence)
         self._rng = Random(f"members {plan.seed}")
         self._is_over = False
         self._secrets = Random(f"secrets {plan.seed}")
@@ -122,9 +128,41 @@ class _World:
         self.workers: list[Member] = []
         self._others: list[Process] = []
 
-    def doubles(self) -> dict[str, Any]:
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let this world's time be the time, and its doubles be in their places, while the block runs."""
+        random_state = random.getstate()
+        random.seed(self.plan.seed)
+        try:
+            with self.clock.installed(), silence(self.evidence), replaced(self._doubles()):
+                yield
+        finally:
+            random.setstate(random_state)
+
+    def begin(self) -> None:
+        """Start all programs."""
+        self._populate()
+
+    def set_keys(self, *keys: str) -> None:
+        """Replace the file of callback keys, which ingest nodes look at every second."""
+        draft = self.keys.with_suffix(".draft")
+        draft.write_bytes(msgspec.json.encode({str(SDK_APP_ID): keys}))
+        draft.replace(self.keys)
+
+    def run_until(self, work: Coroutine[Any, Any, T]) -> T:
+        """Let things happen until `work` is done, which belongs to no process; return what it returns."""
+        task = self.loop.create_task(work)
+        self.loop.run_until_complete(task)
+        return task.result()  # type: ignore[no-any-return]  # what the coroutine returns
+
+    def _doubles(self) -> dict[str, Any]:
         """Return what stands in the place of threads and of the system's randomness."""
-        return {
+        without_deadlines = {
+            "ingest.keeping:PUBLISH_TIMEOUT_S": _TOO_LONG_S,
+            "ingest.keeping:KEPT_BY_S": 2 * _TOO_LONG_S,
+            "chaos.simulation.transport:CONFIRM_TIMEOUT_S": _TOO_LONG_S,
+        }
+        return (without_deadlines if Bug.NO_DEADLINE in self._bugs else {}) | {
             "workers.worker:StallWatch": _NoStallWatch,
             "workers.worker:new_owner": self._new_owner,
             "workers.owner:is_gone": self._is_gone,
@@ -142,16 +180,13 @@ class _World:
 
     def run(self) -> list[str]:
         """Let everything happen; return the violations."""
-        main = self.loop.create_task(self._happen())
         try:
-            self.loop.run_until_complete(main)
+            return self.run_until(self._happen())
         except StuckError as error:
             self.ended_at_s = self.clock.now_s
             return [f"stuck: {error}", *self.evidence.errors]
-        found: list[str] = main.result()
-        return found
 
-    def unwind(self) -> None:
+    def close(self) -> None:
         """Put away what the dead left behind, now that nothing counts any more."""
         self._is_over = True
         for process in self._dead():
@@ -162,16 +197,28 @@ class _World:
                 thread.kill()
         self.loop.run_until_complete(self.loop.create_task(self._cancel_all()))
         self.disk.close_all()
+        self.loop.close()
 
-    def on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Note an error that nobody has seen to."""
         error, task = context.get("exception"), context.get("task")
         name = f" {task.get_name()}" if isinstance(task, asyncio.Task) else ""
         self.evidence.failed("event loop", f"{context['message']}{name}{f': {error!r}' if error else ''}")
 
     async def _happen(self) -> list[str]:
-        self._populate()
-        faults = Faults(
+        self.begin()
+        faults = self.faults()
+        vendor = Vendor(self.plan, self.door, self.evidence, self.story)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(vendor.play())
+            for fault in self.plan.faults:
+                group.create_task(faults.befall(fault))
+        faults.all_over()
+        return await self.end()
+
+    def faults(self) -> Faults:
+        """Return what can befall this world."""
+        return Faults(
             ingests=self.ingests,
             workers=self.workers,
             broker=self.broker,
@@ -182,15 +229,12 @@ class _World:
             story=self.story,
             evidence=self.evidence,
         )
-        vendor = Vendor(self.plan, self._door, self.evidence, self.story)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(vendor.play())
-            for fault in self.plan.faults:
-                group.create_task(faults.befall(fault))
-        faults.all_over()
+
+    async def end(self) -> list[str]:
+        """Let everything come to rest, end all programs, and return the violations. No fault may last any more."""
         self.story.tell("world", "all faults are over")
         is_at_rest = await self._rest(self.ingests, lambda: not self.spooled)
-        # An idle ingest node turns ten times a second: the hours of the ladder go by faster without.
+        # An idle ingest node turns all the time: the hours of the ladder go by faster without.
         await self._end(self.ingests)
         is_at_rest &= await self._rest(self.workers, lambda: not self.broker.waiting)
         if is_at_rest and self.plan.replays:
@@ -215,7 +259,7 @@ class _World:
         for number in range(self.plan.ingests):
             # Of one host, they adopt each other's files; else each has only its own of before.
             spool = self._folder / ("spool" if self.plan.is_one_host else f"spool{number}")
-            self.ingests.append(self._member(f"ingest{number}", Ingest(self._door, self.broker, spool)))
+            self.ingests.append(self._member(f"ingest{number}", Ingest(self.door, self.broker, spool, self.keys)))
         for number in range(self.plan.workers):
             consumers = (*BUILT_IN, *self._custom)
             if self.plan.has_splitted_consumers and self.plan.workers > 1:
