@@ -6,6 +6,7 @@ its arguments name. https://llvm.org/docs/LibFuzzer.html#options
 
 import gc
 import logging
+import shlex
 import sys
 
 import atheris
@@ -23,6 +24,8 @@ def main() -> None:
         from chaos.fuzzing.targets import TARGETS  # noqa: PLC0415 - what it imports is instrumented on the way
         from chaos.fuzzing.time_bound import bounded  # noqa: PLC0415 - see above
     target = TARGETS[sys.argv.pop(1)]
+    # With -merge libFuzzer starts itself again, and this is what it takes itself for.
+    sys.argv[0] = shlex.join([sys.executable, "-P", "-m", "chaos.fuzzing.worker", target.name])
     # What is here stays: looking through it again and again would take a tenth of the time.
     gc.freeze()
     atheris.Setup(sys.argv, bounded(target.run, size_bytes=target.stands_for_bytes))
