@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from chaos.fuzzing.targets import bodies, heads, messages, settings
+from chaos.fuzzing.targets import bodies, heads, messages, settings, spool
 
 Run: TypeAlias = Callable[[bytes], None]
 
@@ -30,7 +30,7 @@ TARGETS = {
     for target in (
         Target(name="door", run=bodies.door, corpus="bodies", share=200),
         Target(name="signed_door", run=bodies.signed_door, corpus="bodies", share=100),
-        Target(name="decoding", run=bodies.decoding, corpus="bodies", share=250),
+        Target(name="decoding", run=bodies.decoding, corpus="bodies", share=220),
         Target(name="lenient", run=bodies.lenient, corpus="bodies", share=200),
         Target(
             name="growth",
@@ -44,6 +44,7 @@ TARGETS = {
         Target(name="headers", run=messages.headers, corpus="properties", share=100),
         Target(name="frames", run=messages.frames, corpus="frames", share=20),
         Target(name="deliveries", run=messages.deliveries, corpus="frames", share=30),
+        Target(name="spool", run=spool.spool, corpus="frames", share=30),
         Target(name="keys", run=settings.keys, corpus="keys", share=50),
         Target(name="trace", run=settings.trace, corpus="traces", share=50),
     )
