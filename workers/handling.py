@@ -214,7 +214,7 @@ class Handling:
         came_after_s = time.monotonic() + self._consumer.timeout_s - SETTLED_WITHIN_S
         while self._alone:
             work, reason = self._alone.popleft()
-            if self._settler.held_since_s(work.delivery) > came_after_s:
+            if self._may_begin(work, came_after_s):
                 return self._begin([work])
             self._concluding.conclude(work, Retry(reason=reason))
         most = self._consumer.batch or 1
@@ -222,11 +222,19 @@ class Handling:
         while len(group) < most and (waiting := self._next()) is not None:
             if waiting.delivery.crashes >= FATAL_CRASHES:
                 self._concluding.conclude(waiting, DeadLetter("worker crashed"))
-            elif self._settler.held_since_s(waiting.delivery) > came_after_s:
+            elif self._may_begin(waiting, came_after_s):
                 group.append(waiting)
             else:
                 self._concluding.give_back(waiting)
         return self._begin(group) if group else None
+
+    def _may_begin(self, work: Work, came_after_s: float) -> bool:
+        """Say whether a delivery can still be settled in time, and whether its event is still ours.
+
+        After this process stood still another may have handled the event, which was claimed before.
+        """
+        since_s = self._settler.held_since_s(work.delivery)
+        return since_s > came_after_s and (self._memory is None or self._memory.leases.hold(since_s))
 
     def _next(self) -> Work | None:
         if self._ready:

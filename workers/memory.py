@@ -5,6 +5,7 @@ import asyncio
 import structlog
 
 from store import Claim, Store, StoreError, claim, complete, release
+from workers.leases import Leases
 from workers.owner import release_leases_of_the_gone
 from workers.store_watch import AWAY_ERRORS, StoreWatch
 
@@ -14,7 +15,8 @@ _log = structlog.get_logger()
 class Memory:
     """Claims and completions of one consumer, each call for a group of events in one transaction.
 
-    `owner` is this process's name in the leases, which last for `lease_s` unless they are renewed.
+    `owner` is this process's name in the leases, which last for `lease_s` unless they are renewed; `leases` tells
+    whether they still do.
     """
 
     def __init__(self, consumer: str, *, store: Store, store_watch: StoreWatch, owner: str, lease_s: float) -> None:
@@ -23,6 +25,7 @@ class Memory:
         self._store_watch = store_watch
         self._owner = owner
         self._lease_s = lease_s
+        self.leases = Leases(lease_s)
         #: Leases that nobody here needs, but the store was away when they should have been given back.
         self._owed: set[str] = set()
         #: What is given back late must not be what is claimed anew at the same moment.

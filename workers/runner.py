@@ -77,6 +77,10 @@ class Runner:
         """Whether the broker has this consumer right now."""
         return self._subscription.is_consuming
 
+    def note_renewal(self, *, began_s: float) -> None:
+        """Take note that the leases of this process were renewed, by a statement that was begun then."""
+        self._memory.leases.renewed(began_s=began_s)
+
     async def release_owed(self) -> None:
         """Let go of leases that could not be given back while the store was away. Raises `StoreError`."""
         await self._memory.release_owed()

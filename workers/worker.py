@@ -1,6 +1,7 @@
 """One process's consumers over one transport and one store."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Self
@@ -132,9 +133,13 @@ class Worker:
             try:
                 for runner in self._runners:
                     await runner.release_owed()
+                began_s = time.monotonic()
                 await renew(self._store, owner=self._owner, lease_s=self._lease_s)
             except StoreError:
                 store_watch.report_away()
+                continue
+            for runner in self._runners:
+                runner.note_renewal(began_s=began_s)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
