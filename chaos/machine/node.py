@@ -15,7 +15,7 @@ from random import Random
 from chaos.errors import ChaosError
 
 #: Longest time from a start until it is ready: two busy cores start a dozen interpreters slowly.
-READY_WITHIN_S = 120.0
+READY_WITHIN_S = 300.0
 
 #: Longest orderly end: a drain waits 25 s for its handlers.
 STOP_WITHIN_S = 40.0
