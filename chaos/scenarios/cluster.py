@@ -197,14 +197,14 @@ SCENARIOS = (
         sentence="three RabbitMQ nodes: the leader of a queue killed, or stopped for longer than every time-out; a "
         "member wiped and added again",
         inject=_inject_nodes,
-        traffic=Traffic(callbacks=200, rate=20.0, tail_s=2.0),
+        traffic=Traffic(callbacks=150, rate=12.0, tail_s=2.0),
     ),
     _SCENARIO(
         name="cluster-partitions",
         sentence="three RabbitMQ nodes, parted: the leader alone, a follower alone, one-way, a bridge, everyone "
         "alone, the leader from its clients",
         inject=partial(_inject_partitions, short=1, full=15),
-        traffic=Traffic(callbacks=200, rate=20.0, tail_s=2.0),
+        traffic=Traffic(callbacks=150, rate=12.0, tail_s=2.0),
     ),
     _SCENARIO(
         name="cluster-large-bodies",

@@ -119,7 +119,7 @@ def _scenario(link: str, arrange: Arrange, *, between: str) -> Scenario:
         "time, little bandwidth, cut in the middle of what the server says, refused connections",
         inject=partial(_inject, link=link),
         arrange=arrange,
-        traffic=Traffic(callbacks=200, rate=20.0, tail_s=2.0),
+        traffic=Traffic(callbacks=150, rate=12.0, tail_s=2.0),
         settles_within_s=120.0,
     )
 

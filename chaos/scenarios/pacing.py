@@ -1,4 +1,4 @@
-"""Time between two faults: long enough to see that the first one is over."""
+"""Time between two faults: long enough for each to be judged by itself."""
 
 from contextlib import suppress
 
@@ -6,20 +6,27 @@ from chaos.errors import ChaosError
 from chaos.stage import Stage
 
 #: Beyond the bound that the checker judges by, so that it has something to judge.
-_GIVEN_UP_AFTER_S = 45.0
+_GIVEN_UP_AFTER_S = 60.0
+
+#: So many of those that were accepted may still be under way.
+_UNDER_WAY = 15
 
 #: What is sent after a fault's end must have its effect before the next fault, or it says nothing about the first.
-_EFFECTS = 20
+_CALM_S = 1.0
 
 
 def wait_moving(stage: Stage) -> None:
-    """Return once effects come again, or it is clear that they do not: that is for the checker to say."""
+    """Return once what was accepted has had its effects, or it is clear that it has not: the checker judges that.
+
+    A fault that meets the backlog of the one before would be judged for both.
+    """
     effects = stage.deployment.effects_file
 
-    def lines() -> int:
+    def have_come() -> int:
         return effects.read_bytes().count(b"\n") if effects.exists() else 0
 
-    wanted = lines() + _EFFECTS
     with suppress(ChaosError):
-        stage.wait_until(lambda: lines() >= wanted, "effects", within_s=_GIVEN_UP_AFTER_S)
-    stage.sleep(1.0)
+        stage.wait_until(
+            lambda: have_come() >= stage.sending.accepted() - _UNDER_WAY, "effects", within_s=_GIVEN_UP_AFTER_S
+        )
+    stage.sleep(_CALM_S)
