@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -37,6 +38,7 @@ from chaos.simulation.vendor import FORGED_KEY, KEY, SDK_APP_ID, Vendor
 from chaos.simulation.virtual_time import Clock, StuckError, VirtualLoop
 from ingest.spool import waiting_callbacks
 from workers import BUILT_IN
+from workers.leases import Leases
 
 #: A world in which all faults are over comes to rest within this: the whole ladder takes 2 h 13 min, twice if replayed.
 REST_WITHIN_S = 6 * 3600.0
@@ -166,6 +168,8 @@ class World:
             "workers.worker:StallWatch": _NoStallWatch,
             "workers.worker:new_owner": self._new_owner,
             "workers.owner:is_gone": self._is_gone,
+            # Its clock is an argument with a default, which is the real one.
+            "workers.memory:Leases": partial(Leases, monotonic_s=self.clock.monotonic),
             # Idle ingest nodes turn ten times a second: that would be most of the work, and changes nothing but delays.
             "ingest.spool.spool:_TURN_S": 1.0,
             "ingest.spool.spool:_HOUSEKEEPING_S": 5.0,
