@@ -10,6 +10,7 @@ import pytest
 
 import ingest.connections
 import ingest.requests
+from ingest import IngestServer
 from ingest.connections import MAX_HEAD_BYTES, connection_limit
 from telemetry import render_metrics
 from tests.ingest.callback_bodies import callback
@@ -73,33 +74,43 @@ async def test_who_is_silent_or_drips_is_ended(
     await until(lambda: server._connections is not None and server._connections.count == 0)
 
 
-def small_socket(port: int) -> socket.socket:
-    """Return a connection that takes in little of what it does not read."""
+async def open_with_small_buffers(server: IngestServer) -> socket.socket:
+    """Connect such that little fits between the server and what is read here."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.connect(("127.0.0.1", port))
     client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", server.port))
+    assert server._connections is not None
+    await until(lambda: server._connections is not None and server._connections.count == 1)
+    (protocol,) = server._connections.connections
+    assert protocol.transport is not None
+    protocol.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return client
 
 
-@pytest.mark.parametrize("ends_by_itself", [False, True])
+@pytest.mark.parametrize(
+    ("requests", "headers"),
+    [
+        # More answers than the buffers take: the server stops answering, and waits.
+        (2000, {}),
+        # Fewer, and then the end: it would wait until the last of them is read.
+        (250, {"Connection": "close"}),
+        (250, {}),
+    ],
+)
 async def test_who_does_not_read_its_answers_is_ended(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, ends_by_itself: bool
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, requests: int, headers: dict[str, str]
 ) -> None:
     monkeypatch.setattr(ingest.connections, "UNREAD_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(ingest.connections, "KEEPALIVE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(ingest.connections, "KEEPALIVE_TIMEOUT_S", 0.5)
     server = await serve()
-    client = small_socket(server.port)
-    with client:
-        many = request(b"{}") * 1000
-        last = request(b"{}", headers={"Connection": "close"}) if ends_by_itself else b""
+    with await open_with_small_buffers(server) as client:
+        sent = request(b"{}") * requests + request(b"{}", headers=headers)
         with suppress(ConnectionError):
-            async with asyncio.timeout(20):
-                for _ in range(20 if ends_by_itself else 10_000):
-                    await asyncio.get_running_loop().sock_sendall(client, many)
-                await asyncio.get_running_loop().sock_sendall(client, last)
-        await until(lambda: server._connections is not None and server._connections.count == 0, deadline_s=20)
-        await until(lambda: server._connections is not None and not server._connections.connections)
+            await asyncio.get_running_loop().sock_sendall(client, sent)
+        await until(lambda: server._connections is not None and not server._connections.connections, deadline_s=30)
+    assert server._connections is not None
+    assert server._connections.count == 0
 
 
 async def test_headers_together_are_bounded(serve: Serve) -> None:
