@@ -65,7 +65,7 @@ async def test_who_is_silent_or_drips_is_ended(
     async with connected(server.port) as connection:
         await connection.send(begin)
         dripping = asyncio.create_task(drip(connection, then) if then else asyncio.sleep(0))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             with suppress(ConnectionError):
                 while await connection.reader.read(1000):
                     pass
