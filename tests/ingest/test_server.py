@@ -119,13 +119,11 @@ def test_a_newer_aiohttp_will_do(monkeypatch: pytest.MonkeyPatch, version: str) 
     require_safe_http()
 
 
-async def test_a_defect_of_ours_is_an_answer_and_a_log_line(
-    serve: Serve, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def publish(message: object) -> None:
-        raise KeyError(message)
+async def test_a_defect_of_ours_is_an_answer_and_a_log_line(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(admitted: object, **_: object) -> None:
+        raise KeyError(admitted)
 
-    monkeypatch.setattr(transport, "publish", publish)
+    monkeypatch.setattr("ingest.callbacks.message_of", broken)
     with structlog.testing.capture_logs() as logs:
         server = await serve()
         answer = await post(server.port, callback())
