@@ -17,7 +17,12 @@ EXPIRED = 401
 def judge_deadline(evidence: Evidence) -> Finding:
     """I5: every answer came within 8 s, and there was one, unless the process that owed it stood still itself."""
     excuses = [fault for fault in evidence.faults if fault.excuses_deadline]
-    judged = [tried for tried in evidence.tries if tried.status != 0 or tried.failure == "time-out"]
+    # A sender that stood still itself runs out of patience early: that says nothing of the answer.
+    judged = [
+        tried
+        for tried in evidence.tries
+        if tried.status != 0 or (tried.failure == "time-out" and _took_us(tried) > DEADLINE_US)
+    ]
     owed = [tried for tried in judged if not any(_overlaps(fault, tried) for fault in excuses)]
     violations = [
         f"{tried.event_id} {_was(tried)} after {_took_us(tried) / 1e6:.1f} s"

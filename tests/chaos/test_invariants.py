@@ -141,6 +141,8 @@ def test_i5_is_violated_by_an_answer_after_8_s_and_by_none() -> None:
 def test_i5_takes_off_what_the_sender_itself_stood_still() -> None:
     slow = tried("a", took_s=9, stalled_us=3_000_000)
     assert_satisfied("I5", evidence(**{**all_went_well("a"), "tries": [slow]}))
+    impatient = tried("a", 0, took_s=10, failure="time-out", stalled_us=6_600_000)
+    assert_unchecked("I5", evidence(**{**all_went_well("a"), "tries": [impatient]}))
 
 
 def test_i5_does_not_judge_a_process_that_stood_still_or_a_connection_that_was_refused() -> None:
