@@ -81,7 +81,7 @@ class Spool:
         return Depth(
             callbacks=sum(file.records for file in found),
             bytes=sum(file.bytes for file in found),
-            oldest_at_us=min((file.oldest_at_us for file in found if file.oldest_at_us is not None), default=None),
+            oldest_at_us=min((file.oldest_at_us for file in found if file.records and file.oldest_at_us), default=None),
         )
 
     def put(self, message: Message) -> "asyncio.Future[None]":

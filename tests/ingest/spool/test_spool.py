@@ -69,9 +69,9 @@ async def test_it_keeps_while_the_broker_is_away_and_drains_when_it_is_back(
     spool: Spool, transport: RecordingTransport, folder: Path
 ) -> None:
     transport.is_ready = False
-    await asyncio.gather(*(spool.put(message(f"{number}", received_at_us=number)) for number in range(200)))
+    await asyncio.gather(*(spool.put(message(f"{number}", received_at_us=1 + number)) for number in range(200)))
     assert spool.depth.callbacks == 200
-    assert spool.depth.oldest_at_us == 0
+    assert spool.depth.oldest_at_us == 1
     assert [one.record.message.event_id for one in waiting_callbacks(folder)] == [f"{number}" for number in range(200)]
     transport.is_ready = True
     await until(lambda: len(transport.published) == 200)
