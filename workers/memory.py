@@ -72,15 +72,15 @@ class Memory:
         if not self._owed:
             return
         async with self._claiming:
-            # One by one: they are few, and an id that no database takes must not keep the others.
-            for event_id in [*self._owed]:
-                try:
-                    await self._release([event_id])
-                except StoreError:
-                    raise
-                except Exception:  # noqa: BLE001 - logged; such an id has no lease
-                    _log.exception("release_failed", consumer=self._consumer)
-                self._owed.discard(event_id)
+            # In one transaction: they can be hundreds, and claims wait meanwhile.
+            owed = [*self._owed]
+            try:
+                await self._release(owed)
+            except StoreError:
+                raise
+            except Exception:  # noqa: BLE001 - logged; an id that no database takes must not stop the renewals
+                _log.exception("release_failed", consumer=self._consumer)
+            self._owed.difference_update(owed)
 
     async def _release(self, event_ids: list[str]) -> None:
         await release(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._owner)

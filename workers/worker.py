@@ -131,15 +131,15 @@ class Worker:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
+                began_s = time.monotonic()
+                # First: what follows takes as long as it takes.
+                await renew(self._store, owner=self._owner, lease_s=self._lease_s)
+                for runner in self._runners:
+                    runner.note_renewal(began_s=began_s)
                 for runner in self._runners:
                     await runner.release_owed()
-                began_s = time.monotonic()
-                await renew(self._store, owner=self._owner, lease_s=self._lease_s)
             except StoreError:
                 store_watch.report_away()
-                continue
-            for runner in self._runners:
-                runner.note_renewal(began_s=began_s)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
