@@ -71,8 +71,9 @@ class Cluster:
         raise ChaosError("the cluster makes no virtual host")
 
     def delete_vhost(self, vhost: str) -> None:
-        """Remove a virtual host with all that is in it."""
-        self._any(lambda node: node.delete_vhost(vhost))
+        """Remove a virtual host with all that is in it, if a node answers; else it goes with the cluster."""
+        with contextlib.suppress(ChaosError):
+            self._any(lambda node: node.delete_vhost(vhost))
 
     def mend(self) -> None:
         """Undo whatever was done to nodes and network, and return once all is whole."""
