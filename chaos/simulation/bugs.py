@@ -24,5 +24,5 @@ class Bug(StrEnum):
     FORGED_ACCEPTED = "forged-accepted"
     #: Ingest waits for the broker for as long as it takes.
     NO_DEADLINE = "no-deadline"
-    #: Recordings are written without their first video.
+    #: Recordings are written without their videos.
     RECORDING_SPOILED = "recording-spoiled"

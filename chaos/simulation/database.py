@@ -206,11 +206,12 @@ class _Cursor:
             # Nobody pulls the plug of this machine: what a crash of the database would lose is decided at COMMIT.
             statement = "PRAGMA synchronous = OFF"
         self._note(statement)
-        self._cursor.execute(statement, parameters)
+        (row,) = _without_videos([parameters], statement, self._connection.database.bugs)
+        self._cursor.execute(statement, row)
 
     async def executemany(self, statement: str, rows: Sequence[Any]) -> None:
         self._note(statement)
-        self._cursor.executemany(statement, _without_first_videos(rows, statement, self._connection.database.bugs))
+        self._cursor.executemany(statement, _without_videos(rows, statement, self._connection.database.bugs))
 
     async def fetchall(self) -> list[Any]:
         return self._cursor.fetchall()
@@ -231,7 +232,7 @@ class _AtOnce:
         future.set_result(function())
 
 
-def _without_first_videos(rows: Sequence[Any], statement: str, bugs: frozenset[Bug]) -> Sequence[Any]:
+def _without_videos(rows: Sequence[Any], statement: str, bugs: frozenset[Bug]) -> Sequence[Any]:
     """Return rows as they are, unless a bug is planted that spoils recordings."""
     if Bug.RECORDING_SPOILED not in bugs or "recordings" not in statement:
         return rows

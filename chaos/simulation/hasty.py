@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from broker import Message, NotPublishedError
-from chaos.simulation.transport import SimulatedTransport
+from chaos.simulation.transport import HASTE_S, SimulatedTransport
 from ingest.spool import Spool
 
 
@@ -27,6 +27,7 @@ class Hasty:
         task.add_done_callback(self._running.discard)
 
     async def _publish(self, message: Message) -> None:
+        await asyncio.sleep(HASTE_S)
         with contextlib.suppress(NotPublishedError):
             await self._transport.publish(message)
 

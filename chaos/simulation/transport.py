@@ -27,6 +27,9 @@ from chaos.simulation.virtual_time import VirtualLoop
 #: As of the real one.
 CONFIRM_TIMEOUT_S = 2.5
 
+#: How long a planted bug leaves undone what it says is done.
+HASTE_S = 1.0
+
 #: Between two tries to connect.
 BACKOFF_S = 0.5
 
@@ -239,9 +242,8 @@ class SimulatedTransport:
         if session is None:
             return False
         confirmed: asyncio.Future[bool] = self.loop.create_future()
-        self.loop.after(
-            self.broker.network.latency_s(), self.broker.receive, session, keep, what, partial(_settle, confirmed)
-        )
+        delay_s = self.broker.network.latency_s() + (0.0 if is_awaited else HASTE_S)
+        self.loop.after(delay_s, self.broker.receive, session, keep, what, partial(_settle, confirmed))
         if not is_awaited:
             return True
         return await confirmed
