@@ -78,12 +78,14 @@ def run_world(plan: Plan, *, template: Path, bugs: frozenset[Bug] = frozenset(),
         world = World(plan, Path(folder), template, bugs)
         with world.active():
             found = world.run()
+            # What is put away afterwards has no order.
+            steps = world.loop.steps
             world.close()
     story = world.story
     return Outcome(
         seed=plan.seed,
         virtual_s=world.ended_at_s - 1000.0,
-        steps=world.loop.steps,
+        steps=steps,
         callbacks=len(world.evidence.sent),
         accepted=len(world.evidence.accepted),
         crashes=story.counts["crashed"],
