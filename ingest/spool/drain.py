@@ -24,6 +24,12 @@ T = TypeVar("T")
 #: A record that the broker refused so often is set aside.
 REFUSALS_TO_SET_ASIDE = 5
 
+#: Or one that met so many time-outs and lost connections: perhaps it is what ends them.
+LOSSES_TO_SET_ASIDE = 25
+
+#: A refusal comes at once; what takes longer waited for something that did not come.
+_ANSWER_S = 1.0
+
 #: The pauses after the first refusals: a queue that lost its majority refuses for a while, too.
 REFUSAL_DELAYS_S = (5.0, 30.0, 120.0)
 
@@ -33,9 +39,11 @@ WINDOW = 32
 #: So many windows in a row of which nothing was confirmed: the broker is away, whatever it says.
 _FRUITLESS_WINDOWS = 3
 
-#: When a file is tried again if the broker went away over it, or its disk failed.
+#: When a file is tried again if the broker went away over it, doubled with each loss of a record that was alone in it;
+#: or if its disk failed.
 AWAY_DELAY_S = 1.0
 DISK_DELAY_S = 10.0
+_LONGEST_DOUBLINGS = 5
 
 #: A transport bounds its publishes by itself; one that hangs is not waited for.
 _PUBLISH_TIMEOUT_S = 3.0
@@ -43,17 +51,30 @@ _PUBLISH_TIMEOUT_S = 3.0
 _log = structlog.get_logger()
 
 
+class Failure(Struct, frozen=True, kw_only=True):
+    """Why a record was not confirmed; `is_answer`: a broker that was there said so, at once.
+
+    `confirmations` is how many publishes the broker had confirmed then: only if it has confirmed another one since, it
+    was the record that was refused.
+    """
+
+    reason: str
+    is_answer: bool
+    confirmations: int
+
+
 class Backlog(Struct, kw_only=True):
     """A file that waits to be drained.
 
-    `failed` are records that did not get through, each with the broker's count of confirmations then: only if it has
-    confirmed something else since, it was the record that was refused.
+    `failed` are records that did not get through the last time. `losses` counts how often each has met a time-out or a
+    lost connection, which may be its fault or not. `is_suspect`: only such records are left in it.
     """
 
     file: SpoolFile
     due_at_s: float = 0.0
-    failed: dict[int, int] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
+    is_suspect: bool = False
+    failed: dict[int, Failure] = field(default_factory=dict)
+    losses: dict[int, int] = field(default_factory=dict)
 
 
 class Drain:
@@ -91,15 +112,16 @@ class Drain:
         self.backlog.append(Backlog(file=file))
 
     def hurry(self) -> None:
-        """Try everything again at once: the broker has come back."""
+        """Try again at once: the broker has come back. What may have sent it away is not in a hurry."""
         for waiting in self.backlog:
-            waiting.due_at_s = 0.0
+            if not waiting.is_suspect:
+                waiting.due_at_s = 0.0
 
     def next_due(self) -> Backlog | None:
-        """Return the file with the oldest callback of those whose time has come."""
+        """Return the file with the oldest callback of those whose time has come, suspects last."""
         now_s = time.monotonic()
         due = [waiting for waiting in self.backlog if waiting.due_at_s <= now_s]
-        return min(due, key=lambda waiting: waiting.file.oldest_at_us or 0, default=None)
+        return min(due, key=lambda waiting: (waiting.is_suspect, waiting.file.oldest_at_us or 0), default=None)
 
     async def run_once(self, waiting: Backlog) -> int:
         """Publish what is in a file as far as the broker takes it; return how many are left in it.
@@ -113,8 +135,9 @@ class Drain:
             left = await self._publish_all(waiting, await self._judge(waiting, contents))
             if not left:
                 await self._finish(waiting, contents)
-            refusals = [contents.refused[number].refusals for number in waiting.failed if number in contents.refused]
-            waiting.due_at_s = time.monotonic() + _delay_s(refusals, is_away=len(waiting.failed) < left)
+            else:
+                waiting.is_suspect = len(waiting.failed) == left
+                waiting.due_at_s = time.monotonic() + _delay_s(waiting, contents)
         except OSError as error:
             _log.error("spool_file_failed", file=file.path.name, error=error.strerror, retry_in_s=DISK_DELAY_S)
             waiting.due_at_s = time.monotonic() + DISK_DELAY_S
@@ -125,23 +148,26 @@ class Drain:
         file = waiting.file
         settled: list[int] = []
         for record in contents.pending:
-            seen = waiting.failed.pop(record.sequence, None)
-            if seen is None or self._breaker.confirmations == seen:
+            failure = waiting.failed.pop(record.sequence, None)
+            if failure is None or self._breaker.confirmations == failure.confirmations:
                 continue
             before = contents.refused.get(record.sequence)
-            refused = Refused(
-                sequence=record.sequence,
-                refusals=1 + (before.refusals if before else 0),
-                reason=waiting.reasons.get(record.sequence, ""),
-            )
-            contents.refused[record.sequence] = refused
-            if refused.refusals < REFUSALS_TO_SET_ASIDE:
-                await self.on_disk(file.mark, render_refused(file.marker, refused))
+            refusals = before.refusals if before else 0
+            losses = waiting.losses.get(record.sequence, 0)
+            if failure.is_answer:
+                refusals += 1
+            else:
+                losses = waiting.losses[record.sequence] = losses + 1
+            refused = Refused(sequence=record.sequence, refusals=refusals, reason=failure.reason)
+            if refusals < REFUSALS_TO_SET_ASIDE and losses < LOSSES_TO_SET_ASIDE:
+                if failure.is_answer:
+                    contents.refused[record.sequence] = refused
+                    await self.on_disk(file.mark, render_refused(file.marker, refused))
                 continue
             await self.on_disk(set_aside, self._folder, record, refused)
             settled.append(record.sequence)
             metrics.SPOOL_SET_ASIDE.inc()
-            _log.error("callback_set_aside", event_id=record.message.event_id, refusals=refused.refusals)
+            _log.error("callback_set_aside", event_id=record.message.event_id, refusals=refusals, losses=losses)
         if settled:
             await self._settle(file, settled)
         gone = set(settled)
@@ -156,14 +182,13 @@ class Drain:
         while pending and fruitless < _FRUITLESS_WINDOWS:
             batch = [pending.popleft() for _ in range(min(window, len(pending)))]
             began_s = time.monotonic()
-            errors = await asyncio.gather(*(self._publish(record) for record in batch))
+            failures = await asyncio.gather(*(self._publish(record) for record in batch))
             settled = []
-            for record, error in zip(batch, errors, strict=True):
-                if error is None:
+            for record, failure in zip(batch, failures, strict=True):
+                if failure is None:
                     settled.append(record.sequence)
                 else:
-                    waiting.failed[record.sequence] = self._breaker.confirmations
-                    waiting.reasons[record.sequence] = error
+                    waiting.failed[record.sequence] = failure
             if settled:
                 self.drained += len(settled)
                 metrics.SPOOL_DRAINED.inc(len(settled))
@@ -175,21 +200,28 @@ class Drain:
             await asyncio.sleep((time.monotonic() - began_s) * (4 if self._is_busy() else 1))
         return len(pending) + len(waiting.failed)
 
-    async def _publish(self, record: Record) -> str | None:
+    async def _publish(self, record: Record) -> Failure | None:
         """Publish a record; return why it was not confirmed, None if it was."""
+        began_s = time.monotonic()
         try:
             async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
                 await self._publisher.publish(record.message)
         except BrokerError as error:
             # Not told to the breaker: it may be the record's own fault, and live callbacks find out by themselves.
-            return str(error)
+            reason = str(error)
         except TimeoutError:
-            return "the broker did not answer in time"
+            reason = "the broker did not answer in time"
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this record's, and must hold up no other
             _log.error("draining_failed", error=type(error).__name__, frames=locations(error))
-            return f"it cannot be published: {type(error).__name__}"
-        self._breaker.confirmed()
-        return None
+            reason = f"it cannot be published: {type(error).__name__}"
+        else:
+            self._breaker.confirmed()
+            return None
+        return Failure(
+            reason=reason,
+            is_answer=self._publisher.is_ready and time.monotonic() - began_s < _ANSWER_S,
+            confirmations=self._breaker.confirmations,
+        )
 
     async def _settle(self, file: SpoolFile, sequences: list[int]) -> None:
         await self.on_disk(file.mark, render_settled(file.marker, sequences))
@@ -214,9 +246,14 @@ class Drain:
         return await asyncio.get_running_loop().run_in_executor(self._disk_thread, function, *arguments)
 
 
-def _delay_s(refusals: list[int], *, is_away: bool) -> float:
-    if is_away:
+def _delay_s(waiting: Backlog, contents: Contents) -> float:
+    """Return the least pause that is due to any record that is left."""
+    if not waiting.is_suspect:
         return AWAY_DELAY_S
-    return min(
-        (REFUSAL_DELAYS_S[count - 1] for count in refusals if count <= len(REFUSAL_DELAYS_S)), default=AWAY_DELAY_S
-    )
+    return min(_delay_of_s(contents.refused.get(number), waiting.losses.get(number, 0)) for number in waiting.failed)
+
+
+def _delay_of_s(refused: Refused | None, losses: int) -> float:
+    if refused is not None and refused.refusals <= len(REFUSAL_DELAYS_S):
+        return REFUSAL_DELAYS_S[refused.refusals - 1]
+    return AWAY_DELAY_S * 2.0 ** min(losses, _LONGEST_DOUBLINGS)

@@ -1,17 +1,15 @@
 """A spool in front of a transport that remembers, with pauses short enough for tests."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from ingest import Spool
 from ingest.spool import drain
 from ingest.spool import spool as spool_module
 from tests.ingest.recording_transport import RecordingTransport
-
-OpenSpool = Callable[..., "AsyncExitStack"]
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +18,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "_HOUSEKEEPING_S", 0.02)
     monkeypatch.setattr(drain, "AWAY_DELAY_S", 0.02)
     monkeypatch.setattr(drain, "REFUSAL_DELAYS_S", (0.01, 0.02, 0.03))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_unforeseen() -> Iterator[None]:
+    """Fail a test in which the spool met an error that nobody thought of: it would only log it and go on."""
+    with structlog.testing.capture_logs() as logged:
+        yield
+    assert "spool_failed" not in {line["event"] for line in logged}
 
 
 @pytest.fixture

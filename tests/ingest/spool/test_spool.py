@@ -12,7 +12,7 @@ import pytest
 
 from broker import BrokerError, Message, NotPublishedError
 from ingest import Spool, SpoolError
-from ingest.spool import file_states, waiting_callbacks, writer
+from ingest.spool import drain, file_states, waiting_callbacks, writer
 from ingest.spool import spool as spool_module
 from ingest.spool.folder import WAITING, files, marker_of
 from telemetry.metrics import REGISTRY as METRICS
@@ -354,3 +354,28 @@ async def test_a_disk_that_hangs_keeps_no_node_from_starting(
     async with Spool(folder, transport) as spool:
         assert not spool.is_ready
         ended.set()
+
+
+async def test_a_record_that_meets_lost_connections_is_not_taken_for_a_refused_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LosingTransport(FussyTransport):
+        async def publish(self, message: Message) -> None:
+            if message.event_id in self.refused:
+                self.is_ready = False
+                asyncio.get_running_loop().call_later(0.01, setattr, self, "is_ready", True)
+            await super().publish(message)
+
+    monkeypatch.setattr(drain, "LOSSES_TO_SET_ASIDE", 8)
+    transport = LosingTransport({"unlucky"})
+    async with Spool(folder, transport) as spool:
+        await spool.put(message("unlucky"))
+        for number in range(1000):
+            await spool.put(message(f"{number}"))
+            await asyncio.sleep(0.01)
+            if aside := [one for one in waiting_callbacks(folder) if one.is_set_aside]:
+                break
+        assert [(one.record.message, one.refusals) for one in aside] == [(message("unlucky"), 0)]
+        assert transport.tries["unlucky"] >= 8
+        # It held up nobody meanwhile.
+        assert len(transport.published) > number / 2
