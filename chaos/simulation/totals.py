@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from chaos.simulation.world import Outcome
+from chaos.simulation.running import Outcome
 
 
 class Totals:

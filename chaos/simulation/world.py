@@ -2,17 +2,14 @@
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from broker import BUILT_IN_CONSUMERS
 from chaos.simulation.broker import Broker
@@ -21,6 +18,7 @@ from chaos.simulation.consumers import Handlers
 from chaos.simulation.database import Database, copy_template
 from chaos.simulation.disk import Disk
 from chaos.simulation.door import Door
+from chaos.simulation.doubles import NoStallWatch, Tokens
 from chaos.simulation.evidence import Evidence
 from chaos.simulation.faults import Faults
 from chaos.simulation.invariants import violations
@@ -52,51 +50,6 @@ _TOO_LONG_S = 60.0
 T = TypeVar("T")
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of a world. `counts` are those of its story; `story` its lines, if they were asked for."""
-
-    seed: int
-    virtual_s: float
-    steps: int
-    callbacks: int
-    accepted: int
-    crashes: int
-    faults: int
-    violations: tuple[str, ...]
-    counts: Counter[str]
-    digest: int
-    story: tuple[str, ...] = ()
-
-
-def run_world(plan: Plan, *, template: Path, bugs: frozenset[Bug] = frozenset(), tells: bool = False) -> Outcome:
-    """Run a world to its end. The same plan gives the same story, step by step.
-
-    `template` is an empty database, see `make_template`; files are made beside it. Not to be called where an event loop
-    runs.
-    """
-    with TemporaryDirectory(prefix="tiw-world-", dir=template.parent) as folder:
-        world = World(plan, Path(folder), template, bugs)
-        with world.active():
-            found = world.run()
-            # What is put away afterwards has no order.
-            steps = world.loop.steps
-            world.close()
-    story = world.story
-    return Outcome(
-        seed=plan.seed,
-        virtual_s=world.ended_at_s - 1000.0,
-        steps=steps,
-        callbacks=len(world.evidence.sent),
-        accepted=len(world.evidence.accepted),
-        crashes=story.counts["crashed"],
-        faults=story.counts["fault"] + len(world.plan.faults),
-        violations=tuple(found),
-        counts=story.counts,
-        digest=story.digest,
-        story=tuple(story.lines()) if tells else (),
-    )
-
-
 class World:
     """The parts of a world. Everything that happens in it happens in an `active` block.
 
@@ -123,7 +76,7 @@ class World:
         self.set_keys(KEY, *([FORGED_KEY] if Bug.FORGED_ACCEPTED in bugs else []))
         self.disk = Disk(clock, self.story, Random(f"disk {plan.seed}"))
         self._folder = folder
-        self._tokens = _Tokens(Random(f"tokens {plan.seed}"))
+        self._tokens = Tokens(Random(f"tokens {plan.seed}"))
         self.door = Door(loop, self.network, self.evidence)
         self._rng = Random(f"members {plan.seed}")
         self._is_over = False
@@ -167,7 +120,7 @@ class World:
             "chaos.simulation.transport:CONFIRM_TIMEOUT_S": _TOO_LONG_S,
         }
         return (without_deadlines if Bug.NO_DEADLINE in self._bugs else {}) | {
-            "workers.worker:StallWatch": _NoStallWatch,
+            "workers.worker:StallWatch": NoStallWatch,
             "workers.worker:new_owner": self._new_owner,
             "workers.owner:is_gone": self._is_gone,
             # Its clock is an argument with a default, which is the real one.
@@ -339,31 +292,6 @@ class World:
             return False
         name = owner.partition("/")[0]
         return all(member.process is None or member.process.name != name for member in self.workers)
-
-
-class _NoStallWatch:
-    """In the place of a thread that watches the event loop."""
-
-    def __init__(self, _: object) -> None: ...
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-
-class _Tokens:
-    """In the place of the module `secrets`."""
-
-    def __init__(self, rng: Random) -> None:
-        self._rng = rng
-
-    def token_hex(self, count: int) -> str:
-        """Return as many bytes in hexadecimal."""
-        return self._rng.randbytes(count).hex()
-
-    def randbits(self, count: int) -> int:
-        """Return a number of so many bits."""
-        return self._rng.getrandbits(count)
 
 
 def _current() -> Process:
