@@ -155,8 +155,8 @@ class Runner:
     async def _run_alone(self) -> None:
         """Run the first suspect with nothing beside it; put the others back into the queue."""
         self._is_probing = True
-        # Also when only one is taken at a time: the next suspect would come as soon as this one is settled, and wait for
-        # its turn, while nothing goes on here until nothing is held.
+        # Also when one is taken at a time: the next suspect would come as soon as this one is settled, and wait for its
+        # turn, while nothing goes on here until nothing is held.
         await self._take_at_most(0)
         suspect = self._suspects[0]
         while len(self._suspects) > 1:
