@@ -11,6 +11,7 @@ import structlog
 from broker.amqp_connection import Connection, describe, loss_of
 from broker.amqp_frames import BODY, DELIVER, HEADER, METHOD, Arrival, Arrivals, ack_frame
 from broker.amqp_headers import read_message
+from broker.amqp_survivals import Survivals
 from broker.message import Message
 from broker.protocol import OnDelivery
 
@@ -48,12 +49,18 @@ class Intake:
     """
 
     def __init__(
-        self, connection: Connection, channel: aiormq.abc.AbstractChannel, queue: str, on_delivery: OnDelivery
+        self,
+        connection: Connection,
+        channel: aiormq.abc.AbstractChannel,
+        queue: str,
+        on_delivery: OnDelivery,
+        survivals: Survivals,
     ) -> None:
         self._connection = connection
         self._channel = channel
         self._queue = queue
         self._on_delivery = on_delivery
+        self._survivals = survivals
         self._prefetch = 0
         self._consumer_tag: str | None = None
         self._consuming = False
@@ -61,6 +68,8 @@ class Intake:
         self._arriving = Arrivals()
         #: Tags in the order of their arrival; true for those in `_due`, which are acknowledged and not yet written.
         self._unsettled: dict[int, bool] = {}
+        #: The events of these tags.
+        self._events: dict[int, str] = {}
         self._handed_over = 0
         self._held: deque[AmqpDelivery] = deque()
         self._due: list[int] = []
@@ -136,8 +145,12 @@ class Intake:
         self._held.clear()
 
     def detach(self) -> None:
-        """Read nothing more of the channel."""
+        """Read nothing more of the channel. What is not settled comes again."""
         self._connection.wire.detach(self._channel.number, self._take)
+        # A channel that was closed alone is another matter: its handler may have held a delivery for too long.
+        if self._connection.wire.is_lost:
+            self._survivals.lost(self._events.values())
+        self._events.clear()
 
     def ack(self, tag: int) -> Awaitable[bool]:
         """Settle a delivery, with the others of this turn of the loop. False if the channel is lost."""
@@ -163,6 +176,8 @@ class Intake:
             del self._unsettled[tag]
         overtaking = [tag for tag in due if self._unsettled.pop(tag, False)]
         frames += [ack_frame(number, tag, multiple=False) for tag in overtaking]
+        for tag in (*together, *overtaking):
+            self._survivals.settled(self._events.pop(tag))
         self._connection.wire.write(b"".join(frames))
 
     def _on_cancelled(self, frame: object) -> None:
@@ -188,6 +203,8 @@ class Intake:
             self.first_arrival_s = self.last_arrival_s
         message, returns = read_message(arrival.body, arrival.properties, arrival.routing_key)
         self._unsettled[arrival.tag] = False
+        self._events[arrival.tag] = message.event_id
+        returns = max(0, returns - self._survivals.count(message.event_id))
         self._held.append(AmqpDelivery(self, message, returns=returns, tag=arrival.tag))
         self._hand_over()
 

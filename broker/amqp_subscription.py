@@ -15,6 +15,7 @@ from broker.amqp_connection import (
 )
 from broker.amqp_intake import REQUEST_TIMEOUT_S, Intake
 from broker.amqp_link import Backoff, Link
+from broker.amqp_survivals import Survivals
 from broker.amqp_topology import Declarer
 from broker.amqp_watchdog import Finding, Watchdog
 from broker.errors import TopologyConflictError
@@ -46,6 +47,7 @@ class AmqpSubscription:
         self._on_delivery = on_delivery
         self._prefetch = prefetch
         self._watchdog = watchdog
+        self._survivals = Survivals()
         self._intake: Intake | None = None
         self._is_renewing = False
         self._turn = asyncio.Lock()
@@ -109,7 +111,7 @@ class AmqpSubscription:
         if not self._is_renewing:
             await self._declarer.declare(connection, self._topology)
         channel = await connection.amqp.channel(publisher_confirms=False, timeout=REQUEST_TIMEOUT_S)
-        intake = Intake(connection, channel, self._queue, self._on_delivery)
+        intake = Intake(connection, channel, self._queue, self._on_delivery, self._survivals)
         # Now, because deliveries come before the next line returns, and they may lead to another prefetch.
         self._intake = intake
         watching: asyncio.Task[None] | None = None

@@ -20,7 +20,8 @@ class Delivery(Protocol):
     def crashes(self) -> int:
         """How often this message was handed over before and came back without being settled.
 
-        `message.crashes` of earlier publishes included. Zero for a message that no worker died with.
+        `message.crashes` of earlier publishes included. Zero for a message that no worker died with. What came back
+        because this process lost its connection does not count; of other processes nobody can tell.
         """
 
     def ack(self) -> Awaitable[bool]:

@@ -10,6 +10,7 @@ from broker import Delivery
 from broker.amqp_connection import Connection
 from broker.amqp_frames import HEADER, METHOD
 from broker.amqp_intake import Intake
+from broker.amqp_survivals import MOST, Survivals
 from broker.amqp_wire import Taker
 
 
@@ -35,7 +36,7 @@ class _Broker:
         self.number = 1
         self.on_consumer_cancel_callbacks: set[object] = set()
         self.handed_over: list[Delivery] = []
-        self.intake = Intake(cast("Connection", self), cast("Any", self), "q", self.handed_over.append)
+        self.intake = Intake(cast("Connection", self), cast("Any", self), "q", self.handed_over.append, Survivals())
 
     async def basic_qos(self, **_: object) -> None: ...
 
@@ -140,3 +141,19 @@ def test_exactly_what_is_acknowledged_is_settled_in_whatever_order(turns: list[l
             assert len(broker.handed_over) - len(acked) <= prefetch
 
     asyncio.run(run())
+
+
+def test_a_loss_that_this_process_survived_is_counted_until_the_event_is_settled() -> None:
+    survivals = Survivals()
+    survivals.lost(["a", "b"])
+    survivals.lost(["a"])
+    assert [survivals.count(event_id) for event_id in "abc"] == [2, 1, 0]
+    survivals.settled("a")
+    assert [survivals.count(event_id) for event_id in "abc"] == [0, 1, 0]
+
+
+def test_no_more_survivals_are_remembered_than_have_room() -> None:
+    survivals = Survivals()
+    survivals.lost(["first"])
+    survivals.lost(f"{number}" for number in range(MOST))
+    assert (survivals.count("first"), survivals.count("0"), survivals.count(f"{MOST - 1}")) == (0, 1, 1)
