@@ -48,6 +48,8 @@ class Session:
         self.is_open = True
         self.receivers: list[Receiver] = []
         self.unacked: dict[int, tuple[str, Kept, Receiver]] = {}
+        #: Deliveries on their way, and to whom.
+        self.in_transit: dict[int, Receiver] = {}
         self._on_lost = on_lost
 
     def lose(self, why: str) -> None:
@@ -146,6 +148,7 @@ class Broker:
             kept = waiting.pop(self.network.next_of(len(waiting)))
             self._tags += 1
             session.unacked[self._tags] = (queue, kept, receiver)
+            session.in_transit[self._tags] = receiver
             self.loop.call_later(
                 self.network.latency_s(), receiver.hand_over, self._tags, kept, context=session.process.context
             )

@@ -37,7 +37,7 @@ _WEIGHTS = {
     Manner.FAILS: 4,
     Manner.GIVES_UP: 5,
     Manner.DROPS: 4,
-    Manner.KILLS: 3,
+    Manner.KILLS: 1,
 }
 
 #: Attempts that fail where only the first ones do.

@@ -139,7 +139,7 @@ def draw_plan(seed: int) -> Plan:
         classes=rng.randint(1, 6),
         sending_s=sending_s,
         forged=rng.randint(0, 2),
-        lease_s=rng.choice((30.0, 120.0)),
+        lease_s=rng.choice((15.0, 30.0)),
         is_one_host=rng.random() < 0.5,  # noqa: PLR2004 - one in two
         has_splitted_consumers=rng.random() < 0.5,  # noqa: PLR2004 - one in two
         replays=rng.random() < 0.5,  # noqa: PLR2004 - one in two

@@ -88,15 +88,19 @@ class SimulatedSubscription:
         session = self._transport.session
         if session is None or tag not in session.unacked or not self._is_open:
             return
+        del session.in_transit[tag]
         if Bug.ACKED_BEFORE_EFFECT in self._transport.broker.bugs:
             session.settled(tag)
         self._on_delivery(SimulatedDelivery(self._transport, session, tag, kept))
 
     async def set_prefetch(self, prefetch: int) -> None:
-        """Bound how many deliveries may be unsettled at once."""
+        """Bound how many deliveries may be unsettled at once; what is on its way has come when this returns."""
         self._prefetch = prefetch
         await asyncio.sleep(self._transport.broker.network.latency_s())
-        if self._transport.session is not None:
+        session = self._transport.session
+        while session is not None and session.is_open and self in session.in_transit.values():  # noqa: ASYNC110 - virtual
+            await asyncio.sleep(0.001)
+        if session is not None and session.is_open:
             self._transport.broker.pump(self.queue)
 
     async def __aenter__(self) -> Self:
