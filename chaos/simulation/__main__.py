@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,14 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
         make_template(template)
         totals = Totals()
         began_s = time.perf_counter()
-        for outcome in _outcomes(args, template):
-            totals.add(outcome)
-            for line in outcome.story:
-                print(line)
-            for violation in outcome.violations:
-                print(f"seed {outcome.seed}: {violation}")
-            if args.hours is not None and totals.virtual_s >= args.hours * 3600:
-                break
+        # An interruption ends the run, and its report is that of the worlds so far.
+        with suppress(KeyboardInterrupt):
+            for outcome in _outcomes(args, template):
+                totals.add(outcome)
+                for line in outcome.story:
+                    print(line)
+                for violation in outcome.violations:
+                    print(f"seed {outcome.seed}: {violation}")
+                if args.hours is not None and totals.virtual_s >= args.hours * 3600:
+                    break
         print(totals.report(elapsed_s=time.perf_counter() - began_s))
         for seed in totals.violated:
             print(f"again: ./dev simulation --seed {seed} --worlds 1 --trace")

@@ -1,10 +1,14 @@
 """One world from its beginning to its end, and what became of it."""
 
+import gc
+import logging
+import warnings
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from msgspec import Struct
+from sqlalchemy.exc import SAWarning
 
 from chaos.simulation.bugs import Bug
 from chaos.simulation.plan import Plan
@@ -40,6 +44,7 @@ def run_world(plan: Plan, *, template: Path, bugs: frozenset[Bug] = frozenset(),
             # What is put away afterwards has no order.
             steps = world.loop.steps
             world.close()
+        _collect()
     story = world.story
     return Outcome(
         seed=plan.seed,
@@ -54,3 +59,16 @@ def run_world(plan: Plan, *, template: Path, bugs: frozenset[Bug] = frozenset(),
         digest=story.digest,
         story=tuple(story.lines()) if tells else (),
     )
+
+
+def _collect() -> None:
+    """Collect what is left of the dead now: SQLAlchemy complains of connections that nobody gave back, and they died."""
+    log = logging.getLogger("sqlalchemy.pool")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SAWarning)
+            gc.collect()
+    finally:
+        log.setLevel(level)

@@ -11,6 +11,9 @@ from chaos.simulation.processes import PROCESS
 
 _ERROR = 40
 
+#: What is said of a disk that fails, and rightly so.
+_EXPECTED = frozenset({"spool_not_ready", "spool_file_failed", "spool_file_not_read"})
+
 
 @contextmanager
 def silence(evidence: Evidence) -> Iterator[None]:
@@ -18,7 +21,7 @@ def silence(evidence: Evidence) -> Iterator[None]:
 
     def note(_: Any, __: str, entry: Any) -> Any:
         process = PROCESS.get()
-        if process is None or process.is_running:
+        if entry["event"] not in _EXPECTED and (process is None or process.is_running):
             error = entry.get("exc_info")
             what = f"{entry['event']}{f' {error!r}' if isinstance(error, BaseException) else ''}"
             evidence.failed("world" if process is None else process.name, f"logged an error: {what}")
