@@ -62,7 +62,7 @@ def run_world(plan: Plan, *, template: Path, bugs: frozenset[Bug] = frozenset(),
 
 
 def _collect() -> None:
-    """Collect what is left of the dead now: SQLAlchemy complains of connections that nobody gave back, and they died."""
+    """Collect what is left of the dead now: SQLAlchemy complains of connections that were never given back."""
     log = logging.getLogger("sqlalchemy.pool")
     level = log.level
     log.setLevel(logging.CRITICAL)
