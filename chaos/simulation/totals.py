@@ -15,6 +15,7 @@ class Totals:
         self._steps = 0
         self._callbacks = 0
         self._accepted = 0
+        self._faults = 0
         self._counts: Counter[str] = Counter()
 
     def add(self, outcome: Outcome) -> None:
@@ -24,6 +25,7 @@ class Totals:
         self._steps += outcome.steps
         self._callbacks += outcome.callbacks
         self._accepted += outcome.accepted
+        self._faults += outcome.faults
         self._counts += outcome.counts
         if outcome.violations:
             self.violated.append(outcome.seed)
@@ -41,7 +43,7 @@ class Totals:
             "answered 200": f"{counts['answered 200']:,} (the same callback may be sent again)",
             "kept by the broker": f"{counts['kept']:,}",
             "effects of handlers": f"{counts['effect']:,}",
-            "faults": f"{counts['fault']:,}",
+            "faults": f"{self._faults:,}",
             "crashes": f"{counts['crashed'] - counts['ended']:,}",
             "stops by a signal": f"{counts['stopped']:,}",
             "sessions lost": f"{counts['session lost']:,}",
