@@ -39,7 +39,7 @@ class SpoolFile:
         """Whether the file is still where its path says: what is written to a deleted one is lost with this process."""
         try:
             return self.path.stat().st_ino == os.fstat(self._descriptor).st_ino
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def append(self, frames: bytes) -> None:

@@ -212,7 +212,7 @@ class Writer:
         if seals and self.file is not None and self.file.records:
             self._seal(loop)
         try:
-            if self.file is None or self.problem is not None:
+            if self.problem is not None or self.file is None or not self.file.is_in_place:
                 file = self._open_file(loop)
                 file.append(render_settled(file.marker, []))
             self.problem = _FULL if self._room_bytes() <= 0 else None

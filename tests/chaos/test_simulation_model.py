@@ -163,6 +163,9 @@ class Pipeline(RuleBasedStateMachine):
         else:
             self.world.evidence.forged.add(callback.event_id)
             self._start(callback, key)
+            # Until it has given up: a rotation would make its repetitions authentic.
+            with self.world.active():
+                self.world.run_until(asyncio.wait(self.sending[-1:]))
 
     @invariant()
     def nothing_has_gone_wrong_so_far(self) -> None:

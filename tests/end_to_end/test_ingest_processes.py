@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ class Node:
             TIW_HTTP=f"127.0.0.1:{self.port}",
             TIW_ADMIN=f"127.0.0.1:{self.admin_port}",
         )
+        self.spool = deployment.data / "spool"
         self.address = deployment.address = f"http://127.0.0.1:{self.port}/callbacks/tiw"
 
     @property
@@ -78,13 +80,19 @@ def test_both_processes_serve_and_their_metrics_are_summed(node: Node) -> None:
     assert get(f"http://127.0.0.1:{node.admin_port}/livez")[0] == 200
 
 
-def test_readiness_follows_the_broker(node: Node, rabbitmq: RabbitMQServer) -> None:
+def test_readiness_says_whether_broker_or_spool_would_keep_a_callback(node: Node, rabbitmq: RabbitMQServer) -> None:
     rabbitmq.stop()
+    send(node.address, callback("OnlineRecordStarted", "class-0"))
+    assert node.readiness == 200
+    # Where the spool was is something that cannot hold it.
+    shutil.move(node.spool, node.spool.with_name("moved"))
+    node.spool.touch()
     node.wait_readiness(503)
     assert post(node.address, signed(callback("OnlineRecordStarted", "class-1"))) == 503
     assert get(f"http://127.0.0.1:{node.admin_port}/livez")[0] == 200
-    rabbitmq.start()
+    node.spool.unlink()
     node.wait_readiness(200)
+    rabbitmq.start()
     send(node.address, callback("OnlineRecordStarted", "class-1"))
 
 
