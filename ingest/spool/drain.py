@@ -45,6 +45,9 @@ AWAY_DELAY_S = 1.0
 DISK_DELAY_S = 10.0
 _LONGEST_DOUBLINGS = 5
 
+#: How long a close waits for a disk that hangs.
+_CLOSE_TIMEOUT_S = 2.0
+
 #: A transport bounds its publishes by itself; one that hangs is not waited for.
 _PUBLISH_TIMEOUT_S = 3.0
 
@@ -100,11 +103,13 @@ class Drain:
         #: How many callbacks it has brought to the broker.
         self.drained = 0
 
-    def close(self) -> None:
-        """Let go of all files, as far as they have got."""
+    async def close(self) -> None:
+        """Let go of all files, as far as they have got; behind what the thread is still doing with one of them."""
         for waiting in self.backlog:
-            waiting.file.close()
+            self._disk_thread.submit(waiting.file.close)
         self.backlog.clear()
+        done = asyncio.wrap_future(self._disk_thread.submit(lambda: None))
+        await asyncio.wait({done}, timeout=_CLOSE_TIMEOUT_S)
         self._disk_thread.shutdown(wait=False, cancel_futures=True)
 
     def add(self, file: SpoolFile) -> None:

@@ -39,4 +39,4 @@ async def empty(folder: Path, publisher: Publisher, *, with_set_aside: bool) -> 
             left += await drain.run_once(waiting)
         return Emptied(drained=drain.drained, left=left, owned_files=owned_files)
     finally:
-        drain.close()
+        await drain.close()

@@ -83,9 +83,9 @@ class SpoolFile:
 
     def close(self) -> None:
         """Let go of the file, as it is: it has no owner then."""
-        if self._descriptor != -1:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor != -1:
+            os.close(descriptor)
 
     def _write(self, frames: bytes) -> None:
         view = memoryview(frames)

@@ -108,7 +108,7 @@ class Spool:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._writer.close()
-        self._drain.close()
+        await self._drain.close()
 
     async def _run(self, turn: Callable[[], Awaitable[float]]) -> None:
         """Do something again and again, as long as the spool is entered; it says when it is next wanted, in seconds."""

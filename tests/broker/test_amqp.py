@@ -206,7 +206,7 @@ async def test_an_operator_may_close_the_connections(
         assert set(inbox.event_ids) == {"before", "after"}
         # The broker counts a return. But this process lives.
         assert {delivery.crashes for delivery in inbox.deliveries} == {0}
-        assert subscription.is_consuming
+        await _holds(lambda: subscription.is_consuming)
 
 
 async def test_a_confirm_that_does_not_come_fails_in_time(rabbitmq: RabbitMQServer, url: str) -> None:

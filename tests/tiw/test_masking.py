@@ -68,6 +68,7 @@ def test_everything_else_is_shown_as_it_is() -> None:
         "amqp_urls": [],
         "database_url": "sqlite+aiosqlite:////data/store.db",
         "data_dir": str(Path("/data")),
+        "spool_max_bytes": 1073741824,
         "consumers": [],
         "retry_delays_s": [1, 5, 30, 120, 600, 3600],
         "retention_days": 0,

@@ -20,18 +20,17 @@ from tiw.settings import Settings
 
 APP = 1400000001
 KEY = "the vendor's own key, 32 or more"
-NOW_S = time.time()
 
 
 def callback(task_id: str, *, key: str = KEY, expires_in_s: int = 60, **members: Any) -> bytes:
-    expire_time = int(NOW_S) + expires_in_s
+    expire_time = int(time.time()) + expires_in_s
     data = {"TaskId": task_id, "RoomId": 1253, "RecordUserId": "tic_record_user_1253_01"}
     content = {"EventType": "OnlineRecordStarted", "Timestamp": 1575545412, "SdkAppId": APP, "EventData": data}
     return json.dumps(content | {"ExpireTime": expire_time, "Sign": sign(key, expire_time)} | members).encode()
 
 
 def rejected(body: bytes, *, age_s: float, reason: str = "wrong_sign", app: int = APP) -> Rejected:
-    return Rejected(received_at_us=round((NOW_S - age_s) * 1e6), reason=reason, sdk_app_id=app, body=body)
+    return Rejected(received_at_us=round((time.time() - age_s) * 1e6), reason=reason, sdk_app_id=app, body=body)
 
 
 def keep(settings: Settings, *many: Rejected) -> None:

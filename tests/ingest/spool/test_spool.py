@@ -333,7 +333,7 @@ async def test_a_record_that_breaks_the_transport_is_a_refused_one(folder: Path,
     async with Spool(folder, transport) as spool:
         await asyncio.gather(*(spool.put(message(event_id)) for event_id in ("poison", "1", "2")))
         await until(lambda: sorted(ids(transport)) == ["1", "2"])
-        assert [one.record.message.event_id for one in waiting_callbacks(folder)] == ["poison"]
+        await until(lambda: [one.record.message.event_id for one in waiting_callbacks(folder)] == ["poison"])
 
 
 async def test_a_callback_that_cannot_be_written_fails_alone_and_ends_nothing(
