@@ -77,6 +77,9 @@ def poison_pair(deployment: Deployment) -> None:
                 pair[place] = deployment.program("work", "poisoned")
         time.sleep(0.1)
     assert_buried_alone(deployment, "poisoned")
+    for program in pair:
+        # One that has only just begun ends at once, and says so by its exit code.
+        program.wait_logged("consumer_started", queue="tiw.poisoned")
 
 
 def kill_supervised(deployment: Deployment) -> None:
