@@ -56,7 +56,7 @@ def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], 
             kept = msgspec.json.encode(without_dropped(found.members))
             return Admitted(
                 sdk_app_id=sdk_app_id,
-                pair=None if credentials.expire_time is None else (sdk_app_id, credentials.expire_time),
+                pair=_pair(sdk_app_id, credentials),
                 body=kept,
                 decoded=decode_object(found, kept, received_at_us=received_at_us),
             )
@@ -67,10 +67,14 @@ def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], 
     kept = cut(body, [span for name, span in spans.items() if name in DROPPED])
     return Admitted(
         sdk_app_id=sdk_app_id,
-        pair=None if credentials.expire_time is None else (sdk_app_id, credentials.expire_time),
+        pair=_pair(sdk_app_id, credentials),
         body=kept,
         decoded=decode(kept, received_at_us=received_at_us),
     )
+
+
+def _pair(sdk_app_id: int, credentials: Credentials) -> tuple[int, bytes] | None:
+    return None if credentials.expire_time is None else (sdk_app_id, credentials.expire_time)
 
 
 def _credentials(members: Mapping[str, bytes | msgspec.Raw]) -> Credentials:

@@ -58,14 +58,16 @@ class Spool:
         self._publisher = publisher
         self._max_bytes = max_bytes
         self._others_bytes = 0
-        self._writer = Writer(folder, on_sealed=self._on_sealed, room_bytes=self._room_bytes)
         self.breaker = Breaker(publisher)
         #: Live callbacks that wait for the broker, set by whoever publishes them.
         self.live = 0
         self._drain = Drain(folder, publisher, self.breaker, is_busy=lambda: self.live > _BUSY)
+        self._writer = Writer(folder, on_sealed=self._drain.add, room_bytes=self._room_bytes)
         self._was_ready = False
         self._tasks: list[asyncio.Task[None]] = []
         self._unreadable: set[Path] = set()
+        #: As of the last count of what is set aside; None before the first.
+        self._set_aside_sizes_bytes: dict[Path, int] | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -153,7 +155,7 @@ class Spool:
         self._tell()
         try:
             adopted, self._others_bytes = await self._drain.on_disk(self._adopt, not self._drain.backlog)
-            metrics.SPOOL_SET_ASIDE_NOW.set(await self._drain.on_disk(count_set_aside, self._folder))
+            await self._drain.on_disk(self._count_set_aside)
         except OSError as error:
             _log.warning("spool_folder_not_read", error=error.strerror)
             return _HOUSEKEEPING_S
@@ -161,6 +163,13 @@ class Spool:
             _log.info("spool_file_adopted", file=file.path.name, callbacks=file.records)
             self._drain.add(file)
         return _HOUSEKEEPING_S
+
+    def _count_set_aside(self) -> None:
+        sizes_bytes = {path: path.stat().st_size for path in files(self._folder, SET_ASIDE)}
+        if sizes_bytes != self._set_aside_sizes_bytes:
+            # Read whole, and therefore only when something came or went.
+            metrics.SPOOL_SET_ASIDE_NOW.set(count_set_aside(self._folder))
+            self._set_aside_sizes_bytes = sizes_bytes
 
     def _adopt(self, is_idle: bool) -> tuple[list[SpoolFile], int]:
         """Take over the files that have no owner; return them, and how large all files are that are not ours."""
@@ -172,11 +181,10 @@ class Spool:
             if path in own or (writing is not None and path == writing.path):
                 continue
             try:
-                file = SpoolFile.adopt(path) if is_idle else None
+                file = _adopt_and_count(path) if is_idle else None
                 if file is None:
                     others_bytes += path.stat().st_size
                     continue
-                file.read()
             except FileNotFoundError:
                 continue  # drained meanwhile
             except OSError as error:
@@ -186,9 +194,6 @@ class Spool:
                 continue
             adopted.append(file)
         return adopted, others_bytes
-
-    def _on_sealed(self, file: SpoolFile) -> None:
-        self._drain.add(file)
 
     def _room_bytes(self) -> int:
         own = [waiting.file for waiting in list(self._drain.backlog)]
@@ -206,3 +211,14 @@ class Spool:
         age_s = 0.0 if depth.oldest_at_us is None else max(0.0, time.time() - depth.oldest_at_us / 1e6)
         metrics.SPOOL_OLDEST_AGE_SECONDS.set(age_s)
         metrics.BREAKER_OPEN.set(self.breaker.is_open)
+
+
+def _adopt_and_count(path: Path) -> SpoolFile | None:
+    file = SpoolFile.adopt(path)
+    if file is not None:
+        try:
+            file.read()
+        except OSError:
+            file.close()  # for whoever can read it
+            raise
+    return file

@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
-from ingest import IngestConfig, IngestServer, KeyRing
+from ingest import IngestConfig, IngestServer, KeyRing, Spool
 from tests.ingest.callback_bodies import KEYS
 from tests.ingest.recording_transport import RecordingTransport
 
@@ -15,6 +16,19 @@ Serve = Callable[..., Awaitable[IngestServer]]
 @pytest.fixture
 async def transport() -> RecordingTransport:
     return RecordingTransport()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+async def spool(folder: Path, transport: RecordingTransport) -> AsyncIterator[Spool]:
+    """Open a spool in front of the transport."""
+    async with Spool(folder, transport) as spool:
+        yield spool
+        transport.gate.set()
 
 
 @pytest.fixture

@@ -19,23 +19,6 @@ from tests.ingest.waiting import until
 
 
 @pytest.fixture
-def transport() -> RecordingTransport:
-    return RecordingTransport()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
-
-
-@pytest.fixture
-async def spool(folder: Path, transport: RecordingTransport) -> AsyncIterator[Spool]:
-    async with Spool(folder, transport) as spool:
-        yield spool
-        transport.gate.set()
-
-
-@pytest.fixture
 async def server(spool: Spool, transport: RecordingTransport) -> AsyncIterator[IngestServer]:
     async with IngestServer(IngestConfig(port=0, max_unconfirmed=3), transport, KeyRing(KEYS), spool=spool) as server:
         yield server

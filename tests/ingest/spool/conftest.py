@@ -1,15 +1,12 @@
-"""A spool in front of a transport that remembers, with pauses short enough for tests."""
+"""Pauses of a spool that are short enough for tests, and nothing unforeseen."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from ingest import Spool
 from ingest.spool import drain
 from ingest.spool import spool as spool_module
-from tests.ingest.recording_transport import RecordingTransport
 
 
 @pytest.fixture(autouse=True)
@@ -26,19 +23,3 @@ def _nothing_unforeseen() -> Iterator[None]:
     with structlog.testing.capture_logs() as logged:
         yield
     assert "spool_failed" not in {line["event"] for line in logged}
-
-
-@pytest.fixture
-def transport() -> RecordingTransport:
-    return RecordingTransport()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
-
-
-@pytest.fixture
-async def spool(folder: Path, transport: RecordingTransport) -> AsyncIterator[Spool]:
-    async with Spool(folder, transport) as spool:
-        yield spool

@@ -379,3 +379,22 @@ async def test_a_record_that_meets_lost_connections_is_not_taken_for_a_refused_o
         assert transport.tries["unlucky"] >= 8
         # It held up nobody meanwhile.
         assert len(transport.published) > number / 2
+
+
+async def test_a_file_that_cannot_be_read_now_is_left_to_whoever_can(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, back = RecordingTransport(), RecordingTransport()
+    away.is_ready = False
+    async with Spool(folder, away) as spool:
+        await spool.put(message("left"))
+
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    async with Spool(folder, back) as spool:
+        await until(lambda: bool(spool._unreadable))
+        await until(lambda: [state.owned for state in file_states(folder) if state.waiting] == [False])
+        monkeypatch.undo()
+        await until(lambda: ids(back) == ["left"])
