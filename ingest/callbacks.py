@@ -1,26 +1,85 @@
-"""One callback, from its request to its answer."""
+"""One callback, from its request to its answer.
+
+What is published of a callback that was let in.
+
+One pair of ExpireTime and Sign under several callbacks: a sign of somebody who has seen one, and signs his own.
+
+Sign is made of the key and ExpireTime alone. So the sender itself uses one pair for everything that it signs in the
+same second, and repeats it for as long as it tries, 85 s at most: that is counted apart from what comes later. Nothing
+is refused for it. A pair is told by its SdkAppId and ExpireTime; no Sign is kept.
+
+Another look at a rejected callback, with the keys that hold now.
+"""
 
 import asyncio
 import time
+from collections.abc import Set as AbstractSet
 
 from aiohttp import web
 from prometheus_client import Counter
 
+from broker import Message
 from ingest.admission import Admitted, admit
-from ingest.answers import Answers
 from ingest.config import IngestConfig
-from ingest.keeping import Keeper, NotKeptError
-from ingest.key_ring import KeyRing
-from ingest.messages import message_of
-from ingest.pairs import Pairs
-from ingest.refusal_log import RefusalLog
-from ingest.refusals import Refusal, RefusedError
-from ingest.rejected_keeper import RejectedKeeper
-from ingest.requests import check_headers, read_body
-from ingest.room import Room, Share
-from ingest.tracing import traceparent
-from schemas import EVENT_TYPES, UNRECOGNIZED
+from ingest.durability import Keeper, NotKeptError
+from ingest.keys import CallbackKeys, KeyRing
+from ingest.refusals import Refusal, RefusalLog, RefusedError
+from ingest.rejected import Rejected, RejectedKeeper
+from ingest.request import Answers, Room, Share, check_headers, read_body, traceparent
+from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
 from telemetry import metrics
+
+
+def message_of(admitted: Admitted, *, received_at_us: int, trace: str) -> Message:
+    """Return the message of an authentic callback, without Sign and ExpireTime."""
+    event = admitted.decoded.event
+    return Message(
+        body=admitted.body,
+        event_id=admitted.decoded.event_id,
+        routing_key=UNRECOGNIZED if isinstance(event, Unrecognized) else type(event).__name__,
+        received_at_us=received_at_us,
+        trace=trace,
+    )
+
+
+#: The sender's last try of a callback begins 75 s after the first, and takes up to 10 s:
+#: https://www.tencentcloud.com/document/product/1176/55569
+LATE_S = 120
+
+#: So many pairs are known, at least; the oldest are forgotten.
+REMEMBERED = 8192
+
+_LATE_US = LATE_S * 1_000_000
+
+
+class Pairs:
+    """Counts what was signed with a pair that had signed something else before.
+
+    `soon` within `LATE_S` of its first use, `late` after that. Whoever reads them resets them.
+    """
+
+    __slots__ = ("_before", "_now", "late", "soon")
+
+    def __init__(self) -> None:
+        # First use and event_id of each pair, in two generations: forgetting costs nothing per pair.
+        self._now: dict[tuple[int, bytes], tuple[int, str]] = {}
+        self._before: dict[tuple[int, bytes], tuple[int, str]] = {}
+        self.soon = 0
+        self.late = 0
+
+    def note(self, pair: tuple[int, bytes], event_id: str, received_at_us: int) -> None:
+        """Take note of an authentic callback: `pair` is its SdkAppId and ExpireTime as sent."""
+        first = self._now.get(pair) or self._before.get(pair)
+        if first is None:
+            if len(self._now) >= REMEMBERED:
+                self._before, self._now = self._now, {}
+            self._now[pair] = received_at_us, event_id
+        elif first[1] != event_id:
+            if received_at_us - first[0] > _LATE_US:
+                self.late += 1
+            else:
+                self.soon += 1
+
 
 #: A larger body is looked at in a thread: 1 MiB made for the purpose takes some tenths of a second.
 LARGE_BODY_BYTES = 64 * 1024
@@ -143,3 +202,13 @@ def _counter(refusal: Refusal) -> Counter:
     if refusal in _NOT_KEPT:
         return metrics.CALLBACKS_NOT_KEPT.labels(reason=refusal.label)
     return metrics.CALLBACKS_REFUSED.labels(reason=refusal.label)
+
+
+def readmit(rejected: Rejected, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int]) -> Message:
+    """Return the message of a callback that is authentic with these keys, judged as of its arrival.
+
+    It is what would have been published then: Sign and ExpireTime are dropped, received_at is that of the arrival.
+    Raises `RefusedError` if it is still to be refused.
+    """
+    admitted = admit(rejected.body, keys=keys, allow_unsigned=allow_unsigned, received_at_us=rejected.received_at_us)
+    return message_of(admitted, received_at_us=rejected.received_at_us, trace=traceparent(None))

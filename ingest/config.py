@@ -1,9 +1,17 @@
-"""What an ingest server is told."""
+"""What an ingest server is told, and what it needs of a transport.
+
+What an ingest server is told.
+
+What ingest needs of a transport: that it publishes, and whether it could.
+"""
 
 import re
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
+
+from broker import Message
 
 _PATH_TOKEN = re.compile(r"[A-Za-z0-9._~-]{22,}")
 
@@ -40,3 +48,14 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     def path(self) -> str:
         """Where callbacks are received."""
         return "/callbacks/tiw" if self.path_token is None else f"/callbacks/tiw/{self.path_token}"
+
+
+class Publisher(Protocol):
+    """The part of `broker.Transport` that ingest uses."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a publish would go to a broker that is there."""
+
+    async def publish(self, message: Message) -> None:
+        """Return once `message` is durable. Raises `broker.BrokerError` if it is not known to be."""

@@ -1,9 +1,18 @@
-"""The callback keys: which ones are accepted for which SdkAppId."""
+"""The callback keys: which ones are accepted for which SdkAppId.
 
+Keys that change while requests flow: a rotation is a change of one file.
+
+A key for those who have not chosen one yet: made once, for all processes that share the folder.
+"""
+
+import asyncio
+import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TypeAlias
+from pathlib import Path
+from typing import Self, TypeAlias
 
 import msgspec
 import structlog
@@ -102,3 +111,134 @@ def _app_keys(app: str, raw: msgspec.Raw) -> tuple[str, ...]:
         if not 1 <= len(key) <= MAX_CHARACTERS:
             raise KeysError(f"callback key {number} of {app} has {len(key)} characters: give it 1 to {MAX_CHARACTERS}")
     return tuple(keys)
+
+
+#: How often the file is looked at.
+CHECK_INTERVAL_S = 1.0
+
+_Version: TypeAlias = tuple[int, int, int]
+
+
+class KeyRing:
+    """The callback keys that hold now.
+
+    `KeyRing(keys)` never changes. `KeyRing.of_file(path)` reads `path` at once and, while it is entered, again
+    whenever the file changes or is replaced. A file that cannot be used leaves the last good keys in force, and
+    is logged once per change.
+    """
+
+    def __init__(self, keys: CallbackKeys) -> None:
+        self.current = keys
+        self._path: Path | None = None
+        self._seen: _Version | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """Read the keys of `path`. Raises `KeysError` if it cannot be read or used."""
+        seen = _version(path)
+        ring = cls(_read(path))
+        ring._path = path
+        ring._seen = seen
+        return ring
+
+    async def __aenter__(self) -> Self:
+        if self._path is not None:
+            self._watcher = asyncio.create_task(self._watch(self._path), name="callback keys")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+
+    async def _watch(self, path: Path) -> None:
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            # In a thread: a mounted folder may be slow to answer.
+            version = await asyncio.to_thread(_version, path)
+            if version == self._seen:
+                continue
+            self._seen = version
+            try:
+                self.current = await asyncio.to_thread(_read, path)
+            except KeysError as error:
+                _log.error("callback_keys_not_changed", error=str(error), remedy="correct the file")
+            else:
+                _log.info("callback_keys_changed", sdk_app_ids=sorted(self.current))
+
+
+def _version(path: Path) -> _Version | None:
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - follows the links by which mounted secrets are swapped
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _read(path: Path) -> CallbackKeys:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise KeysError(f"the file of callback keys, {path}, cannot be read: {error.strerror}") from error
+    return parse_keys(content)
+
+
+FILE_NAME = "callback_keys.json"
+
+#: The vendor's example of an SdkAppId.
+SDK_APP_ID = 1400000001
+
+
+class GeneratedKeys(Struct, frozen=True, kw_only=True):
+    """The keys of `path`; `created` is True for the one caller that made the file, who may show them once."""
+
+    keys: CallbackKeys
+    path: Path
+    created: bool
+
+
+def generated_keys(folder: Path) -> GeneratedKeys:
+    """Return the keys of `folder/callback_keys.json`, which is made if it is not there.
+
+    Any number of processes may call this at once: one of them creates the file (32 random characters for SdkAppId
+    1400000001, mode 0600, on disk before it has its name), and all return its keys. Raises `KeysError` if the
+    folder cannot be written or the file cannot be used.
+    """
+    path = folder / FILE_NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        created = not path.exists() and _create(path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise KeysError(
+            f"no callback key can be kept in {folder} ({error.strerror}): make it writable or give the keys yourself"
+        ) from error
+    return GeneratedKeys(keys=parse_keys(content), path=path, created=created)
+
+
+def _create(path: Path) -> bool:
+    """Make the file, whole or not at all; False if another process was faster."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode({str(SDK_APP_ID): [secrets.token_hex(16)]}) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename, a link never replaces: the first one wins.
+        path.hardlink_to(draft)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync(path.parent)
+    return True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,14 +8,13 @@ import structlog
 from aiohttp import web
 
 from ingest.callbacks import Callbacks
-from ingest.config import IngestConfig
+from ingest.config import IngestConfig, Publisher
 from ingest.connections import Connections, connection_limit
-from ingest.keeping import Keeper
-from ingest.key_ring import KeyRing
-from ingest.publisher import Publisher
+from ingest.durability import Keeper
+from ingest.keys import KeyRing
 from ingest.refusals import Refusal
-from ingest.rejected_keeper import RejectedKeeper
-from ingest.safe_http import require_safe_http
+from ingest.rejected import RejectedKeeper
+from ingest.request import require_safe_http
 from ingest.spool import Spool
 from telemetry import Readiness, locations, metrics
 

@@ -1,6 +1,6 @@
 """The vendor's callbacks as values. No I/O, nothing of ours imported."""
 
-from schemas.decoding import Decoded, decode, decode_object, event_id
+from schemas.decoding import Decoded, decode, decode_object, event_id, redecode
 from schemas.events import (
     EVENT_TYPES,
     UNRECOGNIZED,
@@ -19,7 +19,6 @@ from schemas.events import (
     VideoInfo,
     VideoType,
 )
-from schemas.redecoding import redecode
 from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [

@@ -3,14 +3,16 @@
 `simulator.progress`, which draws on a terminal, is imported by whoever uses it.
 """
 
-from simulator.callback import Callback, render
-from simulator.classes import DEFAULT_KINDS, ClassKind, play_class
-from simulator.clock import Clock
-from simulator.report import SimulationCounts, SimulationProgress, SimulationReport
-from simulator.scheduling import Send, schedule
-from simulator.sender import Outcome, Patience, Sender
-from simulator.signing import Signature, sign
-from simulator.simulation import OnProgress, SimulationConfig, simulate
+from simulator.classes import DEFAULT_KINDS, Callback, ClassKind, Signature, play_class, render, sign
+from simulator.sending import Clock, Outcome, Patience, Send, Sender, schedule
+from simulator.simulation import (
+    OnProgress,
+    SimulationConfig,
+    SimulationCounts,
+    SimulationProgress,
+    SimulationReport,
+    simulate,
+)
 
 __all__ = [
     "DEFAULT_KINDS",

@@ -2,8 +2,20 @@
 
 Everything is drawn from a random.Random, so that a seed gives the same bytes on every machine and on every day.
 Source of the contents: https://www.tencentcloud.com/document/product/1176/55568
+
+The files of a finished recording, as its VideoInfos list them.
+
+The vendor's signature.
+
+Source: https://www.tencentcloud.com/document/product/1176/55569
+
+A callback before it is sent, and how the vendor writes it down.
+
+Other families of callbacks: they share the address and the key, and sometimes a TaskId with a recording.
 """
 
+import hashlib
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,9 +24,252 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from simulator.callback import ENVELOPE_FIRST, RECORDING, Callback, Form, make_callback
-from simulator.families import transcoding, whiteboard_push
-from simulator.videos import Take, joined, many_streams, one_teacher, random_name
+from schemas import decode
+
+#: A reserved name: whoever downloads what a simulated class offers disturbs nobody.
+_BUCKET = "http://online-recording-1400000001.file.example"
+
+_BYTES_PER_MS = 38
+_LAYOUTS = (1, 2, 3, 101, 102, 103)
+
+_CAMERA, _SCREEN_SHARE, _WHITEBOARD, _MIXED_STREAM, _AUDIO = range(5)
+
+
+class Take(Struct, frozen=True, kw_only=True):
+    """What all files of one recording have in common."""
+
+    room_id: int
+    folder: str
+    total_time_ms: int
+
+
+def random_name(rng: Random) -> str:
+    """Return 20 characters in the shape of the vendor's ids: 100 bits, so that no two are ever the same."""
+    bits = rng.getrandbits(100)
+    return "".join("0123456789abcdefghijklmnopqrstuv"[bits >> shift & 31] for shift in range(0, 100, 5))
+
+
+def one_teacher(rng: Random, take: Take) -> list[dict[str, Any]]:
+    """One camera, a mixed stream and the whiteboard: the usual class."""
+    return [
+        _video(rng, take, _CAMERA, user_id=_person(rng)),
+        _video(rng, take, _MIXED_STREAM, user_id=f"tic_mixstream_{take.room_id}_{rng.choice(_LAYOUTS)}"),
+        _video(rng, take, _WHITEBOARD, user_id=""),
+    ]
+
+
+def many_streams(rng: Random, take: Take) -> list[dict[str, Any]]:
+    """Several cameras and microphones, a screen share, the whiteboard, and mixed streams in several layouts.
+
+    Screen shares, mixed streams and the whiteboard have the newer Width and Height.
+    """
+    people = [_person(rng) for _ in range(rng.randint(2, 6))]
+    layouts = rng.sample(_LAYOUTS, rng.randint(2, 4))
+    return [
+        *(_video(rng, take, _CAMERA, user_id=person) for person in people),
+        _video(rng, take, _AUDIO, user_id=_person(rng)),
+        _video(rng, take, _SCREEN_SHARE, user_id=f"tic_substream_{people[0]}", size=(1920, 1080)),
+        *(
+            _video(rng, take, _MIXED_STREAM, user_id=f"tic_mixstream_{take.room_id}_{layout}", size=(1280, 720))
+            for layout in layouts
+        ),
+        _video(rng, take, _WHITEBOARD, user_id="", size=(1280, 720)),
+    ]
+
+
+def joined(rng: Random, take: Take) -> list[dict[str, Any]]:
+    """One file per stream, from the beginning of the class to its end."""
+    return [
+        _video(rng, take, _MIXED_STREAM, user_id=f"tic_mixstream_{take.room_id}_{rng.choice(_LAYOUTS)}", whole=True),
+        _video(rng, take, _WHITEBOARD, user_id="", whole=True),
+    ]
+
+
+def _person(rng: Random) -> str:
+    return f"{rng.choice(('Mac_trtc', 'iPad_trtc', 'web_trtc', 'student', 'teacher'))}_{rng.randrange(10_000):04}"
+
+
+def _video(
+    rng: Random,
+    take: Take,
+    video_type: int,
+    *,
+    user_id: str,
+    size: tuple[int, int] | None = None,
+    whole: bool = False,
+) -> dict[str, Any]:
+    video_id = f"{rng.getrandbits(128):032x}"
+    video_format = "mp3" if video_type == _AUDIO else "mp4"
+    play_time_ms = 0 if whole else rng.randrange(max(1, min(2_000, take.total_time_ms)))
+    rest_ms = take.total_time_ms - play_time_ms
+    # People come and go, and share their screens for a while; what shows the class itself lasts as long as it.
+    shortest_ms = max(0, rest_ms - 1_000) if video_type in (_WHITEBOARD, _MIXED_STREAM) else 0
+    duration_ms = take.total_time_ms if whole else rng.randint(shortest_ms, rest_ms)
+    width_and_height = {} if size is None else {"Width": size[0], "Height": size[1]}
+    return {
+        "UserId": user_id,
+        "VideoDuration": duration_ms,
+        "VideoFormat": video_format,
+        "VideoId": video_id,
+        "VideoPlayTime": play_time_ms,
+        "VideoSize": duration_ms * rng.randint(_BYTES_PER_MS // 3, _BYTES_PER_MS),
+        "VideoType": video_type,
+        "VideoUrl": f"{_BUCKET}/{take.folder}/{video_id}.{video_format}",
+        **width_and_height,
+    }
+
+
+class Signature(Struct, frozen=True, kw_only=True):
+    """What a signed callback carries beside its content. `expire_time` is in Unix seconds."""
+
+    expire_time: int
+    sign: str
+
+    def __repr__(self) -> str:
+        """Hide the Sign: with its ExpireTime it is a token that signs any body."""
+        return f"Signature(expire_time={self.expire_time}, sign=***)"
+
+
+def sign(key: str, expire_time: int) -> Signature:
+    """Sign with `key` until `expire_time`: MD5 over the key and the decimal ExpireTime, as lower-case hex.
+
+    Neither the body nor anything else of the callback enters it.
+    """
+    # MD5 is the vendor's choice; the flag lets it run where a policy forbids MD5 for security.
+    digest = hashlib.md5(f"{key}{expire_time}".encode(), usedforsecurity=False)
+    return Signature(expire_time=expire_time, sign=digest.hexdigest())
+
+
+class Form(Struct, frozen=True, kw_only=True):
+    """How a family of callbacks is written: the order of the members, and what stands between two of them."""
+
+    order: tuple[str, ...]
+    separator: str
+
+
+#: The recording events: https://www.tencentcloud.com/document/product/1176/55568
+RECORDING = Form(order=("EventData", "EventType", "ExpireTime", "SdkAppId", "Sign", "Timestamp"), separator=",")
+#: Whiteboard push.
+SPACED = Form(order=RECORDING.order, separator=", ")
+#: Document transcoding, and the older recording events.
+ENVELOPE_FIRST = Form(
+    order=("Timestamp", "EventType", "EventData", "ExpireTime", "SdkAppId", "Sign"),
+    separator=", ",
+)
+
+
+class Callback(Struct, frozen=True, kw_only=True):
+    """One event as the vendor would report it. `event_data` is JSON text, `timestamp` Unix seconds.
+
+    `sdk_app_id` is None in the oldest form, which is never signed.
+    """
+
+    event_id: str
+    event_type: str
+    timestamp: int
+    sdk_app_id: int | None
+    event_data: str
+    form: Form
+
+
+def make_callback(
+    event_type: str, *, timestamp: int, sdk_app_id: int | None, event_data: dict[str, Any], form: Form = RECORDING
+) -> Callback:
+    """Return the callback with the event_id that a receiver will find."""
+    unidentified = Callback(
+        event_id="",
+        event_type=event_type,
+        timestamp=timestamp,
+        sdk_app_id=sdk_app_id,
+        event_data=json.dumps(event_data, ensure_ascii=False, separators=(form.separator, ": ")),
+        form=form,
+    )
+    decoded = decode(render(unidentified), received_at_us=timestamp * 1_000_000)
+    return Callback(
+        event_id=decoded.event_id,
+        event_type=event_type,
+        timestamp=timestamp,
+        sdk_app_id=sdk_app_id,
+        event_data=unidentified.event_data,
+        form=form,
+    )
+
+
+def render(callback: Callback, signature: Signature | None = None) -> bytes:
+    """Return the body of the request: the content, and the signature where there is one."""
+    members = {
+        "EventData": callback.event_data,
+        "EventType": json.dumps(callback.event_type),
+        "Timestamp": str(callback.timestamp),
+    }
+    if callback.sdk_app_id is not None:
+        members["SdkAppId"] = str(callback.sdk_app_id)
+    if signature is not None:
+        members["ExpireTime"] = str(signature.expire_time)
+        members["Sign"] = json.dumps(signature.sign)
+    form = callback.form
+    content = form.separator.join(f'"{name}": {members[name]}' for name in form.order if name in members)
+    return f"{{{content}}}".encode()
+
+
+def transcoding(rng: Random, *, sdk_app_id: int | None, task_id: str, at: int) -> tuple[Callback, ...]:
+    """Return the callbacks of slides being transcoded, the first at `at` (Unix seconds).
+
+    Source: https://cloud.tencent.com/document/product/1137/40257
+    """
+    pages = rng.randint(2, 120)
+    title = f"第{rng.randint(1, 40)}课.pptx"
+    result_url = f"https://transcode-result.example/{task_id}/index.html"
+    steps = [
+        ("TranscodeProgressChanged", 0, ""),
+        ("TranscodeProgressChanged", rng.randint(1, 99), ""),
+        ("TranscodeFinished", 100, result_url),
+    ]
+    return tuple(
+        make_callback(
+            event_type,
+            timestamp=at + seconds,
+            sdk_app_id=sdk_app_id,
+            event_data={
+                "TaskId": task_id,
+                "Progress": progress,
+                "Resolution": "1024x768",
+                "Title": title,
+                "Pages": pages,
+                "ResultUrl": url,
+            },
+            form=ENVELOPE_FIRST,
+        )
+        for seconds, (event_type, progress, url) in enumerate(steps)
+    )
+
+
+def whiteboard_push(
+    *, sdk_app_id: int | None, task_id: str, room_id: int, started_at: int, stopped_at: int
+) -> tuple[Callback, ...]:
+    """Return the callbacks of a whiteboard being pushed as a stream, from `started_at` to `stopped_at`.
+
+    Source: https://www.tencentcloud.com/document/product/1176/55567
+    """
+    push_user_id = f"tic_push_user_{room_id}_01"
+    started = {"PushStartTime": started_at, "PushUserId": push_user_id, "RoomId": room_id, "TaskId": task_id}
+    stopped = {
+        "TaskId": task_id,
+        "RoomId": room_id,
+        "GroupId": str(room_id),
+        "PushUserId": push_user_id,
+        "FinishReason": "USER_CALL",
+        "PushStartTime": started_at,
+        "PushStopTime": stopped_at,
+        "IMSyncTime": started_at,
+        "ExceptionCnt": 0,
+    }
+    events = (("WhiteboardPushStarted", started_at, started), ("WhiteboardPushStopped", stopped_at, stopped))
+    return tuple(
+        make_callback(event_type, timestamp=at, sdk_app_id=sdk_app_id, event_data=event_data, form=SPACED)
+        for event_type, at, event_data in events
+    )
+
 
 #: Classes begin within 90 days from here (2025-01-01), never by the clock: a seed means the same every day.
 _EPOCH = 1_735_689_600

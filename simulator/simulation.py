@@ -1,19 +1,151 @@
-"""The whole: classes are played, their callbacks sent, and what became of each is counted."""
+"""The whole: classes are played, their callbacks sent, and what became of each is counted.
+
+What a simulation comes to.
+
+The bookkeeping of a running simulation: every send goes in, the report comes out.
+
+Progress on a terminal. Imported by whoever shows it, not by the package: nobody else needs rich.
+"""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import ceil
 from typing import TypeAlias
 
 from msgspec import Struct
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from yarl import URL
 
 from simulator.classes import DEFAULT_KINDS, ClassKind
-from simulator.clock import SYSTEM_CLOCK, Clock
-from simulator.ledger import Ledger
-from simulator.pacing import paced
-from simulator.report import SimulationProgress, SimulationReport
-from simulator.scheduling import Send, schedule
-from simulator.sender import Patience, Sender
+from simulator.sending import SYSTEM_CLOCK, Clock, Outcome, Patience, Send, Sender, paced, schedule
+
+
+class SimulationCounts(Struct, frozen=True, kw_only=True):
+    """The result in numbers, as `tiw simulate` prints it.
+
+    `sent` and `accepted` count distinct callbacks, that is distinct event_ids, however often each was sent.
+    `gave_up` counts those of which no send was ever answered 200: sent = accepted + gave_up. `retries` counts
+    further tries over all sends. The percentiles are of the tries that were answered 200, None if there were none.
+    """
+
+    sent: int
+    accepted: int
+    gave_up: int
+    retries: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class SimulationReport(SimulationCounts, frozen=True, kw_only=True):
+    """The counts, and which callbacks are behind them. It holds neither key nor Sign nor address.
+
+    `duplicates` counts sends beyond the first of a callback; `failures` the tries that failed, by reason.
+    """
+
+    duplicates: int
+    elapsed_s: float
+    accepted_ids: frozenset[str]
+    given_up_ids: frozenset[str]
+    failures: Mapping[str, int]
+
+    @property
+    def counts(self) -> SimulationCounts:
+        """The counts alone."""
+        return SimulationCounts(
+            sent=self.sent,
+            accepted=self.accepted,
+            gave_up=self.gave_up,
+            retries=self.retries,
+            p50_ms=self.p50_ms,
+            p99_ms=self.p99_ms,
+        )
+
+
+class SimulationProgress(Struct, frozen=True, kw_only=True):
+    """How far a simulation is. Callbacks are counted as in `SimulationCounts`; `classes_done` ends at `classes`."""
+
+    classes: int
+    classes_done: int
+    sent: int
+    accepted: int
+    gave_up: int
+    retries: int
+    duplicates: int
+
+
+class Ledger:
+    """Counts what was begun and what became of it."""
+
+    def __init__(self, *, classes: int) -> None:
+        self._classes = classes
+        self._classes_done = 0
+        self._accepted: set[str] = set()
+        self._given_up: set[str] = set()
+        self._begun: set[str] = set()
+        self._duplicates = 0
+        self._retries = 0
+        self._failures: Counter[str] = Counter()
+        self._answers_ms = array("d")
+
+    def begin(self, send: Send) -> None:
+        """Note that a send begins."""
+        self._begun.add(send.callback.event_id)
+        self._duplicates += send.copy > 0
+
+    def settle(self, send: Send, outcome: Outcome) -> None:
+        """Note what became of a send that was begun. A copy that is accepted makes up for one that was given up."""
+        event_id = send.callback.event_id
+        if outcome.accepted:
+            self._accepted.add(event_id)
+            self._given_up.discard(event_id)
+        elif event_id not in self._accepted:
+            self._given_up.add(event_id)
+        if outcome.answer_ms is not None:
+            self._answers_ms.append(outcome.answer_ms)
+        self._retries += outcome.retries
+        self._failures.update(outcome.failures)
+        self._classes_done += send.ends_class
+
+    def progress(self) -> SimulationProgress:
+        """Return how far it is now."""
+        return SimulationProgress(
+            classes=self._classes,
+            classes_done=self._classes_done,
+            sent=len(self._begun),
+            accepted=len(self._accepted),
+            gave_up=len(self._given_up),
+            retries=self._retries,
+            duplicates=self._duplicates,
+        )
+
+    def report(self, *, elapsed_s: float) -> SimulationReport:
+        """Return the result, once every send that was begun is settled."""
+        answers_ms = sorted(self._answers_ms)
+        return SimulationReport(
+            sent=len(self._begun),
+            accepted=len(self._accepted),
+            gave_up=len(self._given_up),
+            retries=self._retries,
+            p50_ms=percentile(answers_ms, 50),
+            p99_ms=percentile(answers_ms, 99),
+            duplicates=self._duplicates,
+            elapsed_s=elapsed_s,
+            accepted_ids=frozenset(self._accepted),
+            given_up_ids=frozenset(self._given_up),
+            failures=dict(self._failures),
+        )
+
+
+def percentile(ascending: Sequence[float], percent: int) -> float | None:
+    """Return the smallest value that at least `percent` of all reach or stay below, to 3 digits; None of nothing."""
+    if not ascending:
+        return None
+    return round(ascending[max(0, ceil(len(ascending) * percent / 100) - 1)], 3)
+
 
 #: Called in the event loop after every send that is settled: it must be quick.
 OnProgress: TypeAlias = Callable[[SimulationProgress], None]
@@ -120,3 +252,33 @@ def _is_http(address: str) -> bool:
 def _require(fulfilled: bool, sentence: str) -> None:
     if not fulfilled:
         raise ValueError(sentence)
+
+
+@contextmanager
+def show_progress(console: Console | None = None) -> Iterator[OnProgress]:
+    """Draw a bar while the block runs and give what moves it, for `simulate(on_progress=...)`.
+
+    By default on standard error, so that standard output stays for results. Off a terminal nothing is drawn.
+    """
+    console = console or Console(stderr=True)
+    bar = Progress(
+        TextColumn("classes"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("classes", total=None, counts="")
+
+        def move(progress: SimulationProgress) -> None:
+            bar.update(task, total=progress.classes, completed=progress.classes_done, counts=_counts(progress))
+
+        yield move
+
+
+def _counts(progress: SimulationProgress) -> str:
+    given_up = f", [red]{progress.gave_up} given up[/red]" if progress.gave_up else ""
+    return f"{progress.accepted} of {progress.sent} accepted, {progress.retries} retries{given_up}"

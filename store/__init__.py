@@ -1,9 +1,20 @@
 """Events, recordings, completions and dead letters in SQL, on PostgreSQL or SQLite."""
 
 from store.applying import KeptEvent, apply_events
-from store.completions import Claim, claim, complete, forget, prune_completions, release, renew
-from store.connecting import Store
-from store.consumers import register_consumers, registered_consumers, unregister_consumer
+from store.completions import (
+    Claim,
+    claim,
+    complete,
+    forget,
+    lease_owners,
+    prune_completions,
+    register_consumers,
+    registered_consumers,
+    release,
+    release_owner,
+    renew,
+    unregister_consumer,
+)
 from store.dead_letters import (
     DeadLetter,
     DeadLetterRow,
@@ -14,12 +25,16 @@ from store.dead_letters import (
     pages_of_dead_letters,
     purge_dead_letters,
 )
-from store.errors import SchemaMismatchError, StoreError, StoreUnavailableError
-from store.forgetting import Forgotten, Traces, find_traces, forget_recording
-from store.leases import lease_owners, release_owner
-from store.migrating import migrate
-from store.reading_events import EventRow, KeptRow, count_events, list_events, pages_for_replay
-from store.reading_recordings import find_recordings, list_recordings
+from store.migrating import check_schema, migrate, wait_for_schema
+from store.reading import (
+    EventRow,
+    KeptRow,
+    count_events,
+    find_recordings,
+    list_events,
+    list_recordings,
+    pages_for_replay,
+)
 from store.recording import (
     Recording,
     RecordingEventRef,
@@ -30,8 +45,18 @@ from store.recording import (
     RecordingVideo,
     fold,
 )
-from store.retention import BEFORE_ALL, Place, PrunedEvents, prune_dead_letters, prune_events
-from store.schema import check_schema, wait_for_schema
+from store.retention import (
+    BEFORE_ALL,
+    Forgotten,
+    Place,
+    PrunedEvents,
+    Traces,
+    find_traces,
+    forget_recording,
+    prune_dead_letters,
+    prune_events,
+)
+from store.store import SchemaMismatchError, Store, StoreError, StoreUnavailableError
 
 __all__ = [
     "BEFORE_ALL",

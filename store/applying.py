@@ -9,9 +9,8 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import UNRECOGNIZED, Event, Unrecognized, decode
-from store.connecting import Store
-from store.errors import StoreError
-from store.group_statements import (
+from store.recording import makes_recording, merge, outranks
+from store.statements import (
     RecordingKey,
     delete_recordings,
     insert_recordings,
@@ -20,8 +19,8 @@ from store.group_statements import (
     update_recordings,
     upsert_events,
 )
-from store.recording import makes_recording, merge, outranks
-from store.text import storable
+from store.store import Store, StoreError
+from store.tables import storable
 
 
 class KeptEvent(Struct, frozen=True, kw_only=True):

@@ -2,19 +2,133 @@
 
 Any number of events is claimed, completed or released in one transaction: the runner gathers them.
 The database's clock decides, so that workers whose clocks differ agree on when a lease has run out.
+
+The statements about the completions of a group of events: one each, however many events there are.
+
+Each is built once per database. The ids come as one parameter, an array on PostgreSQL and JSON on SQLite. Rows are
+taken in the order of their keys by everybody, so that nobody waits in a circle.
+
+Leases as a whole: whose there are, and letting go of those whose owner is known to be dead.
+
+The consumers that ever ran: so that a queue whose consumer is gone can be named and looked into.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
+import msgspec
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Delete,
+    Select,
+    Text,
+    TextClause,
+    and_,
+    bindparam,
+    delete,
+    func,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store import completion_statements as statements
-from store.connecting import Store
-from store.sql import MAX_VALUES, chunks, now_us
-from store.tables import completions
+from store.store import MAX_VALUES, POSTGRESQL, SQLITE, Store, chunks, now_us, rendered
+from store.tables import completions, consumers
+
+_Insert: TypeAlias = postgresql.Insert | sqlite.Insert
+
+_KEY_COLUMNS = (completions.c.consumer, completions.c.event_id)
+_UNFINISHED = completions.c.completed_at_us.is_(None)
+
+_CONSUMER = bindparam("of_consumer", type_=Text)
+_OWNER = bindparam("by_owner", type_=Text)
+_LEASE_US = bindparam("lease_us", type_=BigInteger)
+
+
+def parameters(is_sqlite: bool, *, consumer: str, event_ids: Collection[str], owner: str) -> dict[str, Any]:
+    """Return what all statements want; `claims` wants `lease_us` too."""
+    ids = list(dict.fromkeys(event_ids))
+    return {
+        "of_consumer": consumer,
+        "by_owner": owner,
+        "event_ids": msgspec.json.encode(ids).decode() if is_sqlite else ids,
+    }
+
+
+@cache
+def _claims_statement(is_sqlite: bool) -> TextClause:
+    """Lease events that are free, and return their ids."""
+    insert = _insert(is_sqlite, owner=_OWNER, leased_until_us=now_us() + _LEASE_US)
+    upsert = insert.on_conflict_do_update(
+        index_elements=_KEY_COLUMNS,
+        set_={"owner": insert.excluded.owner, "leased_until_us": insert.excluded.leased_until_us},
+        where=and_(_UNFINISHED, or_(completions.c.owner == _OWNER, completions.c.leased_until_us <= now_us())),
+    )
+    return rendered(upsert.returning(completions.c.event_id), SQLITE if is_sqlite else POSTGRESQL)
+
+
+@cache
+def _completed_statement(is_sqlite: bool) -> Select[Any]:
+    """Select the ids of the events that were completed."""
+    return select(completions.c.event_id).where(_are_these(is_sqlite), ~_UNFINISHED)
+
+
+@cache
+def _completing_statement(is_sqlite: bool) -> TextClause:
+    """Complete events, whoever holds their leases; the first completion stays."""
+    insert = _insert(is_sqlite, owner=_OWNER, completed_at_us=now_us())
+    upsert = insert.on_conflict_do_update(
+        index_elements=_KEY_COLUMNS,
+        set_={
+            "owner": insert.excluded.owner,
+            "leased_until_us": null(),
+            "completed_at_us": insert.excluded.completed_at_us,
+        },
+        where=_UNFINISHED,
+    )
+    return rendered(upsert, SQLITE if is_sqlite else POSTGRESQL)
+
+
+@cache
+def _releasing_statement(is_sqlite: bool) -> Delete:
+    """Delete leases that are the owner's."""
+    leases = (
+        select(completions.c.event_id)
+        .where(_are_these(is_sqlite), completions.c.owner == _OWNER, _UNFINISHED)
+        .order_by(completions.c.event_id)
+        .with_for_update()
+    )
+    return delete(completions).where(completions.c.consumer == _CONSUMER, completions.c.event_id.in_(leases))
+
+
+def _insert(is_sqlite: bool, **values: ColumnElement[Any]) -> _Insert:
+    event_id = _these(is_sqlite)
+    # The condition always holds: without one SQLite takes ON CONFLICT for that of a join.
+    # https://www.sqlite.org/lang_upsert.html#parsing_ambiguity
+    rows = select(_CONSUMER, event_id, *values.values()).where(event_id.is_not(None)).order_by(event_id)
+    insert: _Insert = sqlite.insert(completions) if is_sqlite else postgresql.insert(completions)
+    return insert.from_select(["consumer", "event_id", *values], rows)
+
+
+def _are_these(is_sqlite: bool) -> ColumnElement[bool]:
+    return and_(completions.c.consumer == _CONSUMER, completions.c.event_id.in_(select(_these(is_sqlite))))
+
+
+def _these(is_sqlite: bool) -> ColumnElement[str]:
+    """Return a column of the ids in the parameters."""
+    if is_sqlite:
+        return func.json_each(bindparam("event_ids", type_=Text)).table_valued("value").c.value
+    ids = bindparam("event_ids", type_=ARRAY(Text, dimensions=1))
+    return func.unnest(ids).table_valued("value").render_derived().c.value
+
 
 #: How long completions are remembered.
 REMEMBERED_S: Final = 7 * 86_400
@@ -23,7 +137,6 @@ REMEMBERED_S: Final = 7 * 86_400
 PRUNED_AT_ONCE: Final = 5000
 
 _KEY = tuple_(completions.c.consumer, completions.c.event_id)
-_UNFINISHED = completions.c.completed_at_us.is_(None)
 
 
 class Claim(StrEnum):
@@ -46,12 +159,12 @@ async def claim(
 
     async def operation(connection: AsyncConnection) -> dict[str, Claim]:
         claims = dict.fromkeys(event_ids, Claim.LEASED)
-        mine = await connection.execute(statements.claims(store.is_sqlite), {**given, "lease_us": _us(lease_s)})
+        mine = await connection.execute(_claims_statement(store.is_sqlite), {**given, "lease_us": _us(lease_s)})
         claims |= dict.fromkeys(mine.scalars(), Claim.CLAIMED)
         others = [event_id for event_id, claimed in claims.items() if claimed is Claim.LEASED]
         if others:
             of_others = _given(store, consumer, others, owner)
-            completed = await connection.execute(statements.completed(store.is_sqlite), of_others)
+            completed = await connection.execute(_completed_statement(store.is_sqlite), of_others)
             claims |= dict.fromkeys(completed.scalars(), Claim.COMPLETED)
         return claims
 
@@ -64,13 +177,13 @@ async def complete(store: Store, *, consumer: str, event_ids: Collection[str], o
     Durable on return. The first completion of an event stays.
     """
     given = _given(store, consumer, event_ids, owner)
-    await store.write(lambda connection: connection.execute(statements.completing(store.is_sqlite), given))
+    await store.write(lambda connection: connection.execute(_completing_statement(store.is_sqlite), given))
 
 
 async def release(store: Store, *, consumer: str, event_ids: Collection[str], owner: str) -> None:
     """Give back leases before their end, in one transaction; those that are no longer the owner's stay."""
     given = _given(store, consumer, event_ids, owner)
-    await store.write(lambda connection: connection.execute(statements.releasing(store.is_sqlite), given))
+    await store.write(lambda connection: connection.execute(_releasing_statement(store.is_sqlite), given))
 
 
 async def renew(store: Store, *, owner: str, lease_s: float) -> None:
@@ -123,7 +236,7 @@ async def prune_completions(store: Store, *, older_than_s: float = REMEMBERED_S)
 
 
 def _given(store: Store, consumer: str, event_ids: Collection[str], owner: str) -> dict[str, Any]:
-    return statements.parameters(store.is_sqlite, consumer=consumer, event_ids=event_ids, owner=owner)
+    return parameters(store.is_sqlite, consumer=consumer, event_ids=event_ids, owner=owner)
 
 
 def _from_now(seconds: float) -> ColumnElement[int]:
@@ -132,3 +245,40 @@ def _from_now(seconds: float) -> ColumnElement[int]:
 
 def _us(seconds: float) -> int:
     return round(seconds * 1_000_000)
+
+
+async def lease_owners(store: Store) -> frozenset[str]:
+    """Return the owners of all leases that were not completed, run out or not."""
+    query = select(completions.c.owner).where(_UNFINISHED, completions.c.owner.is_not(None)).distinct()
+    async with store.reading() as connection:
+        return frozenset((await connection.execute(query)).scalars())
+
+
+async def release_owner(store: Store, owner: str) -> int:
+    """Let go of every lease of `owner`, and return how many there were."""
+    statement = delete(completions).where(completions.c.owner == owner, _UNFINISHED)
+    return (await store.write(lambda connection: connection.execute(statement))).rowcount
+
+
+async def register_consumers(store: Store, routing_keys: Mapping[str, Sequence[str]]) -> None:
+    """Remember consumers by name, with the routing keys of the events that they get."""
+    insert = store.insert(consumers)
+    upsert = insert.on_conflict_do_update(
+        index_elements=[consumers.c.name], set_={"routing_keys": insert.excluded.routing_keys}
+    )
+    rows = [{"name": name, "routing_keys": list(keys)} for name, keys in sorted(routing_keys.items())]
+    if rows:
+        await store.write(lambda connection: connection.execute(upsert, rows))
+
+
+async def registered_consumers(store: Store) -> dict[str, tuple[str, ...]]:
+    """Return the routing keys of every consumer that was registered, by name."""
+    query = select(consumers.c.name, consumers.c.routing_keys).order_by(consumers.c.name)
+    async with store.reading() as connection:
+        return {name: tuple(keys) for name, keys in await connection.execute(query)}
+
+
+async def unregister_consumer(store: Store, name: str) -> bool:
+    """Forget a consumer; say whether it was known."""
+    statement = delete(consumers).where(consumers.c.name == name)
+    return bool((await store.write(lambda connection: connection.execute(statement))).rowcount)

@@ -6,12 +6,8 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType, structs
 from sqlalchemy import ColumnElement, CursorResult, Row, bindparam, delete, func, select, tuple_, update
 
-from store.bodies import shown_body
-from store.connecting import Store
-from store.instants import iso8601
-from store.sql import members, now_us
-from store.tables import dead_letters
-from store.text import storable
+from store.store import Store, members, now_us
+from store.tables import dead_letters, iso8601, shown_body, storable
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from schemas import (
     RecognizedEvent,
     Unrecognized,
 )
-from store.instants import iso8601
+from store.tables import iso8601
 
 
 class RecordingStatus(StrEnum):

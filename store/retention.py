@@ -5,18 +5,36 @@ with them, and the recording is right whenever that is. Everything else goes: wh
 type has superseded, and what belongs to no recording.
 
 Any number of processes may do this at once: on PostgreSQL one of them does it and the others do not wait for it.
+
+Deleting everything known of a recording, because somebody asks for it.
 """
 
-from collections.abc import AsyncIterator
-from typing import Final, TypeAlias
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from typing import Any, Final, TypeAlias
 
+import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    LargeBinary,
+    Row,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.connecting import Store
-from store.sql import now_us
-from store.tables import dead_letters, events
+from schemas import EVENT_TYPES, UNRECOGNIZED
+from store.statements import RecordingKey, lock_recordings
+from store.store import MAX_VALUES, Store, chunks, now_us
+from store.tables import completions, dead_letters, events, recordings
 
 #: Rows that one transaction looks at, and at most deletes.
 AT_ONCE: Final = 1000
@@ -111,3 +129,145 @@ def _is_spare() -> ColumnElement[bool]:
         )
     )
     return or_(events.c.task_id.is_(None), superseded)
+
+
+#: For one statement: what nobody recognized has no index by TaskId, and there may be much of it.
+SEARCH_TIMEOUT_S: Final = 600.0
+
+
+class Forgotten(Struct, frozen=True, kw_only=True):
+    """How much was known of a recording. `unresolved_dead_letters` are some of `dead_letters`."""
+
+    sdk_app_id: int
+    task_id: str
+    recordings: int = 0
+    events: int = 0
+    dead_letters: int = 0
+    unresolved_dead_letters: int = 0
+    completions: int = 0
+    leases: int = 0
+
+
+class _EventData(Struct):
+    """As much of EventData as says what it belongs to."""
+
+    TaskId: str = ""
+
+
+class _Body(Struct):
+    """As much of a callback as says what it belongs to."""
+
+    EventType: str = ""
+    EventData: _EventData = msgspec.field(default_factory=_EventData)
+
+
+class Traces(Struct, frozen=True, kw_only=True):
+    """What is known of one TaskId of one SdkAppId besides the events of its recording.
+
+    `event_ids` are of events that nobody recognized, `letter_ids` of dead letters' events.
+    """
+
+    sdk_app_id: int
+    event_ids: frozenset[str] = frozenset()
+    letter_ids: frozenset[str] = frozenset()
+
+
+async def find_traces(store: Store, task_id: str) -> list[Traces]:
+    """Return what is known of a TaskId, by SdkAppId in order; an empty list if nothing is.
+
+    Events that nobody recognized belong to it if they say that they are one of the five and name the TaskId.
+    Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    """
+    async with (
+        Store(store.url, statement_timeout_s=SEARCH_TIMEOUT_S) as patient,
+        patient.reading() as connection,
+    ):
+        of_recordings = select(recordings.c.sdk_app_id).where(recordings.c.task_id == task_id)
+        apps = set((await connection.execute(of_recordings)).scalars())
+        found_events = await _naming(connection, events, task_id, events.c.routing_key == UNRECOGNIZED)
+        found_letters = await _naming(connection, dead_letters, task_id)
+    apps |= {row.sdk_app_id for row in (*found_events, *found_letters)}
+    return [
+        Traces(
+            sdk_app_id=app,
+            event_ids=frozenset(row.event_id for row in found_events if row.sdk_app_id == app),
+            letter_ids=frozenset(row.event_id for row in found_letters if row.sdk_app_id == app),
+        )
+        for app in sorted(apps)
+    ]
+
+
+async def forget_recording(store: Store, task_id: str, traces: Traces, *, dry_run: bool = False) -> Forgotten:
+    """Delete a recording, its events and `traces`, unresolved dead letters too, and what consumers remember of them.
+
+    In one transaction; returns how much it was, or with `dry_run` how much it would be. What arrives later makes the
+    recording anew. Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    """
+    key: RecordingKey = (traces.sdk_app_id, task_id)
+    is_recording = and_(recordings.c.sdk_app_id == key[0], recordings.c.task_id == key[1])
+    is_event = and_(events.c.sdk_app_id == key[0], events.c.task_id == key[1])
+
+    async def operation(connection: AsyncConnection) -> Forgotten:
+        # First, as everybody does: nobody waits in a circle, and no event of it comes in between.
+        await lock_recordings(connection, [key])
+        there = (await connection.execute(select(recordings.c.task_id).where(is_recording))).all()
+        of_recording = (await connection.execute(select(events.c.event_id).where(is_event))).scalars()
+        event_ids = {*of_recording, *(row.event_id for row in await _rows(connection, events, traces.event_ids))}
+        letters = await _rows(connection, dead_letters, traces.letter_ids)
+        remembered = await _rows(connection, completions, event_ids | traces.letter_ids)
+        if not dry_run:
+            await _delete(connection, completions, event_ids | traces.letter_ids)
+            await _delete(connection, dead_letters, traces.letter_ids)
+            await _delete(connection, events, event_ids)
+            await connection.execute(delete(recordings).where(is_recording))
+        return Forgotten(
+            sdk_app_id=traces.sdk_app_id,
+            task_id=task_id,
+            recordings=len(there),
+            events=len(event_ids),
+            dead_letters=len(letters),
+            unresolved_dead_letters=sum(row.resolved_at_us is None for row in letters),
+            completions=sum(row.completed_at_us is not None for row in remembered),
+            leases=sum(row.completed_at_us is None for row in remembered),
+        )
+
+    return await store.write(operation)
+
+
+async def _naming(
+    connection: AsyncConnection, table: Table, task_id: str, *conditions: ColumnElement[bool]
+) -> list[Row[Any]]:
+    """Return event_id, sdk_app_id and body of the rows whose body names the TaskId."""
+    query = select(table.c.event_id, table.c.sdk_app_id, table.c.body).where(
+        *conditions,
+        # As it stands, or written with escapes; read below.
+        or_(_holds(connection, table.c.body, task_id.encode()), _holds(connection, table.c.body, b"\\")),
+    )
+    return [row for row in await connection.execute(query) if _names(row.body, task_id)]
+
+
+def _holds(connection: AsyncConnection, body: ColumnElement[bytes], part: bytes) -> ColumnElement[bool]:
+    needle = literal(part, LargeBinary)
+    if connection.dialect.name == "sqlite":
+        return func.instr(body, needle) > 0
+    return func.position(needle.op("IN")(body)) > 0
+
+
+def _names(body: bytes, task_id: str) -> bool:
+    try:
+        said = msgspec.json.decode(body, type=_Body)
+    except (ValueError, RecursionError):
+        return False
+    return said.EventType in EVENT_TYPES and said.EventData.TaskId == task_id
+
+
+async def _rows(connection: AsyncConnection, table: Table, event_ids: Collection[str]) -> Sequence[Row[Any]]:
+    found: list[Row[Any]] = []
+    for part in chunks(sorted(event_ids), MAX_VALUES):
+        found += (await connection.execute(select(table).where(table.c.event_id.in_(part)))).all()
+    return found
+
+
+async def _delete(connection: AsyncConnection, table: Table, event_ids: Iterable[str]) -> None:
+    for part in chunks(sorted(event_ids), MAX_VALUES):
+        await connection.execute(delete(table).where(table.c.event_id.in_(part)))

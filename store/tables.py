@@ -1,7 +1,20 @@
-"""The tables as they are now. How a database comes to have them is in `migrations/`; a test compares the two.
+"""The tables as they are now, and what is in their columns.
+
+How a database comes to have them is in `migrations/`; a test compares the two.
+
+The tables as they are now. How a database comes to have them is in `migrations/`; a test compares the two.
 
 All times are microseconds since the Unix epoch in columns named `..._us`; the vendor's own are Unix seconds.
+
+How bodies are shown in JSON.
+
+Points in time: integers inside (microseconds since the Unix epoch), ISO 8601 text in JSON.
+
+Text that comes from anywhere, made fit for every database.
 """
+
+import base64
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -120,3 +133,31 @@ consumers = Table(
     Column("name", _Key, primary_key=True),
     Column("routing_keys", _Json, nullable=False),
 )
+
+
+def shown_body(body: bytes) -> dict[str, str]:
+    """Return `body` as text under that name, or as `body_base64` if it is not UTF-8."""
+    try:
+        return {"body": body.decode()}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(body).decode()}
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def iso8601(at_us: int) -> str:
+    """Return a point in time, in microseconds since the Unix epoch, as `2026-01-01T00:00:00.000000Z`.
+
+    Always 27 characters for years with four digits, so that texts sort as the times do.
+    """
+    at = _EPOCH + timedelta(microseconds=at_us)
+    return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def storable(text: str) -> str:
+    """Return `text` with what SQL text cannot hold shown as U+FFFD: U+0000 and unpaired surrogates.
+
+    PostgreSQL refuses U+0000 in text: https://www.postgresql.org/docs/current/datatype-character.html
+    """
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

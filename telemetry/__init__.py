@@ -1,11 +1,9 @@
 """What the processes tell of themselves: logs, metrics, and the admin listener. Nothing of ours imported."""
 
 from telemetry import metrics
-from telemetry.admin import AdminListener, Readiness
-from telemetry.logging import LogFormat, configure_logging, locations
+from telemetry.admin import AdminListener, Readiness, with_target
+from telemetry.logging import LogFormat, configure_logging, locations, presentable
 from telemetry.metrics import forget_process, render_metrics
-from telemetry.redaction import presentable
-from telemetry.request_target import with_target
 
 __all__ = [
     "AdminListener",

@@ -1,4 +1,11 @@
-"""The admin listener: whether this process lives, whether it can work, and its metrics."""
+r"""The admin listener: whether this process lives, whether it can work, and its metrics.
+
+Around a hole in aiohttp's parser: the twelve bytes `CONNECT \r\n\r\n` pass as a request without a target.
+
+Its `path` is None then, and its `url` is None or that of the request before it. The former ends the task of its
+connection: nobody answers, and nobody closes it, ever. Seen in aiohttp 3.14.5: `_on_status_complete` in
+https://github.com/aio-libs/aiohttp/blob/v3.14.5/aiohttp/_http_parser.pyx leaves both as they are if there is no target.
+"""
 
 import asyncio
 import inspect
@@ -11,9 +18,20 @@ from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.typedefs import Handler
 from msgspec import Struct
+from yarl import URL
 
 from telemetry.metrics import CONTENT_TYPE, render_metrics
-from telemetry.request_target import with_target
+
+_NOWHERE = URL()
+
+
+def with_target(message: RawRequestMessage) -> RawRequestMessage:
+    """Return `message`, or where it has no target, one whose empty target leads nowhere: it is answered 404."""
+    # The parser's types promise that there is one.
+    if getattr(message, "path", None) is None:
+        return message._replace(path="", url=_NOWHERE)
+    return message
+
 
 #: A check of readiness that takes longer counts as not ready.
 READY_TIMEOUT_S = 2.0

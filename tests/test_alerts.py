@@ -10,7 +10,7 @@ import yaml
 from ingest.refusals import Refusal
 from telemetry import metrics
 from tiw.parser import build_parser
-from workers import bookkeeping
+from workers import job as bookkeeping
 
 FILE = Path(__file__).resolve().parent.parent / "deploy" / "alerts.yml"
 RULES: list[dict[str, Any]] = [

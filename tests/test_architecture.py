@@ -30,12 +30,6 @@ ARROWS = {
 }
 PACKAGES = [name for name in ARROWS if name not in ("examples", "bench", "chaos")]
 
-#: Longer files, each with its reason.
-MAX_LINES = 300
-LONGER: dict[str, str] = {
-    "broker/embedded_queues.py": "the statements that change one table stand together, to be held against each other",
-}
-
 #: Who else reads the environment: prometheus-client's variable must be known before its metrics are made.
 READERS_OF_THE_ENVIRONMENT = {"telemetry/metrics.py"}
 
@@ -119,15 +113,11 @@ def test_only_the_command_line_reads_the_environment(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_holds_one_idea(path: Path) -> None:
+def test_a_module_is_named_after_its_role(path: Path) -> None:
     assert path.stem not in {"utils", "util", "helpers", "helper", "common", "base", "misc", "shared"}
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MAX_LINES or name_of(path) in LONGER
 
 
 def test_the_exceptions_are_needed() -> None:
-    for name in LONGER:
-        assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) > MAX_LINES, f"{name} is short enough now"
     for name in READERS_OF_THE_ENVIRONMENT:
         assert "os.environ" in (ROOT / name).read_text(encoding="utf-8"), f"{name} does not read the environment"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.safe_http import OLDEST_AIOHTTP
+from ingest.request import OLDEST_AIOHTTP
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_the_oldest_aiohttp_is_the_one_that_is_asked_for() -> None:
 #: What opens an address or a file. The examples have these, with the address of their settings alone.
 OPENERS = {"aiohttp", "urllib", "http", "requests", "httpx", "socket", "ftplib", "subprocess"}
 MAY_OPEN = {
-    "workers/owner.py": {"socket"},  # for the name of its host
+    "workers/memory.py": {"socket"},  # for the name of its host
     "examples/forward_webhook.py": {"aiohttp", "urllib"},
     "examples/notify_chat.py": {"aiohttp", "urllib"},
 }

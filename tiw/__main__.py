@@ -5,7 +5,7 @@ import signal
 import sys
 from types import FrameType
 
-from tiw.intruders import find_intruder
+from tiw.discovery import find_intruder
 
 
 def run() -> int:
@@ -18,7 +18,7 @@ def run() -> int:
         print(f"tiw: {intruder}", file=sys.stderr)
         return 2
     # Imported only now: it imports the packages that were just looked at.
-    from tiw.cli import main  # noqa: PLC0415
+    from tiw.parser import main  # noqa: PLC0415
 
     return main(sys.argv[1:])
 

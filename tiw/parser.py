@@ -1,6 +1,12 @@
-"""The parser of the command line: which commands and options there are, and which function runs each."""
+"""The parser of the command line: which commands and options there are, and which function runs each.
+
+The command line: what was asked for, and then whoever does it.
+
+`--help` and mistakes are answered with the parser alone: everything else is imported when a command runs.
+"""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tiw import __version__
@@ -209,3 +215,12 @@ def _rate(text: str) -> float:
     if not 0 < rate <= 1_000_000:  # noqa: PLR2004 - infinity and NaN are no rates
         raise argparse.ArgumentTypeError(f"{text!r} is not a rate")
     return rate
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    parsed = build_parser().parse_args(arguments)
+    # Imported here: see above.
+    from tiw.process import run  # noqa: PLC0415
+
+    return run(parsed)

@@ -10,15 +10,11 @@ from msgspec import Struct
 from ingest import IngestServer, KeyRing
 from store import Store, StoreError
 from telemetry import AdminListener, Readiness
+from tiw.children import Processes, children_readiness, consumer_command
 from tiw.commands.migrate import migrate_when_there
-from tiw.descriptors import raise_descriptor_limit
 from tiw.discovery import CustomConsumer
-from tiw.folder_lock import folder_lock
-from tiw.ingest_config import ingest_config
-from tiw.listening import listening
-from tiw.opening import open_spool, open_store, open_transport
-from tiw.processes import Processes, consumer_command
-from tiw.readiness import children_readiness
+from tiw.opening import ingest_config, listening, open_spool, open_store, open_transport
+from tiw.process import folder_lock, raise_descriptor_limit
 from tiw.settings import Address, Settings
 from workers import BUILT_IN, Worker
 

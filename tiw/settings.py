@@ -1,4 +1,9 @@
-"""The one place that reads the environment: a process's Settings, built once at its start."""
+"""The one place that reads the environment: a process's Settings, built once at its start.
+
+Settings as a person may see them.
+
+How a command says that it did not do what it was asked.
+"""
 
 import ipaddress
 import re
@@ -7,9 +12,10 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
+import msgspec
 from msgspec import Struct
 
-from broker.ladder import DEFAULT_RETRY_DELAYS_S
+from broker.topology import DEFAULT_RETRY_DELAYS_S
 
 #: RabbitMQ 4 refuses messages over 16 MiB; a margin is left for headers.
 MAX_BODY_BYTES_LIMIT = 15 * 1024 * 1024
@@ -261,3 +267,31 @@ def _split(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return SplitResult("", "", "", "", "")
+
+
+def masked(settings: Settings, *, reveal: bool = False) -> dict[str, object]:
+    """Return the settings as JSON values, with secrets masked; `reveal` shows the keys and the path token."""
+    values = msgspec.to_builtins(settings, str_keys=True, enc_hook=str)
+    values["allow_unsigned"] = sorted(settings.allow_unsigned)
+    values["http"] = str(settings.http)
+    values["admin"] = None if settings.admin is None else str(settings.admin)
+    values["amqp_urls"] = [_without_password(url) for url in settings.amqp_urls]
+    values["database_url"] = _without_password(settings.database_url)
+    if not reveal:
+        values["callback_keys"] = None if settings.callback_keys is None else "***"
+        values["path_token"] = None if settings.path_token is None else "***"
+    return cast("dict[str, object]", values)
+
+
+def _without_password(url: str) -> str:
+    # Up to the last @: a password may hold one although it should not.
+    masked_authority = re.sub(r"//([^:@/]*):.*@", r"//\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1***", masked_authority, flags=re.IGNORECASE)
+
+
+class UsageError(Exception):
+    """Raised when what was asked for cannot be done as asked; ends with exit code 2."""
+
+
+class FailedError(Exception):
+    """Raised when what was asked for is absent or failed; ends with exit code 1."""

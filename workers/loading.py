@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from workers.api import Consumer, DefinitionError, LoadError
 from workers.builtin import BUILT_IN
-from workers.consumer import Consumer
-from workers.errors import DefinitionError, LoadError
 
 
 def load_consumers(sources: Sequence[str]) -> list[Consumer]:

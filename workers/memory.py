@@ -1,13 +1,100 @@
-"""What a consumer remembers of its events in the store: who is handling them, and which were handled."""
+"""What a consumer remembers of its events in the store: who is handling them, and which were handled.
+
+Whether leases still hold: a process that stood still may have lost them to others without noticing.
+
+The name under which a process holds leases, and what to do when the process behind a name is gone.
+"""
 
 import asyncio
+import math
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
-from store import Claim, Store, StoreError, claim, complete, release
-from workers.leases import Leases
-from workers.owner import release_leases_of_the_gone
+from store import Claim, Store, StoreError, claim, complete, lease_owners, release, release_owner
 from workers.store_watch import AWAY_ERRORS, StoreWatch
+
+
+class Leases:
+    """The leases of one process, as far as it can know without asking: each lasts `lease_s` from its last renewal."""
+
+    def __init__(self, lease_s: float, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._lease_s = lease_s
+        self._monotonic_s = monotonic_s
+        self._renewed_at_s = monotonic_s()
+        self._lost_at_s = -math.inf
+
+    def renewed(self, *, began_s: float) -> None:
+        """Take note that all were renewed, by a statement that was begun then, on the monotonic clock.
+
+        One that came too late renews only what nobody had taken by then: what was claimed before it counts as lost.
+        """
+        if began_s - self._renewed_at_s > self._lease_s:
+            self._lost_at_s = began_s
+        self._renewed_at_s = began_s
+
+    def hold(self, since_s: float) -> bool:
+        """Say whether a lease that was asked for at `since_s` or later cannot have run out since then."""
+        proved_s = max(since_s, self._renewed_at_s)
+        return since_s > self._lost_at_s and self._monotonic_s() - proved_s <= self._lease_s
+
+
+#: Names that this process made: they are alive as long as it is.
+_OURS: set[str] = set()
+
+_OWNER = re.compile(r"(?P<host>.*)/(?P<namespace>[^/]*)/(?P<pid>[0-9]+)/[0-9a-f]+")
+
+
+def new_owner() -> str:
+    """Return a name that no other process has, and that tells where this one runs."""
+    owner = f"{socket.gethostname()}/{_namespace()}/{os.getpid()}/{secrets.token_hex(4)}"
+    _OURS.add(owner)
+    return owner
+
+
+def is_gone(owner: str) -> bool:
+    """Say whether the process that made this name has certainly ended; False where that cannot be seen from here."""
+    match = _OWNER.fullmatch(owner)
+    # Containers can share a host's name but not its process ids; without namespaces to compare, nothing is certain.
+    if owner in _OURS or match is None or not _namespace():
+        return False
+    if (match["host"], match["namespace"]) != (socket.gethostname(), _namespace()):
+        return False
+    pid = int(match["pid"])
+    if pid == os.getpid():
+        # It was given to this process since.
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+async def release_leases_of_the_gone(store: Store) -> int:
+    """Let go of what killed processes of this host held, so that it need not run out first; return how much it was.
+
+    Raises `StoreUnavailableError`.
+    """
+    gone = [owner for owner in await lease_owners(store) if is_gone(owner)]
+    return sum([await release_owner(store, owner) for owner in gone])
+
+
+def _namespace() -> str:
+    """Return which process ids this process sees; empty where the kernel does not tell."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
 
 _log = structlog.get_logger()
 

@@ -11,10 +11,8 @@ from msgspec import structs
 
 from broker import Delivery, Message, NotPublishedError, Transport, rung_for_retry, rung_not_shorter
 from schemas import UNRECOGNIZED
-from workers.bookkeeping import Bookkeeping
-from workers.consumer import Consumer
-from workers.gathering import Gathering
-from workers.outcomes import Retry
+from workers.api import Consumer, Retry
+from workers.job import Bookkeeping, Gathering
 
 #: Between two tries to publish an outcome that the broker did not confirm.
 _PUBLISH_AGAIN_S = 0.5

@@ -8,11 +8,9 @@ from typing import Any, TypeAlias
 
 from schemas import Event
 from store import Store
-from workers.consumer import Consumer
-from workers.context import Context
-from workers.judging import GroupFailure, judge
-from workers.lanes import Ending, Lanes
-from workers.outcomes import Outcome
+from workers.api import Consumer, Context, Outcome
+from workers.execution import GroupFailure, judge
+from workers.slots import Ending, Lanes
 
 _Group: TypeAlias = list[tuple[Event, Context]]
 

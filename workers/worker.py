@@ -1,37 +1,234 @@
-"""One process's consumers over one transport and one store."""
+"""One process's consumers over one transport and one store, and what runs beside them.
+
+Move dead letters from a consumer's queue into the store, where they can be listed and replayed.
+
+Letting the store forget what is old, a little at a time, beside the consumers.
+
+Tell who blocks the event loop.
+
+A handler that blocks (a sleep, a large file, `requests`) stops every other handler of its process, and the
+connection's heartbeats too: the broker then hands its deliveries to somebody else.
+
+One process's consumers over one transport and one store.
+"""
 
 import asyncio
+import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Self
+from types import CodeType, FrameType
+from typing import Final, Self
 
 import structlog
 
-from broker import DEFAULT_RETRY_DELAYS_S, Transport
+from broker import DEFAULT_RETRY_DELAYS_S, ConsumerQueues, Delivery, Transport
+from schemas import RecordingEvent, decode
 from store import (
+    BEFORE_ALL,
+    DeadLetter,
+    Place,
     Store,
     StoreError,
     StoreUnavailableError,
+    keep_dead_letters,
+    prune_completions,
+    prune_dead_letters,
+    prune_events,
     register_consumers,
     renew,
     wait_for_schema,
 )
-from workers.consumer import Consumer
-from workers.dead_letters import DeadLetterMover
-from workers.owner import new_owner, release_leases_of_the_gone
-from workers.pruning import keep_pruning
+from telemetry import metrics
+from workers.api import Consumer
+from workers.memory import new_owner, release_leases_of_the_gone
 from workers.runner import Runner
-from workers.stall_watch import StallWatch
-from workers.store_watch import StoreWatch
+from workers.store_watch import AWAY_ERRORS, StoreWatch
+
+#: Moved in one transaction, and the prefetch of the queue.
+_GROUP = 50
+
+_log = structlog.get_logger()
+
+
+class DeadLetterMover:
+    """Consumes the dead letters of one consumer while the store is here; an async context manager.
+
+    Insert, then ack: a letter that is delivered twice is inserted once. None is ever given up.
+    """
+
+    def __init__(self, queues: ConsumerQueues, *, transport: Transport, store: Store, store_watch: StoreWatch) -> None:
+        self._consumer = queues.consumer
+        self._store = store
+        self._store_watch = store_watch
+        self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._subscription = transport.subscribe(queues, self._arrived.put_nowait, prefetch=_GROUP, dead=True)
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._subscription.__aenter__()
+        self._task = asyncio.create_task(self._move(), name=f"dead letters of {self._consumer}")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self._subscription.__aexit__(*exc_info)
+
+    async def _move(self) -> None:
+        while True:
+            group = [await self._arrived.get()]
+            while not self._arrived.empty() and len(group) < _GROUP:
+                group.append(self._arrived.get_nowait())
+            letters = [_letter(self._consumer, delivery) for delivery in group]
+            while True:
+                await self._store_watch.wait()
+                try:
+                    await keep_dead_letters(self._store, letters)
+                except AWAY_ERRORS:
+                    self._store_watch.report_away()
+                    continue
+                break
+            for acknowledged in [delivery.ack() for delivery in group]:
+                await acknowledged
+            metrics.DEAD_LETTERS_MOVED.labels(self._consumer).inc(len(letters))
+
+
+def _letter(consumer: str, delivery: Delivery) -> DeadLetter:
+    message = delivery.message
+    event = decode(message.body, received_at_us=message.received_at_us).event
+    event_type = type(event).__name__ if isinstance(event, RecordingEvent) else event.event_type
+    failed_at_us = message.last_failed_at_us or message.received_at_us
+    return DeadLetter(
+        consumer=consumer,
+        event_id=message.event_id,
+        event_type=event_type,
+        sdk_app_id=event.sdk_app_id,
+        attempts=message.attempt,
+        reason=message.reason or "unknown",
+        first_failed_at_us=message.first_failed_at_us or failed_at_us,
+        last_failed_at_us=failed_at_us,
+        body=message.body,
+        routing_key=message.routing_key,
+        received_at_us=message.received_at_us,
+        trace=message.trace,
+    )
+
+
+#: How often it is looked for what is old.
+PRUNE_EVERY_S: Final = 3600.0
+
+#: So many rounds go on where the one before ended; then all is looked at again.
+_ROUNDS: Final = 24
+
+#: Between two transactions, so that the consumers have the store to themselves most of the time.
+_PAUSE_S = 0.1
+
+_DAY_S = 86_400.0
+
+
+async def keep_pruning(store: Store, store_watch: StoreWatch, *, retention_days: int) -> None:
+    """Prune now and every hour: completions after 7 days; events and dead letters after `retention_days`, 0: never.
+
+    Of events and dead letters only what `store.retention` says: never what a recording is made of, never a dead letter
+    that was not replayed. What was looked at once is looked at again a day later: it may be superseded by then.
+    """
+    while True:
+        place = BEFORE_ALL
+        for _ in range(_ROUNDS):
+            try:
+                place = await _prune(store, retention_days=retention_days, after=place)
+            except StoreError:
+                store_watch.report_away()
+            await asyncio.sleep(PRUNE_EVERY_S)
+
+
+async def _prune(store: Store, *, retention_days: int, after: Place = BEFORE_ALL) -> Place:
+    counts = {"completions": await prune_completions(store)}
+    if retention_days:
+        older_than_s = retention_days * _DAY_S
+        counts["dead_letters"] = await prune_dead_letters(store, older_than_s=older_than_s)
+        counts["events"] = 0
+        async for pruned in prune_events(store, older_than_s=older_than_s, after=after):
+            counts["events"] += pruned.deleted
+            after = pruned.place
+            await asyncio.sleep(_PAUSE_S)
+    for what, count in counts.items():
+        metrics.PRUNED.labels(what).inc(count)
+    if any(counts.values()):
+        _log.info("store_pruned", retention_days=retention_days, **counts)
+    return after
+
+
+#: How long the loop may not turn before it is logged.
+STALL_S = 1.0
+
+_BEAT_S = 0.25
+
+
+class StallWatch:
+    """Watches the running loop from a thread, as an async context manager.
+
+    `consumers` maps the code of handlers to their consumer's name, to say whose code the loop is stuck in. A stall
+    is logged once when it has lasted `STALL_S`, and once more with its length when it is over.
+    """
+
+    def __init__(self, consumers: Mapping[CodeType, str], *, stall_s: float = STALL_S) -> None:
+        self._consumers = consumers
+        self._stall_s = stall_s
+        self._last_beat_s = time.monotonic()
+        self._stop = threading.Event()
+        self._loop_thread_id = 0
+        self._handle: asyncio.TimerHandle | None = None
+        self._thread = threading.Thread(target=self._watch, name="tiw-stall-watch", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._loop_thread_id = threading.get_ident()
+        self._beat()
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._stop.set()
+
+    def _beat(self) -> None:
+        self._last_beat_s = time.monotonic()
+        self._handle = asyncio.get_running_loop().call_later(_BEAT_S, self._beat)
+
+    def _watch(self) -> None:
+        stalled: tuple[float, str | None] | None = None
+        while not self._stop.wait(_BEAT_S):
+            beat_s = self._last_beat_s
+            if stalled is None and time.monotonic() - beat_s > self._stall_s:
+                consumer, at = self._culprit()
+                stalled = (beat_s, consumer)
+                metrics.LOOP_STALLS.labels(consumer or "").inc()
+                _log.warning("loop_stalled", consumer=consumer, at=at, advice="use a plain def, or await instead")
+            elif stalled is not None and beat_s != stalled[0]:
+                _log.warning("loop_resumed", consumer=stalled[1], stalled_s=round(beat_s - stalled[0], 1))
+                stalled = None
+
+    def _culprit(self) -> tuple[str | None, str | None]:
+        """Return the consumer whose code is on the loop's stack, and where the stack ends."""
+        frame: FrameType | None = sys._current_frames().get(self._loop_thread_id)  # noqa: SLF001 - public by its docs
+        at = None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        while frame is not None:
+            name = self._consumers.get(frame.f_code)
+            if name is not None:
+                return name, at
+            frame = frame.f_back
+        return None, at
+
 
 #: A lease outlives a missed renewal or two; after a crash the event waits this long at most, plus a rung.
 LEASE_S = 30.0
 
 #: What unfinished handlers get on shutdown before they are handed back.
 DRAIN_GRACE_S = 25.0
-
-_log = structlog.get_logger()
 
 
 class Worker:

@@ -12,7 +12,7 @@ from bench.contenders.programs import bench_module, node_peer, python_peer, tiw
 from bench.load.payloads import APP, KEY
 from bench.load.queues import count_ready
 from bench.machine.arena import Arena
-from broker.embedded_folder import DATABASE_NAME
+from broker.embedded.database import DATABASE_NAME
 from ingest.spool import file_states
 
 

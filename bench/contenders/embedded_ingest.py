@@ -13,9 +13,9 @@ import uvloop
 
 from broker import EmbeddedTransport
 from ingest import IngestServer, KeyRing, parse_keys
-from tiw.ingest_config import ingest_config
+from tiw.opening import ingest_config
+from tiw.process import settle
 from tiw.settings import read_settings
-from tiw.settling import settle
 
 
 async def main() -> None:

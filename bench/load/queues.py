@@ -8,7 +8,7 @@ import aiormq
 
 from bench.load.payloads import messages
 from broker import ConsumerQueues, Message
-from broker.amqp import AmqpTransport
+from broker.amqp.transport import AmqpTransport
 
 #: Publishes that wait for their confirms at once.
 _WINDOW = 1000

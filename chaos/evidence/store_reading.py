@@ -13,7 +13,7 @@ from chaos.evidence.secret_search import secrets_in
 from schemas import decode
 from store import Store, fold
 from store.recording import RecordingContent
-from store.sql import members
+from store.store import members
 from store.tables import completions, dead_letters, events, recordings
 
 _PAGE = 5_000

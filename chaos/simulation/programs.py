@@ -16,7 +16,7 @@ from chaos.simulation.processes import Process
 from chaos.simulation.transport import SimulatedTransport
 from ingest import IngestConfig, KeyRing
 from ingest.callbacks import Callbacks
-from ingest.keeping import Keeper
+from ingest.durability import Keeper
 from ingest.server import DRAIN_TIMEOUT_S
 from ingest.spool import Spool
 from workers import Consumer, Worker

@@ -36,7 +36,7 @@ from chaos.simulation.vendor import FORGED_KEY, KEY, SDK_APP_ID, Vendor
 from chaos.simulation.virtual_time import Clock, StuckError, VirtualLoop
 from ingest.spool import waiting_callbacks
 from workers import BUILT_IN
-from workers.leases import Leases
+from workers.memory import Leases
 
 #: A world in which all faults are over comes to rest within this: the whole ladder takes 2 h 13 min, twice if replayed.
 REST_WITHIN_S = 6 * 3600.0
@@ -115,14 +115,14 @@ class World:
     def _doubles(self) -> dict[str, Any]:
         """Return what stands in the place of threads and of the system's randomness."""
         without_deadlines = {
-            "ingest.keeping:PUBLISH_TIMEOUT_S": _TOO_LONG_S,
-            "ingest.keeping:KEPT_BY_S": 2 * _TOO_LONG_S,
+            "ingest.durability:PUBLISH_TIMEOUT_S": _TOO_LONG_S,
+            "ingest.durability:KEPT_BY_S": 2 * _TOO_LONG_S,
             "chaos.simulation.transport:CONFIRM_TIMEOUT_S": _TOO_LONG_S,
         }
         return (without_deadlines if Bug.NO_DEADLINE in self._bugs else {}) | {
             "workers.worker:StallWatch": NoStallWatch,
             "workers.worker:new_owner": self._new_owner,
-            "workers.owner:is_gone": self._is_gone,
+            "workers.memory:is_gone": self._is_gone,
             # Its clock is an argument with a default, which is the real one.
             "workers.memory:Leases": partial(Leases, monotonic_s=self.clock.monotonic),
             # Idle ingest nodes turn ten times a second: that would be most of the work, and changes nothing but delays.
@@ -130,11 +130,9 @@ class World:
             "ingest.spool.spool:_HOUSEKEEPING_S": 5.0,
             "ingest.spool.writer:threading": Threading,
             "ingest.spool.writer:SimpleQueue": VirtualQueue,
-            "ingest.spool.file:os": self.disk,
-            "ingest.spool.folder:os": self.disk,
-            "ingest.spool.folder:fcntl": self.disk,
-            "ingest.spool.folder:secrets": self._tokens,
-            "ingest.spool.setting_aside:secrets": self._tokens,
+            "ingest.spool.files:os": self.disk,
+            "ingest.spool.files:fcntl": self.disk,
+            "ingest.spool.files:secrets": self._tokens,
         }
 
     def run(self) -> list[str]:

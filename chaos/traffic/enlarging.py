@@ -4,7 +4,7 @@ from msgspec import structs
 
 from schemas import decode
 from simulator import Callback, sign
-from simulator.callback import render
+from simulator.classes import render
 
 _PADDING = "Padding"
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from schemas import decode
 from simulator import Callback, sign
-from simulator.callback import render
+from simulator.classes import render
 
 #: The ways, by the names that the ledger has.
 WAYS = ("no Sign", "another key", "expired", "another application")

@@ -18,9 +18,8 @@ from chaos.traffic.order import Order
 from chaos.traffic.stalls import Stalls
 from chaos.traffic.stream import Item
 from simulator import Callback, Patience, sign
-from simulator.callback import render
-from simulator.clock import SYSTEM_CLOCK
-from simulator.pacing import paced
+from simulator.classes import render
+from simulator.sending import SYSTEM_CLOCK, paced
 
 _ACCEPTED = 200
 _NOT_CONNECTED = "not connected"

@@ -7,9 +7,8 @@ itself; what they hold is in `contents`. SQLite would do as well until a page of
 that page is gone.
 """
 
-from ingest.spool.breaker import Breaker
-from ingest.spool.emptying import Emptied, empty
-from ingest.spool.errors import SpoolError
+from ingest.spool.drain import Breaker, Emptied, empty
+from ingest.spool.files import SpoolError
 from ingest.spool.inspection import FileState, Waiting, file_states, waiting_callbacks
 from ingest.spool.spool import DEFAULT_MAX_BYTES, Depth, Spool
 

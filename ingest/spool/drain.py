@@ -1,4 +1,9 @@
-"""The drain: publishes what waits in the spool, oldest first, and leaves room for live traffic."""
+"""The drain: publishes what waits in the spool, oldest first, and leaves room for live traffic.
+
+Whether to try the broker at all: a callback need not wait 2.5 s to learn what the one before it has learnt.
+
+Drain what nobody owns, now: for a command beside running nodes, or instead of one that will not start again.
+"""
 
 import asyncio
 import time
@@ -12,12 +17,68 @@ import structlog
 from msgspec import Struct, field
 
 from broker import BrokerError
-from ingest.publisher import Publisher
-from ingest.spool.breaker import Breaker
-from ingest.spool.contents import Contents, Record, Refused, render_refused, render_settled
-from ingest.spool.file import SpoolFile
-from ingest.spool.setting_aside import set_aside
+from ingest.config import Publisher
+from ingest.spool.files import SET_ASIDE, WAITING, SpoolFile, files, set_aside
+from ingest.spool.format import Contents, Record, Refused, render_refused, render_settled
 from telemetry import locations, metrics
+
+#: So many publishes in a row that were not confirmed open the breaker.
+FAILURES_TO_OPEN = 3
+
+#: How long a broker may be away before it counts: a channel that is opened anew is back within a moment.
+AWAY_S = 0.5
+
+#: While it is open, one callback in this time tries the broker.
+PROBE_EVERY_S = 1.0
+
+
+class Breaker:
+    """Watches what becomes of publishes; `confirmations` counts those that the broker confirmed."""
+
+    __slots__ = ("_away_since_s", "_failures", "_next_probe_s", "_transport", "confirmations")
+
+    def __init__(self, transport: Publisher) -> None:
+        self._transport = transport
+        self._failures = 0
+        self._away_since_s: float | None = None
+        self._next_probe_s = 0.0
+        self.confirmations = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callbacks go straight to the spool."""
+        return self._failures >= FAILURES_TO_OPEN or self._is_away()
+
+    def allows(self) -> bool:
+        """Say whether to try the broker with this callback."""
+        if self._is_away():
+            return False
+        if self._failures < FAILURES_TO_OPEN:
+            return True
+        now_s = time.monotonic()
+        if now_s < self._next_probe_s:
+            return False
+        self._next_probe_s = now_s + PROBE_EVERY_S
+        return True
+
+    def confirmed(self) -> None:
+        """Take note that the broker confirmed a publish."""
+        self.confirmations += 1
+        self._failures = 0
+
+    def failed(self) -> None:
+        """Take note that a publish was not confirmed."""
+        self._failures += 1
+
+    def _is_away(self) -> bool:
+        if self._transport.is_ready:
+            self._away_since_s = None
+            return False
+        now_s = time.monotonic()
+        if self._away_since_s is None:
+            self._away_since_s = now_s
+        return now_s - self._away_since_s >= AWAY_S
+
 
 T = TypeVar("T")
 
@@ -262,3 +323,34 @@ def _delay_of_s(refused: Refused | None, losses: int) -> float:
     if refused is not None and refused.refusals <= len(REFUSAL_DELAYS_S):
         return REFUSAL_DELAYS_S[refused.refusals - 1]
     return AWAY_DELAY_S * 2.0 ** min(losses, _LONGEST_DOUBLINGS)
+
+
+class Emptied(Struct, frozen=True, kw_only=True):
+    """What became of it: callbacks that are with the broker now, those that are left, and files that others drain."""
+
+    drained: int
+    left: int
+    owned_files: int
+
+
+async def empty(folder: Path, publisher: Publisher, *, with_set_aside: bool) -> Emptied:
+    """Publish all callbacks in files without an owner; `with_set_aside` those set aside, too.
+
+    Each is tried once; what the broker does not confirm stays where it is. Raises OSError if a file cannot be read.
+    """
+    drain = Drain(folder, publisher, Breaker(publisher))
+    owned_files = 0
+    try:
+        for kind in (WAITING, SET_ASIDE) if with_set_aside else (WAITING,):
+            for path in files(folder, kind):
+                file = SpoolFile.adopt(path)
+                if file is None:
+                    owned_files += 1
+                else:
+                    drain.add(file)
+        left = 0
+        for waiting in list(drain.backlog):
+            left += await drain.run_once(waiting)
+        return Emptied(drained=drain.drained, left=left, owned_files=owned_files)
+    finally:
+        await drain.close()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from ingest.spool.contents import Contents, Record, read_contents
-from ingest.spool.folder import DAMAGED, SET_ASIDE, WAITING, files, marker_of
+from ingest.spool.files import DAMAGED, SET_ASIDE, WAITING, files, marker_of
+from ingest.spool.format import Contents, Record, read_contents
 
 
 class FileState(Struct, frozen=True, kw_only=True):

@@ -10,11 +10,9 @@ import structlog
 from msgspec import Struct
 
 from broker import Message
-from ingest.publisher import Publisher
-from ingest.spool.breaker import Breaker
-from ingest.spool.drain import Drain
-from ingest.spool.file import SpoolFile
-from ingest.spool.folder import DAMAGED, SET_ASIDE, WAITING, files, free_bytes, prepare
+from ingest.config import Publisher
+from ingest.spool.drain import Breaker, Drain
+from ingest.spool.files import DAMAGED, SET_ASIDE, WAITING, SpoolFile, files, free_bytes, prepare
 from ingest.spool.inspection import count_set_aside
 from ingest.spool.writer import Writer
 from telemetry import locations, metrics

@@ -13,10 +13,8 @@ import structlog
 from msgspec import Struct
 
 from broker import Message
-from ingest.spool.contents import Record, render_record, render_settled
-from ingest.spool.errors import SpoolError
-from ingest.spool.file import SpoolFile
-from ingest.spool.folder import WAITING
+from ingest.spool.files import WAITING, SpoolError, SpoolFile
+from ingest.spool.format import Record, render_record, render_settled
 from telemetry import locations
 
 #: A file is sealed beyond this: it is drained as a whole, and read into memory for that.

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import pytest
 
 from broker import ConsumerQueues, Transport
-from broker.amqp import AmqpTransport
-from broker.embedded import EmbeddedTransport
+from broker.amqp.transport import AmqpTransport
+from broker.embedded.transport import EmbeddedTransport
 from tests.broker.consumers import CONSUMERS, LADDER
 
 MakeTransport: TypeAlias = Callable[..., Transport]

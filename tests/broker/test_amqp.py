@@ -16,7 +16,7 @@ import structlog
 
 import schemas
 from broker import BrokerError, Message, NotPublishedError
-from broker.amqp import AmqpTransport
+from broker.amqp.transport import AmqpTransport
 from broker.topology import Topology
 from tests.broker.consumers import ARCHIVE, CONSUMERS, FINISHED, LADDER, SHORT_S
 from tests.broker.inbox import AckingInbox, Inbox, eventually

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from pamqp import frame as their_frame
 
 from broker import Message, NotPublishedError
-from broker.amqp_confirms import ChannelLostError, ConfirmChannel, UnroutableError
-from broker.amqp_connection import Connection
-from broker.amqp_frames import BODY, FRAME_HEAD, FRAME_OVERHEAD, HEADER, METHOD
-from broker.amqp_wire import Taker
+from broker.amqp.connection import Connection
+from broker.amqp.publishing import ChannelLostError, ConfirmChannel, UnroutableError
+from broker.amqp.wire import BODY, FRAME_HEAD, FRAME_OVERHEAD, HEADER, METHOD, Taker
 
 _FAR_S = 60.0
 

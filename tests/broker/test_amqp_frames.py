@@ -9,7 +9,7 @@ from pamqp import frame as their_frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from broker.amqp_frames import (
+from broker.amqp.wire import (
     BODY,
     FRAME_HEAD,
     FRAME_OVERHEAD,

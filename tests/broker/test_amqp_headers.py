@@ -10,7 +10,7 @@ from pamqp.header import ContentHeader
 
 import schemas
 from broker import Message
-from broker.amqp_headers import message_id_of, read_message, render_properties
+from broker.amqp.headers import message_id_of, read_message, render_properties
 
 _counts = st.integers(min_value=0, max_value=2**63 - 1)
 _texts = st.text(st.characters(codec="utf-8"), max_size=200)

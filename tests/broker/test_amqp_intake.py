@@ -7,11 +7,9 @@ from hypothesis import strategies as st
 from pamqp import frame as their_frame
 
 from broker import Delivery
-from broker.amqp_connection import Connection
-from broker.amqp_frames import HEADER, METHOD
-from broker.amqp_intake import Intake
-from broker.amqp_survivals import MOST, Survivals
-from broker.amqp_wire import Taker
+from broker.amqp.connection import Connection
+from broker.amqp.consuming import MOST, Intake, Survivals
+from broker.amqp.wire import HEADER, METHOD, Taker
 
 
 class _Wire:

@@ -4,8 +4,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
-from broker.amqp_endpoints import Endpoint
-from broker.amqp_management import Management
+from broker.amqp.endpoints import Endpoint
+from broker.amqp.inspecting import Management
 
 
 async def test_an_experimental_feature_flag_need_not_be_enabled() -> None:

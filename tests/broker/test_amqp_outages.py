@@ -10,12 +10,16 @@ from typing import Any, cast
 import pytest
 import structlog
 
-from broker import Message, NotPublishedError, amqp, amqp_connection, amqp_pulse, amqp_topology, amqp_wire
-from broker.amqp import AmqpTransport
-from broker.amqp_connection import CONNECTION_ERRORS, Connection
-from broker.amqp_endpoints import Brokers, parse_endpoints
-from broker.amqp_pulse import Patience, watch
-from broker.amqp_topology import Declarer
+from broker import Message, NotPublishedError
+from broker.amqp import connection as amqp_connection
+from broker.amqp import connection as amqp_pulse
+from broker.amqp import declaring as amqp_topology
+from broker.amqp import transport as amqp
+from broker.amqp import wire as amqp_wire
+from broker.amqp.connection import CONNECTION_ERRORS, Connection, Patience, watch
+from broker.amqp.declaring import Declarer
+from broker.amqp.endpoints import Brokers, parse_endpoints
+from broker.amqp.transport import AmqpTransport
 from broker.topology import Topology
 from tests.broker.consumers import ARCHIVE, CONSUMERS, FINISHED, LADDER
 from tests.broker.inbox import AckingInbox, eventually

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker import amqp_resolving
-from broker.amqp_resolving import Resolver
+from broker.amqp import endpoints as amqp_resolving
+from broker.amqp.endpoints import Resolver
 from tests.broker.inbox import eventually
 
 

@@ -7,10 +7,8 @@ import pytest
 import structlog
 
 from broker import Message
-from broker.amqp import AmqpTransport
-from broker.amqp_intake import Intake
-from broker.amqp_subscription import AmqpSubscription
-from broker.amqp_watchdog import Watchdog
+from broker.amqp.consuming import AmqpSubscription, Intake, Watchdog
+from broker.amqp.transport import AmqpTransport
 from telemetry import metrics
 from tests.broker.consumers import ARCHIVE, CONSUMERS, FINISHED, LADDER
 from tests.broker.inbox import AckingInbox, Inbox, eventually

@@ -12,19 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from broker.amqp_connection import Connection
-from broker.amqp_endpoints import parse_endpoints
-from broker.amqp_frames import (
+from broker.amqp.connection import Connection
+from broker.amqp.endpoints import parse_endpoints
+from broker.amqp.wire import (
     BODY,
     FRAME_HEAD,
     FRAME_OVERHEAD,
     HEARTBEAT,
     METHOD,
+    Wire,
+    _Separator,
     content_frames,
     frame,
     publish_frame,
 )
-from broker.amqp_wire import Wire, _Separator
 from tests.broker.inbox import eventually
 from tests.servers.rabbitmq import RabbitMQServer
 
@@ -59,8 +60,8 @@ async def impatient(
 
 
 def test_the_versions_are_those_it_was_written_for() -> None:
-    assert version("aiormq").startswith("7."), "read broker/amqp_wire.py before this line is changed"
-    assert version("aio-pika").startswith("10."), "read broker/amqp_connection.py before this line is changed"
+    assert version("aiormq").startswith("7."), "read broker/amqp/wire.py before this line is changed"
+    assert version("aio-pika").startswith("10."), "read broker/amqp/connection.py before this line is changed"
 
 
 async def test_the_library_connects_through_the_wire_and_its_requests_are_answered(connection: Connection) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from broker import BrokerError, EmbeddedTransport, NotPublishedError
-from broker import embedded_folder as folders
-from broker.embedded_database import SCHEMA_VERSION
-from broker.embedded_folder import file_system
+from broker.embedded import database as folders
+from broker.embedded.database import SCHEMA_VERSION, file_system
 from tests.broker.consumers import ARCHIVE, CONSUMERS
 from tests.broker.embedded_child import message
 from tests.broker.inbox import AckingInbox, Inbox, eventually

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from broker import ConsumerQueues, EmbeddedTransport, MissingQueueError, NotPublishedError, embedded_transaction
-from broker import embedded_group_commit as group_commit
-from broker.embedded_group_commit import Level
-from broker.embedded_transaction import Transaction
+from broker import ConsumerQueues, EmbeddedTransport, MissingQueueError, NotPublishedError
+from broker.embedded import commit as embedded_transaction
+from broker.embedded import commit as group_commit
+from broker.embedded.commit import Level, Transaction
 from tests.broker.consumers import ARCHIVE, CONSUMERS
 from tests.broker.embedded_child import message
 from tests.broker.inbox import AckingInbox, Inbox, eventually

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from broker import Delivery, EmbeddedTransport, Message
-from broker.embedded_subscription import EmbeddedSubscription
+from broker.embedded.consuming import EmbeddedSubscription
 from tests.broker.consumers import ARCHIVE, FINISHED, REPORT
 from tests.broker.inbox import TIMEOUT_S, eventually
 

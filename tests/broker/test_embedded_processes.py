@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from broker import EmbeddedTransport
-from broker.embedded_group_commit import Level
+from broker.embedded.commit import Level
 from tests.broker.consumers import ARCHIVE, CONSUMERS, LADDER, SHORT_S
 from tests.broker.embedded_child import message
 from tests.broker.inbox import TIMEOUT_S, AckingInbox, Inbox, eventually

@@ -6,7 +6,7 @@ from itertools import islice
 from chaos.traffic.enlarging import enlarged
 from chaos.traffic.stream import stream
 from simulator import sign
-from simulator.callback import render
+from simulator.classes import render
 from tests.end_to_end.sending import event_id
 
 SIZE_BYTES = 20_000

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 import ingest.admission
-import ingest.authenticity
 import ingest.lenient
-import schemas.redecoding
-from broker import amqp_headers
+import schemas.decoding
+from broker.amqp import headers as amqp_headers
 from chaos.fuzzing import promises, signing
 from chaos.fuzzing.corpus import CORPUS, REGRESSIONS, corpus_of
 from chaos.fuzzing.reading import read_top_level
@@ -73,7 +72,7 @@ def replaced(original: Callable[..., Any], **changes: object) -> Callable[..., A
 
 
 def test_a_door_that_knows_no_expiry_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.authenticity, "SKEW_TOLERANCE_S", 10_000)
+    monkeypatch.setattr(ingest.admission, "SKEW_TOLERANCE_S", 10_000)
     assert "what is let in is what is authentic" in breaks("door")
 
 
@@ -99,7 +98,7 @@ SPAN = {"start": 0, "value_start": 0, "end": 1}
 
 
 def test_a_second_look_that_sees_something_else_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schemas.redecoding, "MAX_AHEAD_S", 10**9)
+    monkeypatch.setattr(schemas.decoding, "MAX_AHEAD_S", 10**9)
     monkeypatch.setattr(bodies, "redecode", replaced(redecode, routing_key="OnlineRecordStarted"))
     assert "a second look finds the same event" in breaks("decoding")
 

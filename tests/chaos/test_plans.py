@@ -14,8 +14,7 @@ from chaos.traffic.stream import stream
 from ingest.admission import admit
 from ingest.refusals import RefusedError
 from schemas import EVENT_TYPES
-from simulator.callback import render
-from simulator.signing import sign
+from simulator.classes import render, sign
 
 APP = 1400000001
 KEY = "4fd1c0a96b7e4c7f8a2e5d3b1c9f7a60"

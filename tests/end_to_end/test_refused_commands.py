@@ -10,7 +10,7 @@ import pytest
 from tests.end_to_end.deployment import embedded
 from tests.end_to_end.programs import Finished, eventually, run
 from tests.end_to_end.sending import callback, send
-from tiw.cli import main
+from tiw.parser import main
 
 KEYS = '{"1400000001": ["4fd1c0a96b7e4c7f8a2e5d3b1c9f7a60"]}'
 

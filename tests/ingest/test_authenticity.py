@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest import sign
-from ingest.authenticity import authenticate
+from ingest.admission import authenticate
 from ingest.refusals import Credentials, Refusal, RefusedError
 
 APP = 1400000001

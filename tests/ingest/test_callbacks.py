@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ingest.callbacks
-import ingest.keeping
+import ingest.durability
 from broker import NotPublishedError
 from ingest import IngestConfig, IngestServer, KeyRing
 from schemas import EVENT_TYPES, event_id, read_members
@@ -129,7 +129,7 @@ async def test_a_callback_that_was_not_confirmed_is_not_kept(serve: Serve, trans
 async def test_a_broker_that_hangs_is_waited_for_in_bounds(
     serve: Serve, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.keeping, "PUBLISH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(ingest.durability, "PUBLISH_TIMEOUT_S", 0.1)
     server = await serve()
     transport.gate.clear()
     assert (await post(server.port, callback())).status == 503

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-import ingest.keeping
+import ingest.durability
 from broker import NotPublishedError
 from ingest import IngestConfig, IngestServer, KeyRing
 from tests.ingest.callback_bodies import KEYS, callback
@@ -68,7 +68,7 @@ async def test_requests_of_one_connection_wait_for_their_own_confirms() -> None:
 
 
 async def test_a_confirm_that_comes_too_late_makes_no_200(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.keeping, "PUBLISH_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(ingest.durability, "PUBLISH_TIMEOUT_S", 0.05)
     transport = ControlledTransport()
     async with (
         IngestServer(IngestConfig(port=0), transport, KeyRing(KEYS)) as server,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.crowding import SLOT_US, Place, crowded_out
+from ingest.connections import SLOT_US, Place, crowded_out
 
 APP = 1400000001
 

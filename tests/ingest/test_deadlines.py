@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-import ingest.deadlines
-from ingest.deadlines import Deadlines
+import ingest.durability
+from ingest.durability import Deadlines
 from tests.ingest.waiting import until
 
 
@@ -22,7 +22,7 @@ async def test_what_is_in_time_returns_what_it_returns() -> None:
 
 
 async def test_what_takes_too_long_is_cancelled_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.deadlines, "TICK_S", 0.01)
+    monkeypatch.setattr(ingest.durability, "TICK_S", 0.01)
     deadlines = Deadlines(0.3)
     gate = asyncio.Event()
     late = [asyncio.create_task(deadlines.bound(forever())) for _ in range(3)]
@@ -35,7 +35,7 @@ async def test_what_takes_too_long_is_cancelled_and_others_go_on(monkeypatch: py
 
 
 async def test_who_is_cancelled_by_another_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.deadlines, "TICK_S", 0.01)
+    monkeypatch.setattr(ingest.durability, "TICK_S", 0.01)
     task = asyncio.create_task(Deadlines(10).bound(forever()))
     await asyncio.sleep(0)
     task.cancel()
@@ -55,7 +55,7 @@ async def test_who_is_late_and_cancelled_as_well_is_cancelled() -> None:
 
 
 async def test_a_task_goes_on_after_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.deadlines, "TICK_S", 0.01)
+    monkeypatch.setattr(ingest.durability, "TICK_S", 0.01)
 
     async def twice() -> str:
         deadlines = Deadlines(0.02)
@@ -69,7 +69,7 @@ async def test_a_task_goes_on_after_a_time_out(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_nothing_ticks_while_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.deadlines, "TICK_S", 0.01)
+    monkeypatch.setattr(ingest.durability, "TICK_S", 0.01)
     deadlines = Deadlines(10)
     await deadlines.bound(asyncio.sleep(0.03))
     await until(lambda: deadlines._timer is None)

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import sign
-from ingest.admission import admit
-from ingest.dropping import DROPPED, cut
+from ingest.admission import DROPPED, admit, cut
 from ingest.lenient import find_members
 from schemas import read_members
 from tests.ingest.callback_bodies import KEYS, SDK_APP_ID, sign_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import ingest.keeping
+import ingest.durability
 from broker import NotPublishedError
 from ingest import IngestConfig, IngestServer, KeyRing, Spool
 from ingest.spool import waiting_callbacks
@@ -27,8 +27,8 @@ async def server(spool: Spool, transport: RecordingTransport) -> AsyncIterator[I
 
 @pytest.fixture
 def _short_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.keeping, "PUBLISH_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(ingest.keeping, "SPOOL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(ingest.durability, "PUBLISH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(ingest.durability, "SPOOL_TIMEOUT_S", 0.2)
 
 
 async def post(server: IngestServer, task_id: str = "task") -> int:
@@ -144,6 +144,6 @@ async def test_a_callback_that_came_late_gets_what_is_left_of_its_time(
     spool: Spool, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport.error = NotPublishedError("refused")
-    monkeypatch.setattr(ingest.keeping, "KEPT_BY_S", 0.0)
+    monkeypatch.setattr(ingest.durability, "KEPT_BY_S", 0.0)
     async with IngestServer(IngestConfig(port=0), transport, KeyRing(KEYS), spool=spool) as server:
         assert await post(server) == 503

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-import ingest.key_ring
+import ingest.keys
 from ingest import KeyRing, KeysError
 from tests.ingest.callback_bodies import SDK_APP_ID, callback
 from tests.ingest.conftest import Serve
@@ -22,7 +22,7 @@ OLD, NEW = "the old key of the tests", "the new key of the tests"
 
 @pytest.fixture(autouse=True)
 def _quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.key_ring, "CHECK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(ingest.keys, "CHECK_INTERVAL_S", 0.01)
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ def path(tmp_path: Path) -> Path:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Grow by one whenever the file is looked at."""
     seen: list[Path] = []
-    original = ingest.key_ring._version
+    original = ingest.keys._version
 
     def look(path: Path) -> tuple[int, int, int] | None:
         seen.append(path)
         return original(path)
 
-    monkeypatch.setattr(ingest.key_ring, "_version", look)
+    monkeypatch.setattr(ingest.keys, "_version", look)
     return seen
 
 

@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from ingest import KeysError, parse_keys, sign
-from ingest.authenticity import authenticate
+from ingest.admission import authenticate
 from ingest.keys import weak_keys
 from ingest.refusals import Credentials
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-import ingest.pairs
-from ingest.pairs import LATE_S, Pairs
+import ingest.callbacks
+from ingest.callbacks import LATE_S, Pairs
 from telemetry import render_metrics
 from tests.ingest.callback_bodies import callback, soon
 from tests.ingest.conftest import Serve
@@ -33,7 +33,7 @@ def test_what_is_signed_in_the_same_second_is_told_from_what_comes_later() -> No
 
 
 def test_it_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.pairs, "REMEMBERED", 10)
+    monkeypatch.setattr(ingest.callbacks, "REMEMBERED", 10)
     pairs = Pairs()
     for number in range(1000):
         pairs.note((1, b"%d" % number), "one", 0)

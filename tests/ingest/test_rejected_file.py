@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import ingest.rejected_file
+import ingest.rejected
 from ingest import Rejected, RejectedFileError, read_rejected, remove_rejected
-from ingest.rejected import MAX_AGE_S, MAX_KEPT_BYTES
-from ingest.rejected_file import FILE_NAME, keep_rejected
+from ingest.rejected import FILE_NAME, MAX_AGE_S, MAX_KEPT_BYTES, keep_rejected
 
 NOW_US = time.time_ns() // 1000
 SIGN = b"a2dabb362a9b811c0e26953a6276a41c"
@@ -79,7 +78,7 @@ def test_a_file_that_was_replaced_loses_nothing_that_was_not_meant(tmp_path: Pat
 
 
 def test_it_does_not_grow_beyond_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.rejected_file, "MAX_KEPT", 20)
+    monkeypatch.setattr(ingest.rejected, "MAX_KEPT", 20)
     for group in range(5):
         keep_rejected(tmp_path, [one(10 * group + number) for number in range(10)], now_us=NOW_US)
     assert len(kept(tmp_path)) == 20
@@ -104,14 +103,14 @@ def test_a_damaged_file_is_set_aside_and_goes_after_a_day(tmp_path: Path, conten
 
 
 def test_the_last_of_a_disk_is_left_to_authentic_callbacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.rejected_file, "MIN_FREE_BYTES", 10**18)
+    monkeypatch.setattr(ingest.rejected, "MIN_FREE_BYTES", 10**18)
     with pytest.raises(RejectedFileError, match="look at its disk's free space"):
         keep_rejected(tmp_path, [one()], now_us=NOW_US)
     assert kept(tmp_path) == []
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.rejected_file, "_SCHEMA_VERSION", 2)
+    monkeypatch.setattr(ingest.rejected, "_SCHEMA_VERSION", 2)
     keep_rejected(tmp_path, [one()], now_us=NOW_US)
     monkeypatch.undo()
     with pytest.raises(RejectedFileError, match="newer version"):

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import structlog
 
-import ingest.rejected_keeper
+import ingest.rejected
 from ingest import Rejected, RejectedFileError, read_rejected
 from ingest.refusals import Refusal
-from ingest.rejected_file import keep_rejected
-from ingest.rejected_keeper import MAX_WAITING, MAX_WAITING_BYTES, RejectedKeeper, Sample
+from ingest.rejected import MAX_WAITING, MAX_WAITING_BYTES, RejectedKeeper, Sample, keep_rejected
 from telemetry import metrics, render_metrics
 from tests.ingest.callback_bodies import SDK_APP_ID, callback, sign_of
 from tests.ingest.conftest import Serve
@@ -25,9 +24,9 @@ NEVER_US = 10**18
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.rejected_keeper, "WRITE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(ingest.rejected, "WRITE_INTERVAL_S", 0.01)
     # A machine that is busy may take its time: what is looked at is what was written in the end.
-    monkeypatch.setattr(ingest.rejected_keeper, "CLOSE_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(ingest.rejected, "CLOSE_TIMEOUT_S", 30.0)
 
 
 def kept(folder: Path) -> list[Rejected]:
@@ -95,7 +94,7 @@ async def test_a_disk_that_refuses_costs_the_record_and_one_line(
         tried.append(len(rejected))
         raise RejectedFileError("the file cannot be used: look at its disk's free space")
 
-    monkeypatch.setattr(ingest.rejected_keeper, "keep_rejected", full)
+    monkeypatch.setattr(ingest.rejected, "keep_rejected", full)
     with structlog.testing.capture_logs() as logs:
         server = await serve(rejected_folder=tmp_path)
         before = counted('tiw_rejected_not_kept_total{reason="disk"}')
@@ -125,7 +124,7 @@ class HangingDisk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingDisk]:
     disk = HangingDisk()
-    monkeypatch.setattr(ingest.rejected_keeper, "keep_rejected", disk.keep)
+    monkeypatch.setattr(ingest.rejected, "keep_rejected", disk.keep)
     yield disk
     disk.gate.set()
 
@@ -133,7 +132,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingDisk]:
 async def test_a_disk_that_hangs_delays_no_answer_and_no_end(
     serve: Serve, tmp_path: Path, disk: HangingDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.rejected_keeper, "CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(ingest.rejected, "CLOSE_TIMEOUT_S", 0.1)
     server = await serve(rejected_folder=tmp_path)
     await until(lambda: disk.writes == 1)
     for number in range(100):
@@ -190,7 +189,7 @@ def test_what_waits_is_bounded_in_bytes_and_the_largest_go() -> None:
 
 
 async def test_what_is_too_old_goes_although_nothing_new_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.rejected_keeper, "SWEEP_INTERVAL_S", 0.01)
+    monkeypatch.setattr(ingest.rejected, "SWEEP_INTERVAL_S", 0.01)
     async with RejectedKeeper(tmp_path):
         keep_rejected(tmp_path, [rejected(b"old")], now_us=2)
         await until(lambda: kept(tmp_path) == [])

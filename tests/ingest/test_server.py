@@ -9,7 +9,7 @@ from aiohttp import http_parser
 import ingest.connections
 import ingest.server
 from ingest import IngestConfig, IngestServer, KeyRing
-from ingest.safe_http import require_safe_http
+from ingest.request import require_safe_http
 from tests.ingest.callback_bodies import KEYS, callback
 from tests.ingest.conftest import Serve
 from tests.ingest.raw_http import connected, post, request

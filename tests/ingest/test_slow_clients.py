@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 
 import ingest.connections
-import ingest.requests
+import ingest.request
 from ingest import IngestServer
 from ingest.connections import MAX_HEAD_BYTES, connection_limit
 from telemetry import render_metrics
@@ -60,7 +60,7 @@ async def test_who_is_silent_or_drips_is_ended(
 ) -> None:
     monkeypatch.setattr(ingest.connections, "KEEPALIVE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(ingest.connections, "LINGERING_S", 0.1)
-    monkeypatch.setattr(ingest.requests, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(ingest.request, "BODY_TIMEOUT_S", 0.2)
     server = await serve()
     async with connected(server.port) as connection:
         await connection.send(begin)

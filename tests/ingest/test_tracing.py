@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ingest.tracing import traceparent
+from ingest.request import traceparent
 
 GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

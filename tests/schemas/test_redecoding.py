@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas import EVENT_TYPES, NotStrictError, Unrecognized, decode, read_members, redecode, redecoding
+from schemas import EVENT_TYPES, NotStrictError, Unrecognized, decode, read_members, redecode
+from schemas import decoding as redecoding
 from tests.schemas.bodies import RECEIVED_AT_US, SAMPLES, callback, envelope, sample
 
 values = st.recursive(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from schemas.unique_names import DuplicateNameError, proves_unique_names, refuse_duplicate_names
+from schemas.strict_json import DuplicateNameError, proves_unique_names, refuse_duplicate_names
 
 space = st.text(alphabet=" \t\r\n", max_size=2)
 characters = st.sampled_from(['\\"', "\\u0022", "\\\\", "\\/", "\\n", "\\u00e9", "\\u0061", ":", "://", ",", "{", "}"])

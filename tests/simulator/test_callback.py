@@ -5,7 +5,7 @@ import pytest
 
 from schemas import decode
 from simulator import Signature, render
-from simulator.callback import ENVELOPE_FIRST, RECORDING, SPACED, Form, make_callback
+from simulator.classes import ENVELOPE_FIRST, RECORDING, SPACED, Form, make_callback
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import ClassKind, Outcome, Send, play_class
-from simulator.ledger import Ledger, percentile
+from simulator.simulation import Ledger, percentile
 
 FIRST, SECOND, _ = play_class(ClassKind.NORMAL, Random(1), sdk_app_id=1, room_id=1)
 ACCEPTED = Outcome(accepted=True, retries=1, failures=("HTTP 503",), answer_ms=12.5)

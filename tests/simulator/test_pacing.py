@@ -1,6 +1,6 @@
 from itertools import count
 
-from simulator.pacing import paced
+from simulator.sending import paced
 from tests.simulator.fake_clock import FakeClock
 
 

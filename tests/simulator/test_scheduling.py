@@ -75,7 +75,7 @@ def test_another_seed_gives_other_tasks() -> None:
 
 
 def test_every_class_has_a_task_and_a_room_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.scheduling._ROOM_IDS", range(10_000, 10_200))
+    monkeypatch.setattr("simulator.sending._ROOM_IDS", range(10_000, 10_200))
 
     sends = plan(classes=200, kinds=[ClassKind.NORMAL])
 

@@ -174,7 +174,7 @@ async def test_a_deadlock_is_run_again(postgres_url: str) -> None:
 async def test_a_locked_sqlite_file_is_waited_for_and_away_in_the_end(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.engine.SQLITE_BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("store.store.SQLITE_BUSY_TIMEOUT_S", 0.05)
     async with Store(sqlite_url) as store:
         await migrate(store)
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)
@@ -237,7 +237,7 @@ async def test_a_cancelled_transaction_is_rolled_back_and_holds_nobody_up(store:
 async def test_a_writer_that_is_cancelled_while_it_waits_for_sqlite_takes_no_lock_along(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.engine.SQLITE_BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("store.store.SQLITE_BUSY_TIMEOUT_S", 0.2)
     async with Store(sqlite_url) as store:
         await migrate(store)
         begun = asyncio.Event()

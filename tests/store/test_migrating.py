@@ -19,8 +19,7 @@ from store import (
     migrate,
     wait_for_schema,
 )
-from store.migrating import SCRIPTS
-from store.schema import LEVEL
+from store.migrating import LEVEL, SCRIPTS
 from store.tables import metadata, schema_level
 from tests.store.classes import callback, keep
 from tests.store.processes import run_at_once, started
@@ -119,7 +118,7 @@ async def test_waiting_for_the_schema_says_so_once_and_ends_with_the_migration(
             await migrate(store)
         await check_schema(store)
 
-    monkeypatch.setattr("store.schema.check_schema", check_and_migrate_at_the_fifth)
+    monkeypatch.setattr("store.migrating.check_schema", check_and_migrate_at_the_fifth)
     async with Store(store_url) as store:
         with capture_logs() as logs:
             await wait_for_schema(store, poll_s=0.01)
@@ -129,7 +128,7 @@ async def test_waiting_for_the_schema_says_so_once_and_ends_with_the_migration(
 
 
 async def test_waiting_reminds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("store.schema.REMINDER_S", 0.0)
+    monkeypatch.setattr("store.migrating.REMINDER_S", 0.0)
     failures = 3
 
     async def fail_three_times(_: Store) -> None:
@@ -138,7 +137,7 @@ async def test_waiting_reminds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         if failures >= 0:
             raise StoreUnavailableError("away")
 
-    monkeypatch.setattr("store.schema.check_schema", fail_three_times)
+    monkeypatch.setattr("store.migrating.check_schema", fail_three_times)
     async with Store(f"sqlite+aiosqlite:///{tmp_path}/a.db") as store:
         with capture_logs() as logs:
             await wait_for_schema(store, poll_s=0.0)

@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.instants import iso8601
-from store.text import storable
+from store.tables import iso8601, storable
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from telemetry.gathered import GatheredHistogram
+from telemetry.metrics import GatheredHistogram
 
 BUCKETS = (0.1, 1, 5)
 AMOUNTS = (0.0, 0.05, 0.1, 0.100001, 1, 4.9, 5, 5.1, 1e9)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry import presentable
-from telemetry.redaction import MAX_CHARACTERS
+from telemetry.logging import MAX_CHARACTERS
 
 SECRET = "s3cret0a2dabb362a9b811c0e26953a6276a41c"
 

@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 
 from ingest import generated_keys
-from ingest.spool.contents import Record, Refused, render_record
-from ingest.spool.file import SpoolFile
-from ingest.spool.folder import WAITING
-from ingest.spool.setting_aside import set_aside
+from ingest.spool.files import WAITING, SpoolFile, set_aside
+from ingest.spool.format import Record, Refused, render_record
 from tests.ingest.spool.messages import message
-from tiw.checks import Check, check_event_loop, check_keys, check_spool
+from tiw.doctor import Check, check_event_loop, check_keys, check_spool
 from tiw.settings import read_settings
 
 APP = 1400000001
@@ -57,7 +55,7 @@ def test_an_app_both_signed_and_unsigned_is_not_well(tmp_path: Path) -> None:
 
 
 def test_a_missing_uvloop_is_no_problem_but_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiw.event_loop.find_spec", lambda _: None)
+    monkeypatch.setattr("tiw.process.find_spec", lambda _: None)
     check = check_event_loop()
     assert (check.ok, check.detail) == (True, "asyncio's own")
     assert "uvloop" in check.remedy

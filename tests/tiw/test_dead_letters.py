@@ -9,8 +9,7 @@ from msgspec import structs
 from broker import EmbeddedTransport
 from store import DeadLetter, Store, keep_dead_letters, list_dead_letters, migrate
 from tiw.commands.dead_letters import replay
-from tiw.errors import FailedError
-from tiw.settings import Settings
+from tiw.settings import FailedError, Settings
 
 LETTER = DeadLetter(
     consumer="started",

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tiw.event_loop import has_uvloop, run_loop
+from tiw.process import has_uvloop, run_loop
 
 
 async def loop_module() -> int:
@@ -17,5 +17,5 @@ def test_uvloop_is_used_where_it_is_installed() -> None:
 
 
 def test_without_uvloop_the_loop_is_the_standard_librarys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiw.event_loop.find_spec", lambda _: None)
+    monkeypatch.setattr("tiw.process.find_spec", lambda _: None)
     assert run_loop(loop_module()) == 0

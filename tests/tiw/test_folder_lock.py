@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tiw.errors import UsageError
-from tiw.folder_lock import folder_lock
+from tiw.process import folder_lock
+from tiw.settings import UsageError
 
 HOLD = """
 import sys

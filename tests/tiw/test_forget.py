@@ -10,8 +10,7 @@ import pytest
 from schemas import decode
 from store import KeptEvent, Store, apply_events, find_recordings, migrate
 from tiw.commands.forget import forget
-from tiw.errors import FailedError, UsageError
-from tiw.settings import Settings
+from tiw.settings import FailedError, Settings, UsageError
 
 
 def _event(sdk_app_id: int) -> KeptEvent:

@@ -24,7 +24,7 @@ def imported(code: str) -> set[str]:
 
 
 def help_of(*arguments: str) -> str:
-    return f"from tiw.cli import main\ntry:\n    main({[*arguments, '--help']})\nexcept SystemExit:\n    pass"
+    return f"from tiw.parser import main\ntry:\n    main({[*arguments, '--help']})\nexcept SystemExit:\n    pass"
 
 
 def test_help_imports_the_parser_alone() -> None:
@@ -35,13 +35,13 @@ def test_help_imports_the_parser_alone() -> None:
 
 
 def test_an_ingest_node_imports_no_database() -> None:
-    code = "import tiw.running, telemetry, tiw.commands.ingest, broker.amqp"
+    code = "import tiw.process, telemetry, tiw.commands.ingest, broker.amqp"
     modules = imported(code)
     assert {"aiohttp", "aio_pika", "ingest"} <= modules
     assert not modules & STORE
 
 
 def test_a_worker_imports_no_ingest_and_no_migrations() -> None:
-    modules = imported("import tiw.running, telemetry, tiw.commands.work, broker.amqp")
+    modules = imported("import tiw.process, telemetry, tiw.commands.work, broker.amqp")
     assert {"sqlalchemy", "workers"} <= modules
     assert not modules & {"simulator", "alembic", "ingest"}

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from ingest import KeysError
-from tiw.errors import UsageError
-from tiw.keys import open_keys
-from tiw.settings import Settings, read_settings
+from tiw.opening import open_keys
+from tiw.settings import Settings, UsageError, read_settings
 
 APP = 1400000001
 KEY = "4fd1c0a96b7e4c7f8a2e5d3b1c9f7a6e"

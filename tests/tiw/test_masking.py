@@ -6,8 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tiw.masking import masked
-from tiw.settings import read_settings
+from tiw.settings import masked, read_settings
 
 SECRET = "hunter2-very-secret-and-long"
 EVERYTHING = {

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from tiw.errors import UsageError
-from tiw.moments import parse_since_us, show_bytes, show_duration_ms, show_iso, show_unix_s
+from tiw.output import parse_since_us, show_bytes, show_duration_ms, show_iso, show_unix_s
+from tiw.settings import UsageError
 
 NEW_YEAR_US = 1_767_225_600_000_000
 

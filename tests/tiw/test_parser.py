@@ -6,8 +6,7 @@ import inspect
 
 import pytest
 
-from tiw.cli import main
-from tiw.parser import build_parser
+from tiw.parser import build_parser, main
 
 COMMANDS = [
     "up",

@@ -15,8 +15,8 @@ import structlog
 from structlog.testing import capture_logs
 from structlog.types import EventDict
 
-from tiw import processes
-from tiw.processes import Processes, child_environment, tiw_command
+from tiw import children as processes
+from tiw.children import Processes, child_environment, tiw_command
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,12 +11,11 @@ import pytest
 
 from broker import BrokerError, EmbeddedTransport, Message
 from ingest import KeysError, Rejected, read_rejected, sign
-from ingest.rejected_file import keep_rejected
+from ingest.rejected import keep_rejected
 from schemas import decode
 from tiw.commands.rejected import list_all, reverify
-from tiw.errors import FailedError
-from tiw.rejected_check import check_rejected
-from tiw.settings import Settings
+from tiw.doctor import check_rejected
+from tiw.settings import FailedError, Settings
 
 APP = 1400000001
 KEY = "the vendor's own key, 32 or more"

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from broker import BUILT_IN_CONSUMERS, amqp_headers
+from broker import BUILT_IN_CONSUMERS
+from broker.amqp import headers as amqp_headers
 from ingest.refusals import Refusal
 from schemas import EVENT_TYPES, UNRECOGNIZED
 from tests.schemas.bodies import sample
-from tiw.cli import main
 from tiw.commands.schema import documents, rendered
+from tiw.parser import main
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ASYNCAPI: dict[str, Any] = json.loads((DOCS / "asyncapi.json").read_bytes())

@@ -4,9 +4,8 @@ import socket
 
 import pytest
 
-from tiw.errors import UsageError
-from tiw.settings import Address
-from tiw.shared_port import shared_port
+from tiw.children import shared_port
+from tiw.settings import Address, UsageError
 
 ANY = Address(host="127.0.0.1", port=0)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from simulator import OnProgress, SimulationConfig, SimulationReport
-from tiw.cli import main
 from tiw.commands import simulate
+from tiw.parser import main
 
 
 class Played:

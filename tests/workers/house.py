@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from broker import Message, QueueState, Transport
-from broker.embedded import EmbeddedTransport
+from broker.embedded.transport import EmbeddedTransport
 from schemas import UNRECOGNIZED, RecordingEvent, decode
 from store import Store
 from workers import Consumer, Worker

@@ -100,7 +100,7 @@ async def test_what_waits_is_written_together_and_an_event_that_cannot_be_writte
             raise ValueError("cannot be written")
         await apply_events(store, kept)
 
-    monkeypatch.setattr("workers.builtin.keeping.apply_events", apply)
+    monkeypatch.setattr("workers.builtin.apply_events", apply)
     async with house.transport([started]) as transport:
         await asyncio.gather(*(transport.send("started", message) for message in messages))
     async with house.working(started):

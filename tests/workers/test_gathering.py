@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.workers.house import eventually
-from workers.gathering import Gathering
+from workers.job import Gathering
 
 
 class Operation:

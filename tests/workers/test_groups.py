@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from broker import Transport
-from broker.embedded import EmbeddedTransport
+from broker.embedded.transport import EmbeddedTransport
 from schemas import OnlineRecordFinished, OnlineRecordStarted, Unrecognized
 from store import StoreUnavailableError, count_events, find_recordings, list_dead_letters
 from tests.workers.house import House, as_message, eventually, finished, started
@@ -206,7 +206,7 @@ async def test_a_group_that_took_too_long_to_run_again_alone_takes_the_ladder(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = Calls()
-    monkeypatch.setattr("workers.handling.SETTLED_WITHIN_S", 0.5)
+    monkeypatch.setattr("workers.execution.SETTLED_WITHIN_S", 0.5)
 
     @consumer(batch=100, attempts=2, timeout_s=0.3, concurrency=1)
     async def archive(batch: Batch) -> None:

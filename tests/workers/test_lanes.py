@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from schemas import OnlineRecordStarted
 from tests.workers.house import eventually
 from workers import Consumer
-from workers.lanes import Ending, Interruption, Lanes
+from workers.slots import Ending, Interruption, Lanes
 
 VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="clean")
 

@@ -9,7 +9,7 @@ from schemas import OnlineRecordStarted
 from store import claim, complete
 from tests.workers.house import House, eventually, started
 from workers import Context, consumer
-from workers.leases import Leases
+from workers.memory import Leases
 
 
 class Clock:

@@ -8,7 +8,7 @@ from schemas import OnlineRecordStarted
 from store import claim
 from tests.workers.house import House, eventually, started
 from workers import Context, consumer
-from workers.owner import is_gone, new_owner
+from workers.memory import is_gone, new_owner
 
 IMITATION = "import workers.owner; print(workers.owner.new_owner())"
 

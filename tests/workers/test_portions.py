@@ -10,7 +10,7 @@ from broker import QueueState
 from schemas import OnlineRecordStarted
 from tests.workers.house import House, eventually, started
 from workers import Consumer, Context, consumer
-from workers.portions import MAX_BYTES, Portions
+from workers.runner import MAX_BYTES, Portions
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -64,7 +64,7 @@ def test_what_is_held_is_bounded_whatever_comes(sizes: list[int], concurrency: i
 
 
 async def test_a_worker_takes_fewer_of_large_ones(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.portions.MAX_BYTES", 64 * KIB)
+    monkeypatch.setattr("workers.runner.MAX_BYTES", 64 * KIB)
     entered = asyncio.Event()
     go_on = asyncio.Event()
 

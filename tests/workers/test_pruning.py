@@ -7,7 +7,7 @@ import pytest
 from schemas import decode
 from store import KeptEvent, Store, apply_events, list_events, migrate
 from telemetry import metrics
-from workers.pruning import _prune
+from workers.worker import _prune
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import structlog
 from schemas import OnlineRecordStarted
 from tests.workers.house import eventually
 from workers import Context, consumer, run_consumer
-from workers.stall_watch import StallWatch
+from workers.worker import StallWatch
 
 
 @consumer

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from schemas import OnlineRecordStarted
 from store import Store, count_events, list_dead_letters, migrate
-from store.schema import LEVEL
+from store.migrating import LEVEL
 from store.tables import schema_level
 from tests.servers.postgres import PostgresServer
 from tests.workers.house import House, eventually, started

@@ -3,10 +3,9 @@
 import argparse
 import os
 
-from tiw.keys import keys_file
-from tiw.masking import masked
+from tiw.opening import keys_file
 from tiw.output import print_fields, print_json
-from tiw.settings import Settings, unknown_variables
+from tiw.settings import Settings, masked, unknown_variables
 
 
 def config(settings: Settings, args: argparse.Namespace) -> int:

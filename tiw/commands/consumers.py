@@ -4,12 +4,10 @@ import argparse
 
 from broker import BUILT_IN_CONSUMERS, MissingQueueError
 from store import check_schema, unregister_consumer
-from tiw.consumer_states import consumer_states
-from tiw.errors import FailedError, UsageError
+from tiw.doctor import consumer_states
 from tiw.opening import open_store, open_transport
-from tiw.output import print_json, print_table
-from tiw.settings import Settings
-from tiw.waiting import require_broker
+from tiw.output import print_json, print_table, require_broker
+from tiw.settings import FailedError, Settings, UsageError
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:

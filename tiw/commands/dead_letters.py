@@ -14,13 +14,10 @@ from store import (
     pages_of_dead_letters,
     purge_dead_letters,
 )
-from tiw.consumer_states import known_consumers
-from tiw.errors import FailedError
-from tiw.moments import parse_since_us, show_iso
+from tiw.doctor import known_consumers
 from tiw.opening import open_store, open_transport
-from tiw.output import print_fields, print_json, print_table
-from tiw.settings import Settings
-from tiw.waiting import queue_exists, require_broker
+from tiw.output import parse_since_us, print_fields, print_json, print_table, queue_exists, require_broker, show_iso
+from tiw.settings import FailedError, Settings
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from ingest import KeyRing
-from ingest.generated_keys import SDK_APP_ID
+from ingest.keys import SDK_APP_ID
 from simulator import SimulationConfig, simulate
-from simulator.progress import show_progress
+from simulator.simulation import show_progress
 from store import Store, count_events, list_recordings
 from telemetry import configure_logging
 from tiw.commands.recordings import print_recordings

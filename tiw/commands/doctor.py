@@ -2,7 +2,7 @@
 
 import argparse
 
-from tiw.checks import (
+from tiw.doctor import (
     Check,
     check_broker,
     check_clock,
@@ -13,14 +13,12 @@ from tiw.checks import (
     check_event_loop,
     check_keys,
     check_modules,
+    check_rejected,
     check_spool,
 )
-from tiw.errors import FailedError
 from tiw.opening import open_store, open_transport
-from tiw.output import print_json, print_table
-from tiw.rejected_check import check_rejected
-from tiw.settings import Settings
-from tiw.waiting import require_broker
+from tiw.output import print_json, print_table, require_broker
+from tiw.settings import FailedError, Settings
 
 
 async def doctor(settings: Settings, args: argparse.Namespace) -> int:

@@ -7,13 +7,10 @@ import time
 from broker import BrokerError, Message
 from schemas import UNRECOGNIZED
 from store import Store, check_schema, forget, list_events, pages_for_replay
-from tiw.consumer_states import known_consumers
-from tiw.errors import FailedError
-from tiw.moments import parse_since_us, show_iso, show_unix_s
+from tiw.doctor import known_consumers
 from tiw.opening import open_store, open_transport
-from tiw.output import print_json, print_table
-from tiw.settings import Settings
-from tiw.waiting import require_queue
+from tiw.output import parse_since_us, print_json, print_table, require_queue, show_iso, show_unix_s
+from tiw.settings import FailedError, Settings
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:

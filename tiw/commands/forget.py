@@ -5,10 +5,9 @@ import argparse
 from msgspec import structs
 
 from store import Forgotten, check_schema, find_traces, forget_recording
-from tiw.errors import FailedError, UsageError
 from tiw.opening import open_store
 from tiw.output import print_fields, print_json
-from tiw.settings import Settings
+from tiw.settings import FailedError, Settings, UsageError
 
 #: Where something of a recording may be that is not in the database. What is in a queue or a spool makes it anew.
 _NOT_REACHED = (

@@ -7,17 +7,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from ingest import IngestServer
 from telemetry import AdminListener, Readiness, configure_logging
 from telemetry.admin import ReadyCheck
-from tiw.descriptors import raise_descriptor_limit
-from tiw.ingest_config import ingest_config
-from tiw.keys import open_keys
-from tiw.listening import listening
-from tiw.opening import open_spool, open_transport, require_amqp
-from tiw.processes import Processes, tiw_command
-from tiw.readiness import announce_readiness, children_readiness
+from tiw.children import Processes, announce_readiness, children_readiness, shared_port, tiw_command
+from tiw.opening import ingest_config, listening, open_keys, open_spool, open_transport, require_amqp
+from tiw.process import raise_descriptor_limit, settle, stop_requests
 from tiw.settings import DEFAULT_ADMIN, Settings
-from tiw.settling import settle
-from tiw.shared_port import shared_port
-from tiw.stopping import stop_requests
 
 #: What a child gets to finish what is in flight, an answer leaves within 8 s, and to let go of its files.
 _GRACE_S = 14.0

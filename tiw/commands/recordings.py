@@ -11,11 +11,19 @@ from store import (
     find_recordings,
     list_recordings,
 )
-from tiw.errors import FailedError, UsageError
-from tiw.moments import parse_since_us, show_bytes, show_duration_ms, show_iso, show_unix_s
 from tiw.opening import open_store
-from tiw.output import print_fields, print_json, print_lines, print_table
-from tiw.settings import Settings
+from tiw.output import (
+    parse_since_us,
+    print_fields,
+    print_json,
+    print_lines,
+    print_table,
+    show_bytes,
+    show_duration_ms,
+    show_iso,
+    show_unix_s,
+)
+from tiw.settings import FailedError, Settings, UsageError
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:

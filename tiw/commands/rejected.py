@@ -15,14 +15,9 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from broker import BrokerError, Message
 from ingest import KeptRejected, RefusedError, read_rejected, readmit, remove_rejected
-from tiw.errors import FailedError
-from tiw.ingest_config import rejected_folder
-from tiw.keys import present_keys
-from tiw.moments import iso_of_us, parse_since_us, show_bytes, show_iso
-from tiw.opening import open_transport
-from tiw.output import print_json, print_table
-from tiw.settings import Settings
-from tiw.waiting import require_broker
+from tiw.opening import open_transport, present_keys, rejected_folder
+from tiw.output import iso_of_us, parse_since_us, print_json, print_table, require_broker, show_bytes, show_iso
+from tiw.settings import FailedError, Settings
 
 T = TypeVar("T")
 

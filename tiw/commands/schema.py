@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from schemas.json_schema import callback_schema
-from tiw.asyncapi import asyncapi_document
-from tiw.openapi import openapi_document
+from tiw.documents.asyncapi import asyncapi_document
+from tiw.documents.openapi import openapi_document
 from tiw.output import print_json
 from tiw.settings import Settings
 

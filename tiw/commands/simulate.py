@@ -6,11 +6,10 @@ import sys
 
 from simulator import SimulationConfig, SimulationReport
 from simulator import simulate as run_simulation
-from simulator.progress import show_progress
-from tiw.errors import UsageError
-from tiw.keys import present_keys
+from simulator.simulation import show_progress
+from tiw.opening import present_keys
 from tiw.output import print_json
-from tiw.settings import Settings
+from tiw.settings import Settings, UsageError
 
 #: So many event_ids are named on standard error, not more.
 _MOST_NAMED = 20

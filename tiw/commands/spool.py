@@ -6,13 +6,10 @@ import itertools
 from broker import Message
 from ingest.spool import FileState, Waiting, empty, file_states, waiting_callbacks
 from schemas import Unrecognized, decode
-from store.instants import iso8601
-from tiw.errors import FailedError
-from tiw.moments import show_iso
+from store.tables import iso8601
 from tiw.opening import open_transport, require_amqp, spool_folder
-from tiw.output import print_json, print_table
-from tiw.settings import Settings
-from tiw.waiting import require_broker
+from tiw.output import print_json, print_table, require_broker, show_iso
+from tiw.settings import FailedError, Settings
 
 
 def list_all(settings: Settings, args: argparse.Namespace) -> int:

@@ -16,15 +16,11 @@ import structlog
 from broker import BUILT_IN_CONSUMERS
 from telemetry import AdminListener, Readiness, configure_logging
 from telemetry.admin import ReadyCheck
+from tiw.children import Processes, announce_readiness, children_readiness, consumer_command, tiw_command
 from tiw.discovery import CustomConsumer, discover_consumers
-from tiw.errors import UsageError
-from tiw.listening import listening
-from tiw.opening import open_store, open_transport, require_amqp
-from tiw.processes import Processes, consumer_command, tiw_command
-from tiw.readiness import announce_readiness, children_readiness
-from tiw.settings import Settings
-from tiw.settling import settle
-from tiw.stopping import stop_requests, stopped_or_failed
+from tiw.opening import listening, open_store, open_transport, require_amqp
+from tiw.process import settle, stop_requests, stopped_or_failed
+from tiw.settings import Settings, UsageError
 from workers import BUILT_IN, Worker, load_consumers
 
 #: How often the folder of plugins is looked at while it is empty.

@@ -11,7 +11,7 @@ from chaos.fuzzing.promises import promise
 from chaos.fuzzing.standing_loop import StandingLoop
 from ingest.connections import MAX_HEADER_BYTES, MAX_HEADERS
 from ingest.refusals import Refusal, RefusedError
-from ingest.requests import check_headers
+from ingest.request import check_headers
 from telemetry import with_target
 
 _PATH = b"/callbacks/tiw/a-path-token-for-fuzzing"

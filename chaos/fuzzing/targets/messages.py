@@ -2,8 +2,9 @@
 
 import asyncio
 
-from broker import amqp_wire
-from broker.amqp_frames import (
+from broker.amqp import wire as amqp_wire
+from broker.amqp.headers import MAX_TEXT_CHARACTERS, message_id_of, read_message, render_properties
+from broker.amqp.wire import (
     BODY,
     DELIVER,
     FRAME_HEAD,
@@ -14,8 +15,7 @@ from broker.amqp_frames import (
     content_frames,
     short_text,
 )
-from broker.amqp_headers import MAX_TEXT_CHARACTERS, message_id_of, read_message, render_properties
-from broker.message import Message
+from broker.api import Message
 from chaos.fuzzing.promises import promise
 from chaos.fuzzing.standing_loop import StandingLoop
 

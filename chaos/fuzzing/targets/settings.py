@@ -7,7 +7,7 @@ import msgspec
 from chaos.fuzzing.promises import promise
 from ingest import KeysError, parse_keys
 from ingest.keys import MAX_CHARACTERS
-from ingest.tracing import traceparent
+from ingest.request import traceparent
 
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _PRINTED = 8

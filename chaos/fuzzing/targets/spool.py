@@ -2,7 +2,7 @@
 
 from broker import Message
 from chaos.fuzzing.promises import promise
-from ingest.spool.contents import Record, read_contents, render_record, render_settled
+from ingest.spool.format import Record, read_contents, render_record, render_settled
 
 _MARKER = bytes(range(8))
 _RECORDS = [

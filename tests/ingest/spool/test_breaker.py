@@ -2,8 +2,8 @@
 
 import pytest
 
-from ingest.spool import breaker as module
-from ingest.spool.breaker import Breaker
+from ingest.spool import drain as module
+from ingest.spool.drain import Breaker
 from tests.ingest.recording_transport import RecordingTransport
 
 

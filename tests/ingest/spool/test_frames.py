@@ -4,8 +4,16 @@ import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingest.spool.contents import Record, Refused, read_contents, render_record, render_refused, render_settled
-from ingest.spool.frames import Kind, render
+from ingest.spool.format import (
+    Kind,
+    Record,
+    Refused,
+    read_contents,
+    render,
+    render_record,
+    render_refused,
+    render_settled,
+)
 from tests.ingest.spool.messages import message
 
 MARKER = bytes(range(8))

@@ -14,7 +14,7 @@ from broker import BrokerError, Message, NotPublishedError
 from ingest import Spool, SpoolError
 from ingest.spool import drain, file_states, waiting_callbacks, writer
 from ingest.spool import spool as spool_module
-from ingest.spool.folder import WAITING, files, marker_of
+from ingest.spool.files import WAITING, files, marker_of
 from telemetry.metrics import REGISTRY as METRICS
 from tests.ingest.recording_transport import RecordingTransport
 from tests.ingest.spool.messages import message
@@ -267,7 +267,7 @@ async def test_a_damaged_file_is_drained_as_far_as_it_can_be_read_and_kept(folde
 async def test_a_folder_on_a_network_file_system_is_refused(
     folder: Path, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.embedded_folder._mounts", lambda: "server:/export / nfs4 rw 0 0\n")
+    monkeypatch.setattr("broker.embedded.database._mounts", lambda: "server:/export / nfs4 rw 0 0\n")
     with pytest.raises(SpoolError, match=r"network file system \(nfs4\): set TIW_DATA_DIR"):
         await Spool(folder, transport).__aenter__()
 

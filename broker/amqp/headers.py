@@ -1,0 +1,198 @@
+"""A message as AMQP carries it: the body is the body, everything else is headers named `tiw-...`.
+
+Headers are made anew for every publish. What a broker or another client put there (`x-death`, for one) is never
+copied: old `x-` headers sent again change what the broker does with a message.
+
+Both directions are written out here, for speed and for robustness: of a stranger's headers only the names that count
+are decoded, and the rest is stepped over, whatever it holds. The encoding is that of RabbitMQ:
+https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
+"""
+
+import time
+from struct import Struct as Layout
+from struct import error as LayoutError  # noqa: N812 - an exception's name
+from typing import Final, TypeAlias
+
+import schemas
+from broker.api import Message
+
+EVENT_ID = "tiw-event-id"
+ROUTING_KEY = "tiw-routing-key"
+RECEIVED_AT_US = "tiw-received-at-us"
+ATTEMPT = "tiw-attempt"
+CRASHES = "tiw-crashes"
+TRACE = "tiw-trace"
+FIRST_FAILED_AT_US = "tiw-first-failed-at-us"
+LAST_FAILED_AT_US = "tiw-last-failed-at-us"
+REASON = "tiw-reason"
+
+#: A header frame is not split, and a frame has 128 KiB: longer texts are cut.
+MAX_TEXT_CHARACTERS: Final = 4096
+
+#: How often a quorum queue saw a message come back; it is absent on the first delivery:
+#: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+DELIVERY_COUNT = "x-delivery-count"
+
+_MAX_INTEGER: Final = 2**63 - 1
+
+#: The flags of content type, headers, delivery mode and message id, and the first of them.
+_BEGINNING = b"\xb0\x80\x10application/json"
+_HAS_CONTENT_TYPE, _HAS_CONTENT_ENCODING, _HAS_HEADERS = 1 << 15, 1 << 14, 1 << 13
+_PERSISTENT = b"\x02"
+
+_LENGTH = Layout(">I")
+_INTEGERS = {
+    kind: Layout(">" + layout)
+    for kind, layout in zip(b"bBsuIilL", ("b", "B", "h", "H", "i", "I", "q", "q"), strict=True)
+}
+#: The sizes in bytes of values that have one.
+_SIZES = {ord("V"): 0, ord("t"): 1, ord("f"): 4, ord("D"): 5, ord("d"): 8, ord("T"): 8} | {
+    kind: layout.size for kind, layout in _INTEGERS.items()
+}
+#: These begin with their length.
+_MEASURED = frozenset(b"SxAF")
+_TEXT = ord("S")
+
+
+def _text_name(name: str) -> bytes:
+    return b"%c%bS" % (len(name), name.encode())
+
+
+def _integer_name(name: str) -> bytes:
+    return b"%c%bl" % (len(name), name.encode())
+
+
+_EVENT_ID, _ROUTING_KEY, _TRACE, _REASON = map(_text_name, (EVENT_ID, ROUTING_KEY, TRACE, REASON))
+_RECEIVED_AT_US, _ATTEMPT, _CRASHES = map(_integer_name, (RECEIVED_AT_US, ATTEMPT, CRASHES))
+_FIRST_FAILED_AT_US, _LAST_FAILED_AT_US = map(_integer_name, (FIRST_FAILED_AT_US, LAST_FAILED_AT_US))
+_KNOWN: Final = {
+    name.encode(): name
+    for name in (
+        *(EVENT_ID, ROUTING_KEY, RECEIVED_AT_US, ATTEMPT, CRASHES, TRACE),
+        *(FIRST_FAILED_AT_US, LAST_FAILED_AT_US, REASON, DELIVERY_COUNT),
+    )
+}
+
+_Headers: TypeAlias = dict[str, int | bytes]
+
+
+def render_properties(message: Message, message_id: str, *, routing_key: str = "") -> bytes:
+    """Return the properties to publish `message` with: flags, content type, headers, persistent, message id.
+
+    Texts are cut at `MAX_TEXT_CHARACTERS`, and what UTF-8 cannot express (unpaired surrogates) is replaced.
+    `message_id` is at most 255 ASCII characters. What `read_message` takes for granted stands in no header: the broker
+    decodes each. So does the message's routing key where it is published with that, `routing_key`.
+    """
+    table = [_text(_EVENT_ID, message.event_id), _integer(_RECEIVED_AT_US, message.received_at_us)]
+    if message.routing_key != routing_key:
+        table.append(_text(_ROUTING_KEY, message.routing_key))
+    if message.attempt != 1:
+        table.append(_integer(_ATTEMPT, message.attempt))
+    if message.trace:
+        table.append(_text(_TRACE, message.trace))
+    if message.crashes:
+        table.append(_integer(_CRASHES, message.crashes))
+    if message.first_failed_at_us is not None:
+        table.append(_integer(_FIRST_FAILED_AT_US, message.first_failed_at_us))
+    if message.last_failed_at_us is not None:
+        table.append(_integer(_LAST_FAILED_AT_US, message.last_failed_at_us))
+    if message.reason:
+        table.append(_text(_REASON, message.reason))
+    headers = b"".join(table)
+    return b"%b%b%b%b%c%b" % (
+        _BEGINNING,
+        _LENGTH.pack(len(headers)),
+        headers,
+        _PERSISTENT,
+        len(message_id),
+        message_id.encode(),
+    )
+
+
+def message_id_of(properties: bytes) -> str:
+    """Return the message id out of properties that `render_properties` made."""
+    (size,) = _LENGTH.unpack_from(properties, len(_BEGINNING))
+    at = len(_BEGINNING) + _LENGTH.size + size + len(_PERSISTENT)
+    return properties[at + 1 : at + 1 + properties[at]].decode()
+
+
+def read_message(body: bytes, properties: bytes, routing_key: str) -> tuple[Message, int]:
+    """Return the message that was delivered, and how often the broker saw it come back since it was published.
+
+    Whoever published it, and whatever its headers hold, nothing is raised. `routing_key` is that of the delivery; it
+    counts where no header has another. A stranger's message, without our event_id, gets that of its body.
+    """
+    headers = _read_headers(properties)
+    received_at_us = _count(headers, RECEIVED_AT_US) or time.time_ns() // 1000
+    event_id = _read_text(headers, EVENT_ID) or schemas.decode(body, received_at_us=received_at_us).event_id
+    message = Message(
+        body=body,
+        event_id=event_id,
+        routing_key=_read_text(headers, ROUTING_KEY) or routing_key,
+        received_at_us=received_at_us,
+        attempt=_count(headers, ATTEMPT) or 1,
+        crashes=_count(headers, CRASHES) or 0,
+        trace=_read_text(headers, TRACE),
+        first_failed_at_us=_count(headers, FIRST_FAILED_AT_US),
+        last_failed_at_us=_count(headers, LAST_FAILED_AT_US),
+        reason=_read_text(headers, REASON),
+    )
+    return message, _count(headers, DELIVERY_COUNT) or 0
+
+
+def _text(name: bytes, value: str) -> bytes:
+    encoded = value[:MAX_TEXT_CHARACTERS].encode(errors="replace")
+    return b"%b%b%b" % (name, _LENGTH.pack(len(encoded)), encoded)
+
+
+def _integer(name: bytes, value: int) -> bytes:
+    return name + value.to_bytes(8, signed=True)
+
+
+def _read_headers(properties: bytes) -> _Headers:
+    """Return what can be read of the headers that count; of the same name twice, the last."""
+    try:
+        flags = int.from_bytes(properties[:2])
+        if not flags & _HAS_HEADERS:
+            return {}
+        at = 2
+        for flag in (_HAS_CONTENT_TYPE, _HAS_CONTENT_ENCODING):
+            if flags & flag:
+                at += 1 + properties[at]
+        (size,) = _LENGTH.unpack_from(properties, at)
+        return _read_table(properties, at + _LENGTH.size, at + _LENGTH.size + size)
+    except (LayoutError, IndexError):
+        # The broker has checked the frame; what is inside of it may still be anything.
+        return {}
+
+
+def _read_table(table: bytes, at: int, end: int) -> _Headers:
+    headers: _Headers = {}
+    while at < end:
+        name_end = at + 1 + table[at]
+        name, kind = _KNOWN.get(table[at + 1 : name_end]), table[name_end]
+        at = name_end + 1
+        if kind in _MEASURED:
+            (size,) = _LENGTH.unpack_from(table, at)
+            at += _LENGTH.size
+        elif kind in _SIZES:
+            size = _SIZES[kind]
+        else:
+            break  # nobody knows where the next one begins
+        if name is not None:
+            if kind == _TEXT:
+                headers[name] = table[at : at + size]
+            elif kind in _INTEGERS:
+                (headers[name],) = _INTEGERS[kind].unpack_from(table, at)
+        at += size
+    return headers
+
+
+def _read_text(headers: _Headers, name: str) -> str:
+    value = headers.get(name, b"")
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
+
+
+def _count(headers: _Headers, name: str) -> int | None:
+    value = headers.get(name)
+    return value if isinstance(value, int) and 0 <= value <= _MAX_INTEGER else None

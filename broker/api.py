@@ -1,0 +1,180 @@
+"""What ingest and workers see of a transport: messages, deliveries, the protocol, errors.
+
+What travels through a transport: a callback's body and what we add to it.
+
+What ingest and workers see of a transport. `amqp` and `embedded` implement it and pass one contract suite.
+
+Errors of the broker package.
+
+BrokerError
+├── NotPublishedError       the transport did not say that the message is durable
+├── MissingQueueError       a queue that must exist does not
+└── TopologyConflictError   what is declared differs from what the broker has
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, Self, TypeAlias
+
+from msgspec import Struct
+
+from broker.topology import ConsumerQueues
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """An event on its way.
+
+    `body` is the callback as it came in, without Sign and ExpireTime. Everything else travels in headers:
+    `routing_key` is the EventType of a recognized event, else `unrecognized`; `attempt` counts from 1;
+    `crashes` counts workers that died while they held this message, as far as earlier publishes know; `trace` is a W3C
+    traceparent or empty. The last three are empty until a handler has failed. Times are microseconds since the
+    Unix epoch.
+    """
+
+    body: bytes
+    event_id: str
+    routing_key: str
+    received_at_us: int
+    attempt: int = 1
+    crashes: int = 0
+    trace: str = ""
+    first_failed_at_us: int | None = None
+    last_failed_at_us: int | None = None
+    reason: str = ""
+
+
+class Delivery(Protocol):
+    """One hand-over of a message to a consumer. It is settled by `ack`, or returns by itself if its worker dies."""
+
+    @property
+    def message(self) -> Message:
+        """The message; a message put into the queue by a stranger gets an event_id computed from its body."""
+
+    @property
+    def crashes(self) -> int:
+        """How often this message was handed over before and came back without being settled.
+
+        `message.crashes` of earlier publishes included. Zero for a message that no worker died with. What came back
+        because this process lost its connection does not count; of other processes nobody can tell.
+        """
+
+    def ack(self) -> Awaitable[bool]:
+        """Settle for good. False if the connection was lost meanwhile: the message will be delivered again.
+
+        It begins with the call, not with the await: of many, call all, then await each, and they are settled together.
+        Never raises for a lost connection. After True the message may, rarely, still be delivered again.
+        """
+
+
+OnDelivery: TypeAlias = Callable[[Delivery], None]
+
+
+class Subscription(Protocol):
+    """A consumer's hold on its queue, kept through every loss of connection, channel, queue or broker until closed.
+
+    Used as an async context manager: entering returns at once even while the broker is down; leaving stops the
+    intake and lets go of what is not settled.
+    """
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether the broker has this consumer right now (a prefetch of 0 counts as consuming)."""
+
+    async def set_prefetch(self, prefetch: int) -> None:
+        """Bound how many deliveries may be unsettled at once, from now on; 0 stops the intake.
+
+        Deliveries that are already here stay valid. Returns once the change holds, or at once while the
+        broker is away (it holds then on return).
+        """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+
+class QueueState(Struct, frozen=True, kw_only=True):
+    """Counts of one consumer's queues; `exists` is False if it has none. None: this broker does not tell."""
+
+    consumer: str
+    exists: bool
+    ready: int
+    unacked: int | None
+    connected: int
+    dead: int
+
+
+class BrokerInfo(Struct, frozen=True, kw_only=True):
+    """What a person wants to know of a broker. None or empty where it does not tell."""
+
+    product: str
+    version: str
+    feature_flags_disabled: tuple[str, ...] | None = None
+    alarms: tuple[str, ...] | None = None
+    orphaned: int = 0
+
+
+class Transport(Protocol):
+    """Carries events to consumers' queues and keeps them until they are settled.
+
+    Used as an async context manager. Entering returns at once even while the broker is down; every operation is
+    then bounded by its own time-out. All publishing operations return only when the message is durable, and raise
+    `NotPublishedError` otherwise.
+    """
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a publish would go to a broker that is there, with the topology declared."""
+
+    async def wait_ready(self) -> None:
+        """Return once `is_ready`."""
+
+    async def publish(self, message: Message) -> None:
+        """Hand an event to every consumer bound to its routing key."""
+
+    async def send(self, consumer: str, message: Message) -> None:
+        """Put a message into one consumer's queue. If it has none, the message goes to `tiw.orphaned`."""
+
+    async def retry(self, consumer: str, message: Message, *, delay_s: float) -> None:
+        """Let a message wait on the rung of `delay_s`, then `send` it. Raises `BrokerError` if there is no such rung.
+
+        Not `NotPublishedError`: to try again would not help.
+        """
+
+    async def bury(self, consumer: str, message: Message) -> None:
+        """Put a message into the consumer's queue of dead letters."""
+
+    def subscribe(
+        self, queues: ConsumerQueues, on_delivery: OnDelivery, *, prefetch: int, dead: bool = False
+    ) -> Subscription:
+        """Consume a consumer's queue, or the queue of its dead letters, both of which it declares.
+
+        `on_delivery` is called on the event loop, must return at once and must not raise.
+        """
+
+    async def inspect(self, consumers: Sequence[str]) -> list[QueueState]:
+        """Count what waits in the queues of `consumers`, in their order. Raises `BrokerError` if it cannot."""
+
+    async def remove(self, consumer: str, *, force: bool) -> None:
+        """Delete a consumer's queues. Raises `MissingQueueError`; `BrokerError` while events wait, unless `force`."""
+
+    async def info(self) -> BrokerInfo:
+        """Describe the broker. Raises `BrokerError` if it cannot be reached."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+
+class BrokerError(Exception):
+    """Raised when a transport cannot do what was asked; root of this package's errors."""
+
+
+class NotPublishedError(BrokerError):
+    """Raised when a message was not confirmed. It may still arrive: publishing it again repeats it at worst."""
+
+
+class MissingQueueError(BrokerError):
+    """Raised when an operation names a queue that the broker does not have."""
+
+
+class TopologyConflictError(BrokerError):
+    """Raised when a queue or exchange exists with other arguments; names both and the remedy."""

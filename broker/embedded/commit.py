@@ -1,0 +1,456 @@
+"""Group commit: one thread runs all operations that wait in one transaction, with one fsync for all of them.
+
+Which queues there are and what leads to them, remembered between transactions.
+
+One transaction of the embedded transport: what a group of operations has in common.
+"""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from enum import IntEnum
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from broker.api import BrokerError
+from broker.embedded.database import LOCK_TIMEOUT_S, error_code, is_full, is_trouble
+from broker.topology import BUILT_IN_CONSUMERS, ORPHANED_QUEUE, ConsumerQueues, dead_queue_name, queue_name
+from schemas import UNRECOGNIZED
+
+
+class Routes:
+    """The queues and bindings of the file, as one connection sees them.
+
+    `learn` has to be called in each transaction before anything else is asked, and again after `forget`.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._version: int | None = None
+        self.queues: set[str] = set()
+        self._bound: dict[str, list[str]] = {}
+
+    def learn(self) -> None:
+        """Read the routes, unless no other connection has changed the file since they were last read.
+
+        The file's version stays the same for changes of one's own: https://www.sqlite.org/pragma.html#pragma_data_version
+        """
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        if version == self._version:
+            return
+        self.queues = {name for (name,) in self._connection.execute("SELECT name FROM queues")}
+        self._bound = {}
+        for routing_key, queue in self._connection.execute("SELECT routing_key, queue FROM bindings"):
+            self._bound.setdefault(routing_key, []).append(queue)
+        self._version = version
+
+    def forget(self) -> None:
+        """Read them anew at the next occasion: they are being changed, or a change was undone."""
+        self._version = None
+
+    def bound_to(self, routing_key: str) -> Sequence[str]:
+        """Return the queues bound to a routing key."""
+        return self._bound.get(routing_key, ())
+
+
+#: On a disk that is full to its last byte no event can be settled either, so nothing would ever free it.
+RESERVED_BYTES = 16 * 1024 * 1024
+
+#: Rows of one INSERT, so that few statements are prepared.
+_ROWS_AT_ONCE = (128, 64, 32, 16, 8, 4, 2, 1)
+_INSERTS = {
+    count: f"INSERT INTO messages (queue, visible_at_us, message) VALUES {', '.join(['(?, ?, ?)'] * count)}"  # noqa: S608 - nobody's values
+    for count in _ROWS_AT_ONCE
+}
+
+_UNRECOGNIZED_CONSUMER = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED)
+
+
+class Transaction:
+    """Runs SQL for operations; gathers the rows of all their messages and inserts them at once.
+
+    `touched` names the queues in which something may have become ready.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, routes: Routes, free_bytes: Callable[[], int]) -> None:
+        self._connection = connection
+        self._routes = routes
+        self._free_bytes = free_bytes
+        self._spare_bytes: int | None = None
+        self._rows: list[tuple[str, int, bytes]] = []
+        self._knows_routes = False
+        self.touched: set[str] = set()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement that sees everything inserted so far."""
+        if self._rows:
+            self.flush()
+        return self._connection.execute(sql, parameters)
+
+    def insert(self, queue: str, message: bytes, visible_at_us: int = 0) -> None:
+        """Put an encoded message into a queue, at the latest on `flush`. Raises `BrokerError` if space is short."""
+        if self._spare_bytes is None:
+            self._spare_bytes = self._free_bytes() - RESERVED_BYTES
+        # It is written twice, to the log and from there to the database.
+        self._spare_bytes -= 2 * len(message)
+        if self._spare_bytes < 0:
+            raise BrokerError(
+                f"no space left for events: the disk's last {RESERVED_BYTES >> 20} MiB are kept "
+                "for handling those that wait; free some"
+            )
+        self._rows.append((queue, visible_at_us, message))
+        self.touched.add(queue)
+
+    @property
+    def is_short_of_space(self) -> bool:
+        """Whether the disk comes near to where no more events are taken."""
+        return self._free_bytes() < 2 * RESERVED_BYTES
+
+    def flush(self) -> None:
+        """Insert the rows that are still in memory."""
+        rows, self._rows = self._rows, []
+        # Many at once: after each step of a statement the thread waits until the event loop lets it go on.
+        at = 0
+        while at < len(rows):
+            count = next(count for count in _ROWS_AT_ONCE if at + count <= len(rows))
+            self._connection.execute(_INSERTS[count], [value for row in rows[at : at + count] for value in row])
+            at += count
+
+    def queues_of(self, routing_key: str) -> Sequence[str]:
+        """Return the queues bound to a routing key; the queue of unrecognized events if there is none."""
+        self._learn_routes()
+        queues = self._routes.bound_to(routing_key)
+        if queues:
+            return queues
+        unrecognized = queue_name(UNRECOGNIZED)
+        if unrecognized not in self._routes.queues:
+            self.declare(_UNRECOGNIZED_CONSUMER)
+        return (unrecognized,)
+
+    def home_of(self, consumer: str) -> str:
+        """Return the queue of a consumer; that of the orphaned if it has none."""
+        self._learn_routes()
+        queue = queue_name(consumer)
+        return queue if queue in self._routes.queues else ORPHANED_QUEUE
+
+    def has_queue(self, queue: str) -> bool:
+        """Say whether a queue exists."""
+        self._learn_routes()
+        return queue in self._routes.queues
+
+    def make_queue(self, name: str) -> None:
+        """Make a queue if it is missing."""
+        if not self.has_queue(name):
+            self.execute("INSERT INTO queues (name) VALUES (?)", (name,))
+            self._forget_routes()
+
+    def declare(self, queues: ConsumerQueues) -> None:
+        """Make a consumer's queues and bindings as far as they are missing."""
+        queue = queue_name(queues.consumer)
+        self.make_queue(queue)
+        self.make_queue(dead_queue_name(queues.consumer))
+        for routing_key in queues.routing_keys:
+            self.execute("INSERT OR IGNORE INTO bindings (routing_key, queue) VALUES (?, ?)", (routing_key, queue))
+        self._forget_routes()
+
+    def drop(self, consumer: str) -> None:
+        """Delete a consumer's queues, their bindings and what is in them; retries that wait are not in them."""
+        for queue in (queue_name(consumer), dead_queue_name(consumer)):
+            self.execute("DELETE FROM messages WHERE queue = ? AND claimed_by IS NULL AND visible_at_us = 0", (queue,))
+            self.execute("DELETE FROM messages WHERE queue = ? AND claimed_by IS NOT NULL", (queue,))
+            self.execute("DELETE FROM bindings WHERE queue = ?", (queue,))
+            self.execute("DELETE FROM queues WHERE name = ?", (queue,))
+            self.touched.add(queue)
+        self._forget_routes()
+
+    def forget(self) -> None:
+        """Forget what was rolled back: rows in memory and routes. Look at the disk's space again."""
+        self._rows.clear()
+        self._spare_bytes = None
+        self._forget_routes()
+
+    def _learn_routes(self) -> None:
+        if not self._knows_routes:
+            self._routes.learn()
+            self._knows_routes = True
+
+    def _forget_routes(self) -> None:
+        self._routes.forget()
+        self._knows_routes = False
+
+
+T = TypeVar("T")
+Operation: TypeAlias = Callable[[Transaction], T]
+
+_EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
+_LOCK_POLL_S = 0.0005
+
+
+class Level(IntEnum):
+    """What an operation needs of its transaction; a group gets what its most demanding one needs."""
+
+    READ = 0
+    #: Committed, and durable with the next commit that is: enough where the loss of it repeats a delivery.
+    WRITE = 1
+    DURABLE = 2
+
+
+class _Waiting(NamedTuple):
+    level: Level
+    operation: Operation[Any]
+    future: asyncio.Future[Any]
+
+
+class _Outcome(NamedTuple):
+    future: asyncio.Future[Any]
+    result: Any
+    error: Exception | None
+
+
+_Group: TypeAlias = list[_Waiting]
+
+
+class GroupCommit:
+    """The thread and its connection. Operations run in the order of `submit`.
+
+    `connect` opens the file; `check` raises `BrokerError` if a commit to it would not last; `free_bytes` tells of
+    its disk. All run in the thread.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        check: Callable[[], None],
+        free_bytes: Callable[[], int],
+    ) -> None:
+        self._connect = connect
+        self._free_bytes = free_bytes
+        self._check = check
+        self._inbox: SimpleQueue[_Group | None] = SimpleQueue()
+        self._gathered: _Group = []
+        self._on_commit: Callable[[set[str]], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._level = Level.DURABLE
+        self._is_suspect = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether operations are taken."""
+        return self._loop is not None
+
+    async def open(self, *, on_commit: Callable[[set[str]], None]) -> None:
+        """Start the thread; raises what `connect` raises.
+
+        `on_commit` is called on the event loop after each group, with the names of the queues that it touched.
+        """
+        self._on_commit = on_commit
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = loop.create_future()
+        self._ended = loop.create_future()
+        self._thread = threading.Thread(
+            target=self._work, args=(loop, opened, self._ended), daemon=True, name="group-commit"
+        )
+        self._thread.start()
+        try:
+            await opened
+        except BaseException:
+            self._inbox.put(None)
+            await asyncio.wait([self._ended])
+            self._thread.join()
+            raise
+        self._loop = loop
+
+    async def close(self) -> None:
+        """Run what was submitted, close the connection and end the thread."""
+        if self._loop is None or self._thread is None or self._ended is None:
+            return
+        self._hand_over()
+        self._loop = None
+        self._inbox.put(None)
+        await self._ended
+        self._thread.join()
+
+    def submit(self, operation: Operation[T], level: Level) -> "asyncio.Future[T]":
+        """Queue an operation; the future ends when its group is committed.
+
+        It fails with `BrokerError` or `sqlite3.Error` if the operation or its commit failed: nothing was changed
+        then, as far as the disk's errors can be believed. Raises `BrokerError` if the transport is not open.
+        """
+        if self._loop is None:
+            raise BrokerError("the transport is not open")
+        if not self._gathered:
+            # Everything that the event loop does in this round becomes one hand-over.
+            self._loop.call_soon(self._hand_over)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._gathered.append(_Waiting(level, operation, future))
+        return future
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._inbox.put(self._gathered)
+            self._gathered = []
+
+    def _work(
+        self, loop: asyncio.AbstractEventLoop, opened: "asyncio.Future[None]", ended: "asyncio.Future[None]"
+    ) -> None:
+        try:
+            connection = self._connect()
+        except Exception as error:  # noqa: BLE001 - it is raised where `open` waits
+            _call(loop, _settle, [_Outcome(opened, None, error), _Outcome(ended, None, None)])
+            return
+        _call(loop, _settle, [_Outcome(opened, None, None)])
+        routes = Routes(connection)
+        is_last = False
+        while not is_last and (group := self._inbox.get()) is not None:
+            is_last = self._gather_more(group)
+            transaction = Transaction(connection, routes, self._free_bytes)
+            outcomes = self._run(connection, transaction, group)
+            if not _call(loop, self._settle_group, outcomes, transaction.touched):
+                break
+        try:
+            connection.close()
+        finally:
+            _call(loop, _settle, [_Outcome(ended, None, None)])
+
+    def _gather_more(self, group: _Group) -> bool:
+        """Take what came meanwhile into the group; say whether the thread was told to end."""
+        while True:
+            try:
+                more = self._inbox.get_nowait()
+            except Empty:
+                return False
+            if more is None:
+                return True
+            group += more
+
+    def _settle_group(self, outcomes: list[_Outcome], touched: set[str]) -> None:
+        _settle(outcomes)
+        if self._on_commit is not None:
+            self._on_commit(touched)
+
+    def _run(self, connection: sqlite3.Connection, transaction: Transaction, group: _Group) -> list[_Outcome]:
+        try:
+            return self._commit(connection, transaction, group, _apply_all)
+        except Exception as error:  # noqa: BLE001 - it is raised where the operations are awaited
+            if len(group) > 1 and is_full(error):
+                # One of them may have been too large: now each has a transaction of its own.
+                return [outcome for waiting in group for outcome in self._run(connection, transaction, [waiting])]
+            if len(group) == 1 or is_trouble(error):
+                return [_Outcome(waiting.future, None, error) for waiting in group]
+        # One of them failed. Now each is undone alone.
+        try:
+            return self._commit(connection, transaction, group, _apply_each)
+        except Exception as error:  # noqa: BLE001 - as above
+            return [_Outcome(waiting.future, None, error) for waiting in group]
+
+    def _commit(
+        self,
+        connection: sqlite3.Connection,
+        transaction: Transaction,
+        group: _Group,
+        apply: Callable[[Transaction, _Group], list[_Outcome]],
+    ) -> list[_Outcome]:
+        try:
+            self._begin(connection, max(waiting.level for waiting in group))
+            outcomes = apply(transaction, group)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            if isinstance(error, sqlite3.Error) and error_code(error) == sqlite3.SQLITE_IOERR:
+                self._is_suspect = True
+            transaction.forget()
+            _roll_back(connection)
+            if is_full(error):
+                # What the log holds has a place in the database's free pages, if there are any.
+                with suppress(sqlite3.Error):
+                    connection.execute(_EMPTY_LOG)
+            raise
+        return outcomes
+
+    def _begin(self, connection: sqlite3.Connection, level: Level) -> None:
+        _roll_back(connection)
+        if level is Level.READ:
+            connection.execute("BEGIN")
+            return
+        self._check()
+        if self._is_suspect:
+            self._mend(connection)
+        if level is not self._level:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if level is Level.DURABLE else 'NORMAL'}")
+            self._level = level
+        deadline_s = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(_LOCK_POLL_S)
+            else:
+                return
+
+    def _mend(self, connection: sqlite3.Connection) -> None:
+        """Begin a new WAL after an I/O error.
+
+        A failed fsync is not repeated by the next one: pages that it lost would tear the log before everything
+        that is written behind them. https://www.sqlite.org/pragma.html#pragma_wal_checkpoint
+        """
+        is_busy, _, _ = connection.execute(_EMPTY_LOG).fetchone()
+        if is_busy:
+            raise BrokerError("a disk error is being mended while other processes use the file; it is tried again")
+        self._is_suspect = False
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # After some errors SQLite has done it already: https://www.sqlite.org/lang_transaction.html
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+
+
+def _apply_all(transaction: Transaction, group: _Group) -> list[_Outcome]:
+    outcomes = [_Outcome(waiting.future, waiting.operation(transaction), None) for waiting in group]
+    transaction.flush()
+    return outcomes
+
+
+def _apply_each(transaction: Transaction, group: _Group) -> list[_Outcome]:
+    outcomes = []
+    for waiting in group:
+        transaction.execute("SAVEPOINT alone")
+        try:
+            result = waiting.operation(transaction)
+            transaction.flush()
+            outcomes.append(_Outcome(waiting.future, result, None))
+        except Exception as error:
+            if is_trouble(error):
+                raise
+            transaction.forget()
+            transaction.execute("ROLLBACK TO alone")
+            outcomes.append(_Outcome(waiting.future, None, error))
+        transaction.execute("RELEASE alone")
+    return outcomes
+
+
+def _settle(outcomes: Iterable[_Outcome]) -> None:
+    for future, result, error in outcomes:
+        if future.done():  # whoever waited was cancelled
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> bool:
+    """Call a function on the event loop; False if that has ended."""
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        return False
+    return True

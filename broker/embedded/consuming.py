@@ -1,0 +1,296 @@
+"""A consumer's hold on a queue of the embedded transport: claims messages, hands them over, settles them.
+
+Notices what no commit of this process tells: other processes' commits and deaths, and retries that are due.
+"""
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Awaitable
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, Self
+
+import structlog
+
+from broker.api import BrokerError, Message, OnDelivery
+from broker.embedded.commit import GroupCommit, Level
+from broker.embedded.database import Owner
+from broker.embedded.queues import (
+    Claimed,
+    Claims,
+    Registration,
+    Sight,
+    claim,
+    give_space_back,
+    let_go,
+    look,
+    now_us,
+    settle,
+    tidy,
+)
+from broker.topology import ConsumerQueues, dead_queue_name, queue_name
+
+_log = structlog.get_logger()
+
+#: How long another process's message or death may go unnoticed.
+LOOK_INTERVAL_S = 0.05
+
+
+class Watched(Protocol):
+    """A subscription, as far as it is told about messages."""
+
+    id: int
+    queue: str
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether its last claim went well."""
+
+    def wake(self) -> None:
+        """Look for messages: some may be ready."""
+
+    async def close(self) -> None:
+        """Let go of everything."""
+
+
+class Watch:
+    """Looks at the file for as long as anybody has subscribed; wakes the subscriptions for which something changed."""
+
+    def __init__(self, commits: GroupCommit, owner: Owner) -> None:
+        self._commits = commits
+        self._owner = owner
+        self._watched: set[Watched] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._is_failing = False
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The ids of the subscriptions that are alive in this transport."""
+        return frozenset(watched.id for watched in self._watched)
+
+    def add(self, watched: Watched) -> None:
+        """Begin to wake a subscription."""
+        self._watched.add(watched)
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_looking())
+
+    def discard(self, watched: Watched) -> None:
+        """Stop waking a subscription. What it holds returns to its queue."""
+        self._watched.discard(watched)
+
+    def on_commit(self, touched: set[str]) -> None:
+        """Wake the subscriptions of the queues that a commit of this process touched."""
+        for watched in tuple(self._watched):
+            if watched.queue in touched:
+                watched.wake()
+
+    async def close(self) -> None:
+        """Close all subscriptions and stop looking."""
+        for watched in tuple(self._watched):
+            await watched.close()
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _keep_looking(self) -> None:
+        version = 0
+        while True:
+            sight = await self._look()
+            if sight is not None and sight.version != version:
+                version = sight.version
+                self._wake_all()
+            elif self._is_failing or not all(watched.is_consuming for watched in self._watched):
+                self._wake_all()
+            await asyncio.sleep(_pause_s(sight))
+
+    async def _look(self) -> Sight | None:
+        """Look, and do what is to be done; None if that failed, which is logged once."""
+        try:
+            sight = await self._commits.submit(look(self._owner, self.held), Level.READ)
+            if sight.abandoned or (sight.due_at_us is not None and sight.due_at_us <= now_us()):
+                await self._commits.submit(tidy(self._owner, self.held), Level.WRITE)
+            if sight.wastes_space:
+                await self._commits.submit(give_space_back, Level.WRITE)
+        except Exception as error:  # noqa: BLE001 - whatever it was, retries must not wait for ever
+            if not self._is_failing:
+                _log.warning("embedded_transport_failed", error=str(error))
+            self._is_failing = True
+            return None
+        self._is_failing = False
+        return sight
+
+    def _wake_all(self) -> None:
+        for watched in tuple(self._watched):
+            watched.wake()
+
+
+def _pause_s(sight: Sight | None) -> float:
+    """Return how long to wait for the next look: until the next retry is due, if that is sooner."""
+    if sight is None or sight.due_at_us is None:
+        return LOOK_INTERVAL_S
+    return max(0.001, min(LOOK_INTERVAL_S, (sight.due_at_us - now_us()) / 1e6))
+
+
+class EmbeddedDelivery:
+    """One hand-over; see `broker.protocol.Delivery`."""
+
+    __slots__ = ("_claimed", "_subscription")
+
+    def __init__(self, claimed: Claimed, subscription: "EmbeddedSubscription") -> None:
+        self._claimed = claimed
+        self._subscription = subscription
+
+    @property
+    def message(self) -> Message:
+        """The message."""
+        return self._claimed.message
+
+    @property
+    def crashes(self) -> int:
+        """How often this message was handed over before and came back."""
+        return self._claimed.deliveries + self._claimed.message.crashes
+
+    def ack(self) -> Awaitable[bool]:
+        """Settle for good, with the next group commit. False: the message will be delivered again."""
+        return self._subscription.settle(self._claimed.id)
+
+
+class EmbeddedSubscription:
+    """See `broker.protocol.Subscription`. All its state lives on the event loop; at most one claim is under way."""
+
+    def __init__(
+        self,
+        queues: ConsumerQueues,
+        on_delivery: OnDelivery,
+        *,
+        prefetch: int,
+        dead: bool,
+        owner: Owner,
+        commits: GroupCommit,
+        watch: Watch,
+    ) -> None:
+        self.id = secrets.randbits(62)
+        self.queue = dead_queue_name(queues.consumer) if dead else queue_name(queues.consumer)
+        self._queues = queues
+        self._owner = owner
+        self._on_delivery = on_delivery
+        self._prefetch = prefetch
+        self._commits = commits
+        self._watch = watch
+        self._unsettled: set[int] = set()
+        self._failed_acks: set[int] = set()
+        self._claiming: asyncio.Future[Claims] | None = None
+        self._may_be_ready = True
+        self._is_open = False
+        self._is_consuming = False
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether this consumer is registered and its last claim did not fail."""
+        return self._is_consuming
+
+    async def set_prefetch(self, prefetch: int) -> None:
+        """Bound the unsettled deliveries from now on; returns when no claim of the old bound is under way."""
+        self._prefetch = prefetch
+        if self._claiming is not None:
+            await asyncio.wait([self._claiming])
+        self._claim_if_useful()
+
+    def wake(self) -> None:
+        """Look for messages: some may be ready."""
+        self._may_be_ready = True
+        self._claim_if_useful()
+
+    def settle(self, message_id: int) -> "asyncio.Future[bool]":
+        """Delete a message that was handed over. False if it will be delivered again."""
+        # One of its own: whoever waits may be cancelled, and the commit happens all the same.
+        acked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        try:
+            settling = self._commits.submit(settle(self.id, message_id), Level.WRITE)
+        except BrokerError:
+            acked.set_result(False)
+            return acked
+        settling.add_done_callback(partial(self._on_settled, message_id, acked))
+        return acked
+
+    async def __aenter__(self) -> Self:
+        self._is_open = True
+        self._watch.add(self)
+        self._claim_if_useful()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop the intake and let go of what is not settled; nothing is handed over afterwards."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._is_consuming = False
+        # From here on the watch lets go of what is still registered, should this be cancelled or fail.
+        self._watch.discard(self)
+        try:
+            await self._commits.submit(let_go([self.id]), Level.WRITE)
+        except (BrokerError, sqlite3.Error) as error:
+            _log.warning("closing_failed", queue=self.queue, error=str(error))
+
+    def _room(self) -> int:
+        return self._prefetch - len(self._unsettled)
+
+    def _claim_if_useful(self) -> None:
+        if not self._is_open or self._claiming is not None:
+            return
+        is_hungry = self._may_be_ready and self._room() > 0
+        if self._is_consuming and not is_hungry and not self._failed_acks:
+            return
+        failed_acks = tuple(self._failed_acks)
+        # The first claim makes the queues, which have to last.
+        level = Level.WRITE if self._is_consuming else Level.DURABLE
+        registration = Registration(id=self.id, owner=self._owner.name, queues=self._queues, queue=self.queue)
+        operation = claim(registration, room=self._room, unsettled=failed_acks)
+        try:
+            self._claiming = self._commits.submit(operation, level)
+        except BrokerError:  # the transport is closed
+            return
+        self._may_be_ready = False
+        self._claiming.add_done_callback(partial(self._on_claims, failed_acks))
+
+    def _on_claims(self, failed_acks: tuple[int, ...], claiming: "asyncio.Future[Claims]") -> None:
+        self._claiming = None
+        error = claiming.exception()
+        if error is not None:
+            self._may_be_ready = True  # and the watch tries again
+            if self._is_open and self._is_consuming:
+                _log.warning("claim_failed", queue=self.queue, error=str(error))
+            self._is_consuming = False
+            return
+        if not self._is_open:
+            return
+        self._is_consuming = True
+        self._failed_acks.difference_update(failed_acks)
+        claims = claiming.result()
+        self._may_be_ready |= claims.may_leave_more
+        self._unsettled.update(claimed.id for claimed in claims.claimed)
+        for claimed in claims.claimed:
+            self._hand_over(claimed)
+        self._claim_if_useful()
+
+    def _hand_over(self, claimed: Claimed) -> None:
+        try:
+            self._on_delivery(EmbeddedDelivery(claimed, self))
+        except Exception:  # noqa: BLE001 - against its contract; the other messages are still handed over
+            _log.exception("on_delivery_failed", queue=self.queue, event_id=claimed.message.event_id)
+
+    def _on_settled(self, message_id: int, acked: "asyncio.Future[bool]", settling: "asyncio.Future[bool]") -> None:
+        self._unsettled.discard(message_id)
+        error = settling.exception()
+        if error is not None:
+            self._failed_acks.add(message_id)
+            _log.warning("ack_failed", queue=self.queue, error=str(error))
+        if not acked.done():
+            acked.set_result(error is None and settling.result())
+        self._claim_if_useful()

@@ -1,0 +1,214 @@
+"""A request, from its headers to its complete body, with every refusal on the way in its order.
+
+A bound on how many callbacks can be in flight together, and on the memory they take.
+
+What reads HTTP here has to be a version without known holes.
+
+What the sender gets back. Only the status counts for it: 200, and nothing else, means that it is done.
+
+The trace of a callback: https://www.w3.org/TR/trace-context/#traceparent-header.
+"""
+
+import asyncio
+import hmac
+import random
+import re
+from typing import Self
+
+import aiohttp
+import msgspec
+from aiohttp import hdrs, http_parser, web
+
+from ingest.connections import RenderedAnswer
+from ingest.refusals import Refusal, RefusedError
+
+
+class Room:
+    """Counts the callbacks in flight and the bytes of their bodies; `limit` and `limit_bytes` bound them."""
+
+    __slots__ = ("limit", "limit_bytes", "taken", "taken_bytes")
+
+    def __init__(self, *, limit: int, limit_bytes: int) -> None:
+        self.limit = limit
+        self.limit_bytes = limit_bytes
+        self.taken = 0
+        self.taken_bytes = 0
+
+    def fits(self, size_bytes: int) -> bool:
+        """Say whether one more callback of `size_bytes` could be taken now."""
+        return self.taken < self.limit and self.taken_bytes + size_bytes <= self.limit_bytes
+
+
+class Share:
+    """What one callback takes of a `Room`: a context manager that gives all of it back.
+
+    Making one counts the callback; raises `RefusedError` if there are too many.
+    """
+
+    __slots__ = ("_room", "_taken_bytes")
+
+    def __init__(self, room: Room) -> None:
+        if room.taken >= room.limit:
+            raise RefusedError(Refusal.NO_ROOM)
+        room.taken += 1
+        self._room = room
+        self._taken_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Take more bytes; raises `RefusedError` if there is no room for them."""
+        room = self._room
+        if room.taken_bytes + size_bytes > room.limit_bytes:
+            raise RefusedError(Refusal.NO_ROOM)
+        room.taken_bytes += size_bytes
+        self._taken_bytes += size_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._room.taken -= 1
+        self._room.taken_bytes -= self._taken_bytes
+
+
+#: From a request's complete headers to its complete body, however it drips.
+BODY_TIMEOUT_S = 2.0
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def check_headers(request: web.BaseRequest, *, path: bytes, max_body_bytes: int) -> None:
+    """Raise `RefusedError` for a request whose body need not be read: 404, 405, 415, 413 in this order.
+
+    `path` is where callbacks are received, as it stands in a request.
+    """
+    if not _is_for(path, request):
+        raise RefusedError(Refusal.WRONG_PATH)
+    if request.method != "POST":
+        raise RefusedError(Refusal.WRONG_METHOD)
+    headers = request.headers
+    if hdrs.CONTENT_ENCODING in headers and any(
+        coding.strip().lower() not in ("", "identity") for coding in headers.getall(hdrs.CONTENT_ENCODING)
+    ):
+        raise RefusedError(Refusal.ENCODED)
+    content = request.content
+    size_bytes = content.total_bytes if content.is_eof() else request.content_length or 0
+    if size_bytes > max_body_bytes:
+        raise RefusedError(Refusal.TOO_LARGE)
+
+
+def _is_for(path: bytes, request: web.BaseRequest) -> bool:
+    # The path may hold a secret; the comparison takes as long wherever it differs.
+    return hmac.compare_digest(request.raw_path.encode("utf-8", "surrogateescape"), path) or hmac.compare_digest(
+        # Behind the path may stand a query, before it a scheme and a host.
+        request.rel_url.raw_path.encode("utf-8", "surrogateescape"),
+        path,
+    )
+
+
+async def read_body(request: web.BaseRequest, share: Share, *, max_bytes: int) -> bytes:
+    """Return the whole body. Every part of it is taken from `share` as it arrives.
+
+    Raises `RefusedError`: 413 over `max_bytes`, 408 after `BODY_TIMEOUT_S`, 503 if there is no room, 400 if the
+    sender hangs up or breaks the framing.
+    """
+    try:
+        if request.content.is_eof():
+            # The common case: it came with its headers. Nothing has to be waited for, and no timer set.
+            body = request.content.read_nowait()
+            share.take(len(body))
+        else:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                body = await _receive(request, share, max_bytes=max_bytes)
+    except TimeoutError:
+        raise RefusedError(Refusal.TOO_SLOW) from None
+    except (ConnectionError, web.RequestPayloadError):
+        raise RefusedError(Refusal.HUNG_UP) from None
+    if len(body) > max_bytes:
+        raise RefusedError(Refusal.TOO_LARGE)
+    return body
+
+
+async def _receive(request: web.BaseRequest, share: Share, *, max_bytes: int) -> bytes:
+    """Read to the end, or to the part that makes it more than `max_bytes`."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(_CONTINUE)
+        request.writer.output_size = 0  # or the answer would look as if it had begun
+    body = bytearray()
+    while not request.content.at_eof() and len(body) <= max_bytes:
+        part = await request.content.readany()
+        share.take(len(part))
+        body += part
+    return bytes(body)
+
+
+#: Until then one request could keep a core busy, or be read as two:
+#: https://github.com/aio-libs/aiohttp/blob/master/CHANGES.rst
+OLDEST_AIOHTTP = (3, 14, 5)
+
+
+class UnsafeHTTPError(RuntimeError):
+    """Raised instead of starting; its text says what to do."""
+
+
+def require_safe_http() -> None:
+    """Raise `UnsafeHTTPError` unless aiohttp is new enough, and reads HTTP with its parser in C.
+
+    Its fallback in pure Python is slow, and had more holes.
+    """
+    version = tuple(int(part) for part in re.findall(r"[0-9]+", aiohttp.__version__)[:3])
+    if version < OLDEST_AIOHTTP:
+        oldest = ".".join(map(str, OLDEST_AIOHTTP))
+        raise UnsafeHTTPError(f"aiohttp {aiohttp.__version__} has known holes: install {oldest} or newer")
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise UnsafeHTTPError(
+            "aiohttp runs without its C parser: unset AIOHTTP_NO_EXTENSIONS, or install a binary wheel of aiohttp"
+        )
+
+
+_JSON = "application/json"
+_KEPT = b'{"error_code":0}'
+
+#: After these the rest of the body may still be on its way: the connection is of no more use.
+_CLOSING = frozenset({Refusal.TOO_LARGE, Refusal.TOO_SLOW, Refusal.HUNG_UP, Refusal.MALFORMED_HTTP, Refusal.BROKEN})
+
+
+class Answers:
+    """Makes answers. While `closing` is set, each says that its connection closes."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self._rendered = RenderedAnswer(_KEPT, content_type=_JSON)
+
+    def kept(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Return the answer that means: durable."""
+        if self._rendered.fits(request) and not self.closing:
+            return self._rendered
+        return self._closing(web.Response(body=_KEPT, content_type=_JSON))
+
+    def refused(self, refusal: Refusal) -> web.StreamResponse:
+        """Return the answer for a callback that was not kept."""
+        body = msgspec.json.encode({"error_code": refusal.status, "error_message": refusal.sentence})
+        answer = web.Response(status=refusal.status, body=body, content_type=_JSON)
+        if refusal is Refusal.WRONG_METHOD:
+            answer.headers["Allow"] = "POST"
+        if refusal in _CLOSING:
+            answer.force_close()
+        return self._closing(answer)
+
+    def _closing(self, answer: web.Response) -> web.Response:
+        if self.closing:
+            answer.force_close()
+        return answer
+
+
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+# Seeded by the system, once: an id has to be unique, not secret, and a system call for each one is dear.
+_random_bits = random.Random().getrandbits  # noqa: S311 - see above
+
+
+def traceparent(received: str | None) -> str:
+    """Return the traceparent that a proxy in front began, or a new one. What is not one is not passed on."""
+    if received is not None and _TRACEPARENT.fullmatch(received):
+        return received
+    return f"00-{_random_bits(128):032x}-{_random_bits(64):016x}-01"

@@ -1,0 +1,230 @@
+"""Sending: one callback as the vendor tries it, and many classes at the same time.
+
+The three ways in which the sender looks at time, so that a test can own it.
+
+One callback, as the vendor sends it: tried, tried again on anything but 200, and given up.
+
+Source: https://www.tencentcloud.com/document/product/1176/55569
+
+Many classes at the same time, as one sequence of sends with repetitions and events that overtake each other.
+
+A fixed rate that does not wait for anybody.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
+from random import Random
+from types import TracebackType
+from typing import Self, TypeVar
+
+import aiohttp
+from msgspec import Struct
+
+from simulator.classes import Callback, ClassKind, play_class, render, sign
+
+
+class Clock(Struct, frozen=True, kw_only=True):
+    """What the time is, and how to let some pass. All in seconds."""
+
+    #: Since the Unix epoch; only ExpireTime is made of it.
+    unix_s: Callable[[], float] = time.time
+    #: Never goes back; latencies and the rate are measured with it.
+    monotonic_s: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+SYSTEM_CLOCK = Clock()
+
+
+#: How long a signature holds. The vendor does not say; an hour outlasts all tries by far.
+SIGNATURE_LIFETIME_S = 3_600
+
+_ACCEPTED = 200
+_HEADERS = {"Content-Type": "application/json", "User-Agent": "tiw-simulator"}
+
+
+class Patience(Struct, frozen=True, kw_only=True):
+    """How long a try may take and when the next one follows; the defaults are the vendor's."""
+
+    timeout_s: float = 10.0
+    retry_delay_s: float = 5.0
+    retries: int = 5
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of one callback.
+
+    `failures` says in a word why each try but an accepted one failed: `HTTP 503`, `time-out`, `not connected`,
+    `connection lost`. `answer_ms` is how long the accepted try took, None if all failed.
+    """
+
+    accepted: bool
+    retries: int
+    failures: tuple[str, ...] = ()
+    answer_ms: float | None = None
+
+
+class Sender:
+    """Sends callbacks to one address over connections that it owns; an async context manager.
+
+    Any number of sends may run at the same time: it sets no bound of its own.
+    """
+
+    def __init__(
+        self, url: str, *, key: str | None, patience: Patience | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._url = url
+        self._key = key
+        self._patience = patience or Patience()
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            timeout=aiohttp.ClientTimeout(total=self._patience.timeout_s),
+            # A proxy of the environment would answer in the receiver's place.
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def send(self, callback: Callback, *, copy: int = 0) -> Outcome:
+        """Send until a try is answered 200 in time, or the last one failed; raise nothing for what receivers do.
+
+        Every try is signed anew, and `copy` makes the signature of a repeated callback differ from the first one's.
+        """
+        failures: list[str] = []
+        while True:
+            body = self._signed_body(callback, copy)
+            began_s = self._clock.monotonic_s()
+            failure = await self._try(body)
+            if failure is None:
+                answer_ms = (self._clock.monotonic_s() - began_s) * 1_000
+                return Outcome(accepted=True, retries=len(failures), failures=tuple(failures), answer_ms=answer_ms)
+            failures.append(failure)
+            if len(failures) > self._patience.retries:
+                return Outcome(accepted=False, retries=len(failures) - 1, failures=tuple(failures))
+            await self._clock.sleep(self._patience.retry_delay_s)
+
+    def _signed_body(self, callback: Callback, copy: int) -> bytes:
+        if self._key is None or callback.sdk_app_id is None:
+            return render(callback)
+        return render(callback, sign(self._key, int(self._clock.unix_s()) + SIGNATURE_LIFETIME_S + copy))
+
+    async def _try(self, body: bytes) -> str | None:
+        """Return why the try failed; None if it was accepted."""
+        if self._session is None:
+            raise RuntimeError("a Sender sends only inside its `async with` block")
+        try:
+            # A redirect is an answer other than 200, not an invitation.
+            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+                await response.read()
+        except TimeoutError:
+            return "time-out"
+        except aiohttp.ClientConnectorError:
+            return "not connected"
+        except (aiohttp.ClientError, OSError):
+            return "connection lost"
+        return None if response.status == _ACCEPTED else f"HTTP {response.status}"
+
+
+#: Classes that are held at the same time, each at its own point.
+_OVERLAPPING_CLASSES = 16
+
+#: The vendor's range of RoomId is that of 32 bits, from 1; short ones are left to real rooms.
+_ROOM_IDS = range(10_000, 2**32)
+
+
+class Send(Struct, frozen=True, kw_only=True):
+    """A callback to be sent: the first time (`copy` 0) or once more (`copy` 1). One send of each class ends it."""
+
+    callback: Callback
+    copy: int
+    ends_class: bool
+
+
+def schedule(
+    *, classes: int, kinds: Sequence[ClassKind], sdk_app_id: int, seed: int, duplicates: float, disorder: float
+) -> Iterator[Send]:
+    """Yield every callback of `classes` classes, at least once each; the same arguments give the same sequence.
+
+    Class number n is of kind n modulo the number of `kinds`, has a RoomId and a TaskId of its own, and its content
+    depends on `seed` and n alone. `duplicates` is the share of callbacks that are sent once more, `disorder` the
+    share that is held back until others of the class have gone. Classes are made as they are needed, so a long
+    sequence takes little memory.
+    """
+    rng = _random(seed, "interleaving")
+    coming = _classes(classes, kinds, sdk_app_id=sdk_app_id, seed=seed, duplicates=duplicates, disorder=disorder)
+    running: list[Iterator[Send]] = []
+    while True:
+        while len(running) < _OVERLAPPING_CLASSES and (next_class := next(coming, None)) is not None:
+            running.append(next_class)
+        if not running:
+            return
+        index = rng.randrange(len(running))
+        send = next(running[index])
+        yield send
+        if send.ends_class:
+            del running[index]
+
+
+def _classes(
+    count: int, kinds: Sequence[ClassKind], *, sdk_app_id: int, seed: int, duplicates: float, disorder: float
+) -> Iterator[Iterator[Send]]:
+    rooms: set[int] = set()
+    for number in range(count):
+        rng = _random(seed, f"class {number}")
+        room_id = rng.choice(_ROOM_IDS)
+        while room_id in rooms:
+            room_id = rng.choice(_ROOM_IDS)
+        rooms.add(room_id)
+        callbacks = play_class(kinds[number % len(kinds)], rng, sdk_app_id=sdk_app_id, room_id=room_id)
+        # Its own stream of numbers: the content of a class does not depend on how it is sent.
+        yield iter(_arrange(callbacks, _random(seed, f"order {number}"), duplicates=duplicates, disorder=disorder))
+
+
+def _arrange(callbacks: Sequence[Callback], rng: Random, *, duplicates: float, disorder: float) -> list[Send]:
+    """Put the sends of one class in order."""
+    count = len(callbacks)
+    places: list[tuple[float, Callback, int]] = []
+    for index, callback in enumerate(callbacks):
+        # Fractions decide between neighbours: one that is held back goes after the next one, a copy after its first.
+        place = index + rng.randint(1, count) + 0.5 if rng.random() < disorder else index
+        places.append((place, callback, 0))
+        if rng.random() < duplicates:
+            places.append((place + rng.randrange(count) + 0.25, callback, 1))
+    places.sort(key=itemgetter(0))
+    last = len(places) - 1
+    return [
+        Send(callback=callback, copy=copy, ends_class=index == last) for index, (_, callback, copy) in enumerate(places)
+    ]
+
+
+def _random(seed: int, purpose: str) -> Random:
+    return Random(f"{seed} {purpose}")  # noqa: S311 - to be reproducible is the point; no secret is made of it
+
+
+T = TypeVar("T")
+
+
+async def paced(items: Iterable[T], *, rate: float, clock: Clock) -> AsyncIterator[T]:
+    """Yield `rate` items per second, each when it is due since the first one.
+
+    What is late follows at once, so that a stall of the consumer does not lower the rate.
+    """
+    began_s = clock.monotonic_s()
+    for index, item in enumerate(items):
+        # Even a sleep of no length lets the others run.
+        await clock.sleep(max(0.0, began_s + index / rate - clock.monotonic_s()))
+        yield item

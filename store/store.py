@@ -1,0 +1,432 @@
+"""The store: a pool of connections, transactions, and errors that say what is wrong.
+
+Errors of the store package.
+
+StoreError
+├── StoreUnavailableError   the database does not answer now; the same call may succeed later
+└── SchemaMismatchError     the database has no tables, older or too new ones; waiting or `tiw migrate` mends it
+
+SQLAlchemy engines, set up so that what is committed is kept and nothing waits for ever.
+
+What a driver's error means: the database is away, its tables are not ours, or the code is wrong.
+
+What both databases can do, but spell differently.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import os
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import asyncpg
+import msgspec
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    ClauseElement,
+    Connection,
+    Dialect,
+    Row,
+    TextClause,
+    bindparam,
+    event,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import Table
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+
+class StoreError(Exception):
+    """Raised when the store cannot do what was asked; root of this package's errors."""
+
+
+class StoreUnavailableError(StoreError):
+    """Raised when the database cannot be reached, is busy beyond patience, full or broken.
+
+    Nothing was changed, or all of it was: every operation is one transaction and may be repeated.
+    """
+
+
+class SchemaMismatchError(StoreError):
+    """Raised when the tables are not those that this version works with; says which way and what to do."""
+
+
+#: Connections per process.
+POOL_SIZE = 10
+
+CONNECT_TIMEOUT_S = 5.0
+
+#: How long a SQLite connection waits for another's lock before it says "database is locked".
+SQLITE_BUSY_TIMEOUT_S = 5.0
+
+#: Execution option of a transaction that is going to write.
+WRITING = "tiw_writing"
+
+
+def create_engine(url: URL, *, statement_timeout_s: float) -> AsyncEngine:
+    """Return an engine for `sqlite+aiosqlite` or `postgresql+asyncpg`; connects to nothing yet.
+
+    Raises `StoreError` for another kind of URL, or one with parameters that the driver does not know.
+    """
+    if url.drivername == "sqlite+aiosqlite" and url.database and url.database != ":memory:":
+        return _sqlite(url)
+    if url.drivername == "postgresql+asyncpg":
+        return _postgresql(url, statement_timeout_s)
+    raise StoreError(
+        f"{url.drivername!r} is not a database that the store can use: "
+        "set postgresql+asyncpg://USER:PASSWORD@HOST/NAME or sqlite+aiosqlite:///PATH"
+    )
+
+
+def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
+    unknown = sorted(url.query.keys() - inspect.signature(asyncpg.connect).parameters.keys())
+    if unknown:
+        raise StoreError(f"the database's URL has parameters that asyncpg does not know: {unknown}; for TLS use ssl=")
+    return create_async_engine(
+        url,
+        **_common(),
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_S,
+            # The server gives up first, so that the connection stays usable; the client's own time-out is for a
+            # server that does not answer at all.
+            "command_timeout": statement_timeout_s + 1,
+            "server_settings": {
+                "application_name": "tiw",
+                "statement_timeout": str(round(statement_timeout_s * 1000)),
+                "idle_in_transaction_session_timeout": str(round(statement_timeout_s * 4000)),
+            },
+        },
+    )
+
+
+def _sqlite(url: URL) -> AsyncEngine:
+    engine = create_async_engine(url, **_common(), connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S})
+    path = Path(url.database or "")
+
+    def make_private_file(*_: object) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives its -wal and -shm files the mode of the database. A file that is there is not even opened:
+        # closing it would drop the locks of this process's other connections, and the next process that leaves
+        # would take the journal for its own and delete it: https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+    def set_up(connection: Any, _: object) -> None:
+        # Without this the driver begins transactions itself, and only at the first write:
+        # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+
+    def begin(connection: Connection) -> None:
+        # A transaction that begins by reading and then writes fails at once, whatever the busy time-out, if
+        # another wrote meanwhile: https://www.sqlite.org/lang_transaction.html
+        is_writing = connection.get_execution_options().get(WRITING, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+    event.listen(engine.sync_engine, "do_connect", make_private_file)
+    event.listen(engine.sync_engine, "connect", set_up)
+    event.listen(engine.sync_engine, "begin", begin)
+    return engine
+
+
+def _common() -> dict[str, Any]:
+    return {
+        "pool_size": POOL_SIZE,
+        "max_overflow": 0,
+        # Parameters are bodies and URLs of videos: they do not belong into a traceback.
+        "hide_parameters": True,
+        "json_serializer": lambda value: msgspec.json.encode(value).decode(),
+        "json_deserializer": msgspec.json.decode,
+    }
+
+
+#: What a database that cannot be used now may raise, also before SQLAlchemy sees a connection.
+DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error, OSError, TimeoutError)
+
+
+class Failure(Enum):
+    """What to do about an error."""
+
+    AWAY = auto()
+    REPEAT = auto()
+    NO_SCHEMA = auto()
+    DEFECT = auto()
+
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_REPEAT_SQLSTATES = frozenset(
+    {
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "0A000",  # cached plan must not change result type: a migration ran meanwhile
+    }
+)
+_AWAY_SQLSTATE_CLASSES = (
+    "08",  # connection exception
+    "25006",  # read_only_sql_transaction: this server is a standby now
+    "25P03",  # idle_in_transaction_session_timeout
+    "28",  # invalid authorization: the operator mends it without a restart of ours
+    "3D",  # the database does not exist (yet)
+    "42501",  # insufficient_privilege: the operator mends it too
+    "53",  # insufficient resources: connections, disk, memory
+    "55P03",  # lock_not_available
+    "57",  # operator intervention: shutdown, start-up, cancelled by a time-out
+    "58",  # system error
+)
+_NO_SCHEMA_SQLSTATES = frozenset({"42P01", "42703"})  # undefined_table, undefined_column
+
+# https://www.sqlite.org/rescode.html, the primary codes
+_REPEAT_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_AWAY_SQLITE = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Say what an error of `DATABASE_ERRORS` means."""
+    cause = _driver_error(error)
+    if isinstance(cause, sqlite3.Error):
+        return _sqlite_failure(cause)
+    if isinstance(cause, OSError | TimeoutError | PoolTimeoutError):
+        return Failure.AWAY
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate:
+        return _postgresql_failure(sqlstate)
+    # asyncpg's InterfaceError has no SQLSTATE: a connection that was closed under a statement, or a wrong call.
+    is_closed = isinstance(error, DBAPIError) and error.connection_invalidated
+    return Failure.AWAY if is_closed or "clos" in str(cause) else Failure.DEFECT
+
+
+def text_of(error: BaseException) -> str:
+    """Return the first line of what the driver said: no statement, no parameters, no values of rows."""
+    cause = _driver_error(error)
+    return str(cause).partition("\n")[0] or type(cause).__name__
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return error
+    # SQLAlchemy wraps the errors of asyncpg twice.
+    return error.orig.__cause__ if isinstance(error.orig.__cause__, asyncpg.PostgresError) else error.orig
+
+
+def _postgresql_failure(sqlstate: str) -> Failure:
+    if sqlstate in _REPEAT_SQLSTATES:
+        return Failure.REPEAT
+    if sqlstate in _NO_SCHEMA_SQLSTATES:
+        return Failure.NO_SCHEMA
+    return Failure.AWAY if sqlstate.startswith(_AWAY_SQLSTATE_CLASSES) else Failure.DEFECT
+
+
+def _sqlite_failure(error: sqlite3.Error) -> Failure:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _REPEAT_SQLITE:
+        return Failure.REPEAT
+    if code in _AWAY_SQLITE:
+        return Failure.AWAY
+    is_schema = str(error).startswith(("no such table", "no such column")) or "has no column named" in str(error)
+    return Failure.NO_SCHEMA if is_schema else Failure.DEFECT
+
+
+#: A statement that takes longer means that the database is not well.
+STATEMENT_TIMEOUT_S: Final = 15.0
+
+#: Transactions that another one got in the way of are run this often in all.
+MAX_RUNS: Final = 4
+
+Result = TypeVar("Result")
+
+
+class Store:
+    """A database of events, recordings, completions and dead letters.
+
+    `url` is `postgresql+asyncpg://...` or `sqlite+aiosqlite:///path`; another raises `StoreError`. Used as an async
+    context manager. Entering needs no database: every operation connects anew if it must, is bounded by
+    time-outs, and raises `StoreUnavailableError` while the database is away.
+    """
+
+    def __init__(self, url: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
+        try:
+            self._url = make_url(url)
+        except (ArgumentError, ValueError):  # ValueError: a port that is no number
+            # Neither the text itself nor what was made of it: it may hold a password.
+            raise StoreError("the database's URL cannot be read: it is KIND://USER:PASSWORD@HOST:PORT/NAME") from None
+        self._engine = create_engine(self._url, statement_timeout_s=statement_timeout_s)
+        # SQLite has one writer at a time, and its waiters poll. Within a process they stand in line instead.
+        self._line = asyncio.Lock() if self.is_sqlite else None
+
+    @property
+    def url(self) -> str:
+        """The URL with its password: to connect with, not to show."""
+        return self._url.render_as_string(hide_password=False)
+
+    @property
+    def safe_url(self) -> str:
+        """The URL to show: without password and parameters."""
+        return self._url.set(query={}).render_as_string(hide_password=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is a SQLite file."""
+        return self._url.get_backend_name() == "sqlite"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection whose statements all see the database at one moment.
+
+        Only for work with the database: an OSError or TimeoutError of other work is taken for the database's.
+        Raises `StoreUnavailableError`, or `SchemaMismatchError` if a table is missing.
+        """
+        with self._errors_translated():
+            async with self._engine.connect() as connection:
+                if not self.is_sqlite:
+                    await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection in a transaction that is committed at the end, or rolled back by an exception.
+
+        Only for work with the database, as `reading`.
+        Raises `StoreUnavailableError`, or `SchemaMismatchError` if a table is missing. Another transaction can
+        be in the way: prefer `write`, which runs again then.
+        """
+        with self._errors_translated():
+            async with self._transaction() as connection:
+                yield connection
+
+    async def write(self, operation: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Run `operation` in a transaction as `writing` does, and anew if another was in its way; see `MAX_RUNS`."""
+        with self._errors_translated():
+            for run in range(1, MAX_RUNS):
+                try:
+                    async with self._transaction() as connection:
+                        return await operation(connection)
+                except DATABASE_ERRORS as error:
+                    if failure_of(error) is not Failure.REPEAT:
+                        raise
+                await asyncio.sleep(random.uniform(0.01, 0.05) * run)  # noqa: S311 - spreads, hides nothing
+            async with self._transaction() as connection:
+                return await operation(connection)
+
+    def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+        """Return an INSERT that knows ON CONFLICT, which SQLAlchemy has once per database."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with AsyncExitStack() as stack:
+            if self._line is not None:
+                await stack.enter_async_context(self._line)
+            connection = await stack.enter_async_context(self._engine.connect())
+            await connection.execution_options(**{WRITING: True})
+            await stack.enter_async_context(connection.begin())
+            yield connection
+
+    @contextmanager
+    def _errors_translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DATABASE_ERRORS as error:
+            match failure_of(error):
+                case Failure.AWAY | Failure.REPEAT:
+                    raise StoreUnavailableError(f"{self.safe_url} cannot be used now: {text_of(error)}") from error
+                case Failure.NO_SCHEMA:
+                    raise SchemaMismatchError(
+                        f"the tables in {self.safe_url} are not what this version expects ({text_of(error)}): "
+                        "run `tiw migrate`"
+                    ) from error
+                case Failure.DEFECT:
+                    raise
+
+
+#: Items in a list of an SQL statement, of up to three values each: PostgreSQL and SQLite take 32,766 values.
+MAX_VALUES = 1000
+
+#: For `rendered`.
+POSTGRESQL: Dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library gives it no types
+SQLITE: Dialect = SQLiteDialect(paramstyle="named")
+
+Item = TypeVar("Item")
+
+
+class now_us(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, in microseconds since the Unix epoch: one clock for all workers."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_us, "postgresql")
+def _on_postgresql(*_: object, **__: Any) -> str:
+    # Not now(): that is when the transaction began.
+    return "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+
+
+@compiles(now_us, "sqlite")
+def _on_sqlite(*_: object, **__: Any) -> str:
+    # unixepoch('subsec') would do, from SQLite 3.42 on.
+    return "cast((julianday('now') - 2440587.5) * 86400000000 as integer)"
+
+
+def rendered(statement: ClauseElement, dialect: Dialect) -> TextClause:
+    """Return a statement as text with the same parameters.
+
+    SQLAlchemy compiles an INSERT with ON CONFLICT anew for each execution, which takes longer than the execution:
+    https://github.com/sqlalchemy/sqlalchemy/issues/10445
+    """
+    compiled = statement.compile(dialect=dialect)
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what every statement compiles to
+    parameters = [
+        bindparam(name, one.value, type_=one.type) if one.value is not None else bindparam(name, type_=one.type)
+        for one, name in compiled.bind_names.items()
+    ]
+    return text(str(compiled)).bindparams(*parameters)
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Split `items` into runs of at most `size`, in order."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def members(row: Row[Any]) -> dict[str, Any]:
+    """Return a row's values by the names of their columns."""
+    # Row calls it private because it keeps plain names for columns. The names are a subclass of str.
+    return {str(name): value for name, value in row._mapping.items()}  # noqa: SLF001

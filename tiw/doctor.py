@@ -1,0 +1,333 @@
+"""What `tiw doctor` checks: each a function that returns what it found and, if it is not well, what to do.
+
+What is known of every consumer: from the broker's queues and the store's registry.
+
+What `tiw doctor` says of refused callbacks: whether some of them would be let in now.
+"""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from msgspec import Struct
+from sqlalchemy import text
+
+from broker import BUILT_IN_CONSUMERS, BrokerError, Transport, queue_name
+from ingest import KeptRejected, KeysError, RefusedError, RejectedFileError, read_rejected, readmit
+from ingest.keys import SAFE_CHARACTERS, SDK_APP_ID, parse_keys, weak_keys
+from ingest.spool import file_states
+from store import Store, StoreError, check_schema, count_dead_letters, registered_consumers
+from tiw.discovery import DiscoveryError, discover_consumers
+from tiw.opening import keys_file, present_keys, rejected_folder, spool_folder
+from tiw.process import has_uvloop
+from tiw.settings import Settings, unknown_variables
+
+
+class ConsumerState(Struct, frozen=True, kw_only=True):
+    """A consumer as `tiw consumers` shows it.
+
+    `dead` counts unresolved dead letters, in the store and on their way there. `abandoned`: it has a queue that
+    nobody consumes. None where the broker does not tell.
+    """
+
+    name: str
+    events: tuple[str, ...]
+    queue: str
+    ready: int
+    unacked: int | None
+    connected: int
+    dead: int
+    abandoned: bool
+
+
+async def known_consumers(store: Store) -> dict[str, tuple[str, ...]]:
+    """Return the routing keys of every consumer that is built in or ever ran: the built-in ones first, then by name."""
+    built_in = {consumer.consumer: consumer.routing_keys for consumer in BUILT_IN_CONSUMERS}
+    return built_in | await registered_consumers(store) | built_in
+
+
+async def consumer_states(transport: Transport, store: Store) -> list[ConsumerState]:
+    """Return the state of every consumer with a queue: the built-in ones first, then users' by name."""
+    events = await known_consumers(store)
+    dead = await count_dead_letters(store)
+    return [
+        ConsumerState(
+            name=state.consumer,
+            events=events[state.consumer],
+            queue=queue_name(state.consumer),
+            ready=state.ready,
+            unacked=state.unacked,
+            connected=state.connected,
+            dead=state.dead + dead.get(state.consumer, 0),
+            abandoned=state.connected == 0,
+        )
+        for state in await transport.inspect(list(events))
+        if state.exists
+    ]
+
+
+#: Signatures are accepted until 5 minutes after their expiry: a clock that is off by more refuses everything.
+MAX_SKEW_S = 60.0
+
+#: The embedded transport and SQLite need room to work.
+MIN_FREE_BYTES = 1024**3
+
+#: The oldest RabbitMQ that knows every argument that is declared.
+OLDEST_RABBITMQ = (3, 10)
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One finding. `remedy` says what to do; it may also advise where all is well."""
+
+    check: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def check_environment(settings: Settings) -> Check:
+    """Find variables that nothing reads, and a door that is open wider than it should be."""
+    unknown = unknown_variables(os.environ)
+    if unknown:
+        return Check(
+            check="environment",
+            ok=False,
+            detail=f"nothing reads {', '.join(unknown)}",
+            remedy="correct the spelling, or unset them; README.md lists all variables",
+        )
+    if not settings.http.is_loopback and settings.path_token is None:
+        return Check(
+            check="environment",
+            ok=True,
+            detail=f"{settings.http} is reached from other machines",
+            remedy="set TIW_PATH_TOKEN: the signature does not cover the body, a secret address helps; and use HTTPS",
+        )
+    return Check(check="environment", ok=True, detail="every TIW_ variable is known")
+
+
+def check_keys(settings: Settings) -> Check:
+    """Read the callback keys as an ingest node would."""
+    path = keys_file(settings)
+    try:
+        if settings.callback_keys is not None:
+            keys, source = parse_keys(settings.callback_keys), "TIW_CALLBACK_KEYS"
+        else:
+            keys, source = parse_keys(path.read_bytes()), str(path)
+    except FileNotFoundError:
+        return _no_keys(settings, path)
+    except (KeysError, OSError) as error:
+        return Check(check="keys", ok=False, detail=str(error), remedy="correct the callback keys")
+    both = sorted(settings.allow_unsigned & set(keys))
+    if both:
+        detail = f"TIW_ALLOW_UNSIGNED names {both[0]}, which also has keys (from {source})"
+        remedy = "take it out of one of them: an app is signed or unsigned, not both"
+        return Check(check="keys", ok=False, detail=detail, remedy=remedy)
+    detail = ", ".join(f"{app}: {len(accepted)}" for app, accepted in sorted(keys.items())) + f" (from {source})"
+    weak = weak_keys(keys)
+    if weak:
+        remedy = f"choose keys of {SAFE_CHARACTERS} to 64 random characters: weak ones are found by trying"
+        found = "; ".join(f"key {one.number} of {one.sdk_app_id} is {one.reason}" for one in weak)
+        return Check(check="keys", ok=False, detail=f"{detail}; {found}", remedy=remedy)
+    return Check(check="keys", ok=True, detail=detail)
+
+
+def _no_keys(settings: Settings, path: Path) -> Check:
+    if settings.callback_keys_file is not None:
+        return Check(check="keys", ok=False, detail=f"{path} is not there", remedy="create it, or correct the variable")
+    if SDK_APP_ID in settings.allow_unsigned:
+        apps = ", ".join(map(str, sorted(settings.allow_unsigned)))
+        return Check(check="keys", ok=True, detail=f"none: only unsigned callbacks of {apps} are accepted")
+    return Check(check="keys", ok=True, detail=f"none yet: one is generated into {path} at the first start")
+
+
+async def check_clock(store: Store) -> Check:
+    """Compare the clock with the database's, where that is another one."""
+    if store.safe_url.startswith("sqlite"):
+        return Check(check="clock", ok=True, detail=f"{_now()} UTC; nothing to compare it with")
+    before_s = time.time()
+    try:
+        async with store.reading() as connection:
+            theirs_s = float(
+                (await connection.execute(text("select extract(epoch from clock_timestamp())"))).scalar_one()
+            )
+    except StoreError:
+        return Check(check="clock", ok=True, detail=f"{_now()} UTC; the database does not answer to compare it")
+    skew_s = theirs_s - (before_s + time.time()) / 2
+    detail = f"{_now()} UTC; the database's is {abs(skew_s):.1f} s {'ahead' if skew_s > 0 else 'behind'}"
+    if abs(skew_s) > MAX_SKEW_S:
+        return Check(
+            check="clock", ok=False, detail=detail, remedy="let NTP (chrony, systemd-timesyncd) set both clocks"
+        )
+    return Check(check="clock", ok=True, detail=detail)
+
+
+async def check_broker(transport: Transport) -> AsyncIterator[Check]:
+    """Ask the broker what it is and how it is."""
+    try:
+        info = await transport.info()
+    except BrokerError as error:
+        yield Check(check="broker", ok=False, detail=str(error), remedy="start the broker, or correct TIW_AMQP_URL")
+        return
+    version = tuple(int(part) for part in info.version.split(".")[:2] if part.isdigit())
+    if info.product == "RabbitMQ" and version < OLDEST_RABBITMQ:
+        remedy = "use RabbitMQ 3.10 or newer"
+        yield Check(check="broker", ok=False, detail=f"{info.product} {info.version} is too old", remedy=remedy)
+    else:
+        yield Check(check="broker", ok=True, detail=f"{info.product} {info.version}")
+    if info.alarms:
+        remedy = "free memory or disk on the broker: it takes no callbacks until then"
+        yield Check(check="broker alarms", ok=False, detail=", ".join(info.alarms), remedy=remedy)
+    if info.feature_flags_disabled:
+        yield Check(
+            check="feature flags",
+            ok=False,
+            detail=f"disabled: {', '.join(info.feature_flags_disabled)}",
+            remedy="run `rabbitmqctl enable_feature_flag all`: the next version of RabbitMQ needs them",
+        )
+    if info.orphaned:
+        yield Check(
+            check="orphans",
+            ok=False,
+            detail=f"{info.orphaned} events wait in tiw.orphaned: their consumer's queue was deleted",
+            remedy="start the consumer again and use `tiw events replay --consumer NAME`, then empty the queue",
+        )
+
+
+async def check_consumers(transport: Transport, store: Store) -> AsyncIterator[Check]:
+    """Find queues that nobody consumes, and dead letters."""
+    try:
+        states = await consumer_states(transport, store)
+    except (BrokerError, StoreError) as error:
+        yield Check(check="consumers", ok=False, detail=str(error), remedy="see the checks of broker and database")
+        return
+    abandoned = [state for state in states if state.abandoned]
+    if abandoned == states:
+        remedy = "start `tiw up`, or `tiw work` where there is a broker"
+        yield Check(check="queues", ok=False, detail="no consumer runs", remedy=remedy)
+    elif abandoned:
+        yield Check(
+            check="queues",
+            ok=False,
+            detail=f"nobody consumes {', '.join(f'{state.queue} ({state.ready} events)' for state in abandoned)}",
+            remedy="start these consumers, or remove those that are gone: `tiw consumers remove NAME`",
+        )
+    else:
+        yield Check(check="queues", ok=True, detail=f"{len(states)}, all consumed")
+    dead = {state.name: state.dead for state in states if state.dead}
+    if dead:
+        detail = ", ".join(f"{count} of {name}" for name, count in dead.items())
+        remedy = "`tiw dead-letters list` says why; mend the cause, then `tiw dead-letters replay`"
+        yield Check(check="dead letters", ok=False, detail=detail, remedy=remedy)
+
+
+async def check_database(store: Store) -> Check:
+    """Ask the database for its schema."""
+    try:
+        await check_schema(store)
+        waiting = sum((await count_dead_letters(store)).values())
+    except StoreError as error:
+        remedy = "start the database, correct TIW_DATABASE_URL, or run `tiw migrate`"
+        return Check(check="database", ok=False, detail=str(error), remedy=remedy)
+    return Check(check="database", ok=True, detail=f"{store.safe_url}, {waiting} dead letters")
+
+
+def check_disk(settings: Settings) -> Check:
+    """See whether the data folder can be written and has room."""
+    folder = settings.data_dir
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return Check(
+            check="disk", ok=False, detail=f"{folder} cannot be written", remedy="correct TIW_DATA_DIR or its owner"
+        )
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1024**3:.1f} GiB free in {Path(folder).absolute()}"
+    if free < MIN_FREE_BYTES:
+        return Check(check="disk", ok=False, detail=detail, remedy="free at least 1 GiB, or move TIW_DATA_DIR")
+    return Check(check="disk", ok=True, detail=detail)
+
+
+def check_spool(settings: Settings) -> Check:
+    """Look for callbacks that the spool cannot get rid of, and for damage."""
+    states = file_states(spool_folder(settings))
+    waiting = sum(state.waiting for state in states if state.kind == "spool")
+    unowned = sum(state.waiting for state in states if state.kind == "spool" and not state.owned)
+    aside = sum(state.waiting for state in states if state.kind == "set-aside")
+    damaged = [state.file for state in states if not state.is_sound]
+    if damaged:
+        return Check(
+            check="spool",
+            ok=False,
+            detail=f"damaged or not to be read: {', '.join(damaged)}",
+            remedy="see `tiw spool verify`; what can be read is drained; check the disk, then move these files away",
+        )
+    if aside:
+        return Check(
+            check="spool",
+            ok=False,
+            detail=f"{aside} callbacks were refused by the broker again and again, and set aside",
+            remedy="see `tiw spool list` for the reason; when it is mended, run `tiw spool drain --set-aside`",
+        )
+    if unowned:
+        return Check(
+            check="spool",
+            ok=False,
+            detail=f"{unowned} callbacks wait, and no node that runs has them",
+            remedy="start an ingest node with this TIW_DATA_DIR, or run `tiw spool drain`",
+        )
+    detail = f"{waiting} callbacks wait for the broker" if waiting else "empty"
+    return Check(check="spool", ok=True, detail=detail)
+
+
+def check_event_loop() -> Check:
+    """See whether the faster loop is there."""
+    if has_uvloop():
+        return Check(check="event loop", ok=True, detail="uvloop")
+    remedy = "install uvloop where your system has it: a process then takes more callbacks"
+    return Check(check="event loop", ok=True, detail="asyncio's own", remedy=remedy)
+
+
+async def check_modules() -> Check:
+    """Load users' consumers."""
+    try:
+        found = await discover_consumers(os.environ)
+    except DiscoveryError as error:
+        return Check(check="TIW_CONSUMERS", ok=False, detail=str(error), remedy="correct the file or the variable")
+    names = ", ".join(consumer.queues.consumer for consumer in found) or "none"
+    return Check(check="TIW_CONSUMERS", ok=True, detail=names)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+
+
+def check_rejected(settings: Settings) -> Check:
+    """Find refused callbacks that the keys of now would let in; others are told, and no problem."""
+    try:
+        kept = read_rejected(rejected_folder(settings), now_us=time.time_ns() // 1000)
+        authentic = sum(1 for _ in _authentic(settings, kept))
+    except RejectedFileError as error:
+        return Check(check="refused callbacks", ok=False, detail=str(error), remedy="see there")
+    except KeysError:
+        # `check_keys` says what is wrong with them.
+        authentic = 0
+    if authentic:
+        detail = f"{authentic} of the {len(kept)} that are kept would be let in with the keys of now"
+        return Check(check="refused callbacks", ok=False, detail=detail, remedy="run `tiw rejected reverify`")
+    reasons = Counter(one.rejected.reason for one in kept)
+    detail = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "none in the last 24 hours"
+    remedy = "if some are yours (`tiw rejected list`), mend the keys, then run `tiw rejected reverify`" if kept else ""
+    return Check(check="refused callbacks", ok=True, detail=detail, remedy=remedy)
+
+
+def _authentic(settings: Settings, kept: list[KeptRejected]) -> Iterator[KeptRejected]:
+    keys = present_keys(settings)
+    for one in kept:
+        try:
+            readmit(one.rejected, keys=keys, allow_unsigned=settings.allow_unsigned)
+        except RefusedError:
+            continue
+        yield one

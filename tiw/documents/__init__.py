@@ -1,0 +1,1 @@
+"""What machines read about the product: OpenAPI, AsyncAPI, JSON Schema."""

@@ -1,0 +1,209 @@
+"""A process of the command line, from its start to its exit code: loop, signals, limits, locks.
+
+The event loop of every process: uvloop where it is installed, else that of the standard library.
+
+Run one command: how it starts and how it ends.
+
+Exit codes: 0 done, 1 failed or absent, 2 usage or configuration: one clear sentence, no traceback. Each command imports
+what it needs and no more: an ingest node has no use for a database.
+
+Notice that this process is asked to stop.
+
+Open files: each connection is one, and many systems give a process 1,024 although it may have more.
+
+One pipeline per data folder.
+
+Let a process that will run for long settle: what it has when it is up, it keeps.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import gc
+import importlib
+import inspect
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tiw.children import shared_metrics
+from tiw.settings import FailedError, Settings, SettingsError, UsageError, read_settings
+
+
+def has_uvloop() -> bool:
+    """Say whether uvloop is installed; on some systems and interpreters it cannot be."""
+    return find_spec("uvloop") is not None
+
+
+def run_loop(command: Coroutine[Any, Any, int]) -> int:
+    """Run `command` to its end on the best loop there is."""
+    if not has_uvloop():
+        return asyncio.run(command)
+    import uvloop  # noqa: PLC0415 - see above
+
+    return uvloop.run(command)
+
+
+FAILED = 1
+MISUSED = 2
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command that the parser of `tiw.parser` has found, and return its exit code."""
+    try:
+        settings = read_settings(os.environ, is_terminal=sys.stderr.isatty())
+        with shared_metrics() if _has_children(parsed, settings) else nullcontext():
+            return _command(settings, parsed)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # `tiw events list | head`: the reader has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        code = _known(error)
+        if code is None:
+            raise
+        return _say(str(error), code)
+
+
+def _command(settings: Settings, parsed: argparse.Namespace) -> int:
+    # Imported here: metrics decide on their first import whether they are shared.
+    from telemetry import configure_logging  # noqa: PLC0415
+
+    # Standard output is for what was asked for. Commands that run until they are stopped say more.
+    configure_logging(settings.log_format, level=logging.WARNING)
+    module, _, function = parsed.runs.partition(":")
+    command = getattr(importlib.import_module(f"tiw.commands.{module}"), function)
+    code = command(settings, parsed)
+    return int(run_loop(code) if inspect.iscoroutine(code) else code)
+
+
+def _has_children(parsed: argparse.Namespace, settings: Settings) -> bool:
+    """Say whether the command may start processes of ours that serve metrics through this one."""
+    if getattr(parsed, "child", False) or getattr(parsed, "describe", False):
+        return False
+    if parsed.runs == "ingest:ingest":
+        return bool(parsed.processes > 1)
+    return parsed.runs in ("up:up", "work:work") and bool(settings.consumers)
+
+
+def _known(error: Exception) -> int | None:
+    """Return the exit code of an error whose text is made for a person; None for a fault of ours."""
+    if isinstance(error, SettingsError | UsageError):
+        return MISUSED
+    if isinstance(error, FailedError):
+        return FAILED
+    # Imported here: by now the command has imported what it needs.
+    from broker import BrokerError  # noqa: PLC0415
+    from ingest import KeysError, SpoolError  # noqa: PLC0415
+    from ingest.rejected import RejectedFileError  # noqa: PLC0415
+    from ingest.request import UnsafeHTTPError  # noqa: PLC0415
+    from store import StoreError  # noqa: PLC0415
+    from tiw.discovery import DiscoveryError  # noqa: PLC0415
+    from workers import WorkersError  # noqa: PLC0415
+
+    if isinstance(error, WorkersError | DiscoveryError | KeysError | SpoolError | UnsafeHTTPError):
+        return MISUSED
+    return FAILED if isinstance(error, BrokerError | StoreError | RejectedFileError) else None
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"tiw: {sentence}", file=sys.stderr)
+    return code
+
+
+#: Parents that are watched; a task that nobody holds may be collected before it ends.
+_watched: set["asyncio.Task[bytes]"] = set()
+
+
+async def stop_requests(*, with_parent: bool = False) -> asyncio.Event:
+    """Return an event that is set at the first SIGTERM or SIGINT from now on.
+
+    To be called before anything says that the process runs: until then a signal ends it at once, with nothing finished.
+    `with_parent`: the end of the parent's pipe on standard input sets it, too. A second SIGINT ends the process at
+    once, as an impatient person means it; not a child, which gets the terminal's SIGINT and its parent's SIGTERM for
+    one and the same wish.
+    """
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+
+    def interrupt() -> None:
+        if stopped.is_set() and not with_parent:
+            os._exit(130)
+        stopped.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    if with_parent:
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        parent = asyncio.create_task(reader.read())
+        _watched.add(parent)
+        parent.add_done_callback(lambda _: stopped.set())
+    return stopped
+
+
+async def stopped_or_failed(stopped: asyncio.Event, work: Awaitable[None]) -> None:
+    """Return once `stopped` is set, or when `work` ends, raising what it raises."""
+    stop = asyncio.ensure_future(stopped.wait())
+    end = asyncio.ensure_future(work)
+    await asyncio.wait({stop, end}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if end.done():
+        end.result()
+    else:
+        end.cancel()
+
+
+#: Enough for every connection that an ingest process takes; what asks for all there is can be slow with it.
+WANTED = 16_384
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open up to `WANTED` files, or as many as it may; return how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the kernel lets go of it when the process ends, however it does.
+
+    Raises `UsageError` if another process holds it, or if the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"the data folder {folder} cannot be used ({error.strerror}): set TIW_DATA_DIR") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UsageError(f"another `tiw up` uses {folder}: stop it, or set TIW_DATA_DIR for this one") from error
+    finally:
+        os.close(descriptor)
+
+
+#: New objects until the young ones are searched for cycles. The default of 700 is reached by a handful of callbacks in
+#: flight, none of which is a cycle; what gathers meanwhile are some megabytes at most.
+THRESHOLD = 20_000
+
+
+def settle() -> None:
+    """Take everything that is there now out of the search for cycles, and search less often from now on."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(THRESHOLD)

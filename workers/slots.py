@@ -1,0 +1,308 @@
+"""Slots: a handler's calls at once, without a task for each; and threads for plain functions.
+
+Plain functions off the event loop.
+
+Not a ThreadPoolExecutor: its threads are joined at interpreter exit, so that one hung handler would keep a worker
+from ever stopping, and a hung thread keeps its place in the pool for good.
+
+Lanes: a handler's calls at once, without a task for each.
+
+A lane is a task that calls the handler again and again, for as long as something waits. A handler that does not wait
+costs no switch of tasks; one that does holds up its own lane alone. One timer looks after the deadlines of all.
+
+A lane is not used again once its handler was interrupted, or has set a context variable: the next event would see it.
+"""
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from contextvars import Context as ContextVariables
+from contextvars import copy_context
+from enum import Enum, auto
+from typing import Any, Generic, TypeVar
+
+import structlog
+from msgspec import Struct
+
+from workers.api import Consumer
+
+
+def run_in_thread(function: Callable[..., Any], *arguments: Any, name: str) -> "asyncio.Future[Any]":
+    """Call `function` in a daemon thread of its own; the future has its result or its exception.
+
+    Cancelling the future forgets the result; a thread cannot be interrupted and runs on.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = context.run(function, *arguments)
+        except BaseException as raised:  # noqa: BLE001 - handed on to whoever awaits the future
+            error = raised
+        if isinstance(error, StopIteration) or (error is not None and not isinstance(error, Exception)):
+            # A future refuses StopIteration, and SystemExit would end the loop: a thread of its own can do neither.
+            unusual, error = error, RuntimeError(f"the handler raised {type(error).__name__}")
+            error.__cause__ = unusual
+        if not loop.is_closed():
+            try:
+                loop.call_soon_threadsafe(settle, result, error)
+            except RuntimeError:
+                return  # the loop was closed between the check and the call: nobody waits any more
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+#: How long a handler may take to end once it was cancelled, before it is left to itself.
+CANCELLATION_GRACE_S = 1.0
+
+#: How long a lane goes on without letting the event loop turn.
+_TURN_S = 0.01
+
+Call = TypeVar("Call")
+
+_log = structlog.get_logger()
+
+
+class Interruption(Enum):
+    """Why a handler was cancelled."""
+
+    TIMED_OUT = auto()
+    STOPPED = auto()
+
+
+class Ending(Struct, frozen=True):
+    """How a call ended: with `result`, with `error`, or by an interruption, whatever the handler made of it.
+
+    `is_left_behind`: the handler still runs, and what it does from now on counts for nothing.
+    """
+
+    took_s: float
+    result: Any = None
+    error: BaseException | None = None
+    interruption: Interruption | None = None
+    is_left_behind: bool = False
+
+
+class _Lane(Generic[Call]):
+    """What one lane is doing. `call` is None while it has nothing to do."""
+
+    __slots__ = ("began_s", "call", "interruption", "is_left_behind", "task", "wake")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.wake: asyncio.Future[None] | None = None
+        self.call: Call | None = None
+        self.began_s = 0.0
+        self.interruption: Interruption | None = None
+        self.is_left_behind = False
+
+
+class Lanes(Generic[Call]):
+    """Calls a consumer's handler, at most `consumer.concurrency` times at once.
+
+    `take` gives the next call, or None if nothing waits; `wake` says that something may wait, and `is_waiting` whether
+    something still does. `arguments` are those of a call. `ended` is told once of each call, when it has ended.
+
+    A handler that takes longer than `consumer.timeout_s` is cancelled. One that does not end within
+    `CANCELLATION_GRACE_S` then, or runs in a thread, is left behind, and another lane takes the place of its own.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        take: Callable[[], Call | None],
+        is_waiting: Callable[[], bool],
+        arguments: Callable[[Call], tuple[Any, ...]],
+        ended: Callable[[Call, Ending], None],
+    ) -> None:
+        self._consumer = consumer
+        self._take = take
+        self._is_waiting = is_waiting
+        self._arguments = arguments
+        self._ended = ended
+        self._is_async = consumer.is_async
+        self._function = consumer.function if self._is_async else self._in_thread
+        self._variables = copy_context()
+        self._lanes: set[_Lane[Call]] = set()
+        self._idle: list[_Lane[Call]] = []
+        self._left_behind: set[asyncio.Task[None]] = set()
+        self._is_waking = False
+        self._is_stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def running(self) -> int:
+        """How many calls run now."""
+        return sum(lane.call is not None for lane in self._lanes)
+
+    def wake(self) -> None:
+        """Look for something to do, with the lanes that have nothing."""
+        # One at a time: it wakes the next before it begins, so that few are woken for nothing.
+        if self._is_waking or self._is_stopped:
+            return
+        if self._idle:
+            self._is_waking = True
+            lane = self._idle.pop()
+            if lane.wake is not None and not lane.wake.done():
+                lane.wake.set_result(None)
+        elif len(self._lanes) < self._consumer.concurrency:
+            self._is_waking = True
+            self._open()
+
+    async def stop(self) -> None:
+        """Cancel what runs, wait for it as long as for any cancelled handler, and end all lanes."""
+        self._is_stopped = True
+        running = [lane for lane in self._lanes if lane.call is not None]
+        for lane in running:
+            self._interrupt(lane, Interruption.STOPPED)
+        tasks = [lane.task for lane in self._lanes if lane.task is not None]
+        for lane in self._lanes:
+            if lane.call is None and lane.task is not None:
+                lane.task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCELLATION_GRACE_S)
+        for lane in running:
+            self._leave_behind(lane)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _open(self) -> None:
+        lane = _Lane[Call]()
+        self._lanes.add(lane)
+        # Each starts with the variables that were there before any handler ran.
+        lane.task = asyncio.get_running_loop().create_task(
+            self._drive(lane), name=f"lane of {self._consumer.name}", context=self._variables.copy()
+        )
+        lane.task.add_done_callback(lambda task: self._closed(lane, task))
+
+    def _closed(self, lane: _Lane[Call], task: asyncio.Task[None]) -> None:
+        self._lanes.discard(lane)
+        self._left_behind.discard(task)
+        if lane in self._idle:
+            self._idle.remove(lane)
+        error = None if task.cancelled() else task.exception()
+        if lane.is_left_behind or (error is None and not task.cancelled()):
+            return
+        if error is not None:
+            # What it was at stays unsettled and comes back, counted as a crash: never silent, never lost.
+            _log.error("runner_failed", consumer=self._consumer.name, exc_info=error)
+        # It may have been the one that was to wake the others.
+        self._is_waking = False
+        self.wake()
+
+    async def _drive(self, lane: _Lane[Call]) -> None:
+        clean = copy_context()
+        self._is_waking = False
+        turn_began_s = time.monotonic()
+        while True:
+            call = self._take()
+            if call is None:
+                await self._wait(lane)
+                turn_began_s = time.monotonic()
+                continue
+            if self._is_waiting():
+                self.wake()
+            if not await self._call(lane, call) or not _are_same(copy_context(), clean):
+                self._replace(lane)
+                return
+            if lane.began_s - turn_began_s > _TURN_S:
+                await asyncio.sleep(0)
+                turn_began_s = time.monotonic()
+
+    async def _wait(self, lane: _Lane[Call]) -> None:
+        lane.wake = asyncio.get_running_loop().create_future()
+        self._idle.append(lane)
+        await lane.wake
+        self._is_waking = False
+
+    def _replace(self, lane: _Lane[Call]) -> None:
+        self._lanes.discard(lane)
+        if self._is_waiting():
+            self.wake()
+
+    async def _call(self, lane: _Lane[Call], call: Call) -> bool:
+        """Run the handler once; False if the lane is not to be used again."""
+        lane.call = call
+        lane.began_s = began_s = time.monotonic()
+        if self._timer is None:
+            self._watch(self._consumer.timeout_s)
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = await self._function(*self._arguments(call))
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - handed on to `ended`
+            error = raised
+        if lane.is_left_behind:
+            return False
+        lane.call = None
+        is_left_behind = lane.interruption is not None and not self._is_async
+        ending = Ending(time.monotonic() - began_s, result, error, lane.interruption, is_left_behind)
+        # A handler that was cancelled, by whomever, may have left that to be felt by the next.
+        is_as_new = not isinstance(error, asyncio.CancelledError) and not (lane.task and lane.task.cancelling())
+        # Its traceback holds this frame, and the frame would hold it.
+        error = None
+        self._ended(call, ending)
+        return lane.interruption is None and is_as_new
+
+    async def _in_thread(self, *arguments: Any) -> Any:
+        return await run_in_thread(self._consumer.function, *arguments, name=f"tiw-{self._consumer.name}")
+
+    def _watch(self, delay_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._look_at_the_time)
+
+    def _look_at_the_time(self) -> None:
+        """Interrupt what is over its time; come back when the next will be."""
+        self._timer = None
+        now_s = time.monotonic()
+        running = [lane for lane in self._lanes if lane.call is not None and lane.interruption is None]
+        left_s = {lane: lane.began_s + self._consumer.timeout_s - now_s for lane in running}
+        for lane in [lane for lane, seconds in left_s.items() if seconds <= 0]:
+            del left_s[lane]
+            self._interrupt(lane, Interruption.TIMED_OUT)
+            asyncio.get_running_loop().call_later(CANCELLATION_GRACE_S, self._leave_behind, lane)
+        if left_s:
+            self._watch(min(left_s.values()))
+
+    def _interrupt(self, lane: _Lane[Call], interruption: Interruption) -> None:
+        if lane.interruption is None:
+            lane.interruption = interruption
+        if lane.task is not None:
+            lane.task.cancel()
+
+    def _leave_behind(self, lane: _Lane[Call]) -> None:
+        """Let another lane take the place of one whose handler does not end."""
+        if lane.call is None or lane.task is None or lane.is_left_behind:
+            return
+        call, lane.call = lane.call, None
+        lane.is_left_behind = True
+        self._left_behind.add(lane.task)
+        self._lanes.discard(lane)
+        took_s = time.monotonic() - lane.began_s
+        self._ended(call, Ending(took_s, interruption=lane.interruption, is_left_behind=True))
+        if self._is_waiting():
+            self.wake()
+
+
+def _are_same(variables: ContextVariables, others: ContextVariables) -> bool:
+    try:
+        # Where nothing was set the two share one mapping, and are the same at a glance.
+        return variables == others
+    except Exception:  # noqa: BLE001 - values are compared with ==, and those of users may raise anything
+        return False
