@@ -1,7 +1,4 @@
-"""The vendor's sender as it really behaves: for demonstrations, tests and load.
-
-`simulator.progress`, which draws on a terminal, is imported by whoever uses it.
-"""
+"""The vendor's sender as it really behaves: for demonstrations, tests and load."""
 
 from simulator.classes import DEFAULT_KINDS, Callback, ClassKind, Signature, play_class, render, sign
 from simulator.sending import Clock, Outcome, Patience, Send, Sender, schedule
@@ -11,6 +8,7 @@ from simulator.simulation import (
     SimulationCounts,
     SimulationProgress,
     SimulationReport,
+    show_progress,
     simulate,
 )
 
@@ -32,6 +30,7 @@ __all__ = [
     "play_class",
     "render",
     "schedule",
+    "show_progress",
     "sign",
     "simulate",
 ]

@@ -1,11 +1,4 @@
-"""The whole: classes are played, their callbacks sent, and what became of each is counted.
-
-What a simulation comes to.
-
-The bookkeeping of a running simulation: every send goes in, the report comes out.
-
-Progress on a terminal. Imported by whoever shows it, not by the package: nobody else needs rich.
-"""
+"""The whole: classes are played, their callbacks sent, and what became of each is counted and shown."""
 
 import asyncio
 from array import array
@@ -13,15 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from yarl import URL
 
 from simulator.classes import DEFAULT_KINDS, ClassKind
 from simulator.sending import SYSTEM_CLOCK, Clock, Outcome, Patience, Send, Sender, paced, schedule
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class SimulationCounts(Struct, frozen=True, kw_only=True):
@@ -255,11 +249,15 @@ def _require(fulfilled: bool, sentence: str) -> None:
 
 
 @contextmanager
-def show_progress(console: Console | None = None) -> Iterator[OnProgress]:
+def show_progress(console: "Console | None" = None) -> Iterator[OnProgress]:
     """Draw a bar while the block runs and give what moves it, for `simulate(on_progress=...)`.
 
     By default on standard error, so that standard output stays for results. Off a terminal nothing is drawn.
     """
+    # Whoever draws nothing, a test of load for one, does without rich.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
     console = console or Console(stderr=True)
     bar = Progress(
         TextColumn("classes"),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from broker import BUILT_IN_CONSUMERS
-from tiw.discovery import PACKAGES
+from tiw.__main__ import PACKAGES
 from tiw.settings import read_settings, unknown_variables
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,7 +21,8 @@ from ingest.keys import SAFE_CHARACTERS, SDK_APP_ID, parse_keys, weak_keys
 from ingest.spool import file_states
 from store import Store, StoreError, check_schema, count_dead_letters, registered_consumers
 from tiw.discovery import DiscoveryError, discover_consumers
-from tiw.opening import keys_file, present_keys, rejected_folder, spool_folder
+from tiw.keys import keys_file, present_keys
+from tiw.opening import rejected_folder, spool_folder
 from tiw.process import has_uvloop
 from tiw.settings import Settings, unknown_variables
 

@@ -1,27 +1,19 @@
-"""Open what the settings name: the transport, the store, the keys, the listeners.
+"""Open what the settings name: the transport, the spool, the store, the listeners.
 
-Open what the settings name: the transport, the store, the keys.
-
-Which callback keys hold, and how a person gets to know a generated one.
-
-Open the listeners that the settings name.
-
-What the settings mean for an ingest server.
+Each part imports what it needs when it is opened: an ingest node has no use for a database, a worker none for ingest.
 """
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from broker import BrokerError, ConsumerQueues, Transport
-from ingest import CallbackKeys, IngestConfig, KeyRing, KeysError, generated_keys, parse_keys
-from ingest.keys import FILE_NAME, SDK_APP_ID
 from tiw.settings import Address, Settings, UsageError
 
 if TYPE_CHECKING:
-    from ingest import Spool
+    from ingest import IngestConfig, Spool
     from store import Store
 
 
@@ -72,73 +64,6 @@ def require_amqp(settings: Settings, command: str) -> None:
         )
 
 
-def keys_file(settings: Settings) -> Path:
-    """Return the file of callback keys that counts where TIW_CALLBACK_KEYS is unset; it need not be there yet."""
-    return settings.callback_keys_file or settings.data_dir / FILE_NAME
-
-
-def open_keys(settings: Settings) -> KeyRing:
-    """Return the key ring, not entered yet. A key that is generated now is printed, this once.
-
-    Raises `KeysError`; `UsageError` if an app that may send unsigned callbacks also has keys. Both name the variable.
-    """
-    file = settings.data_dir / FILE_NAME
-    if settings.callback_keys is not None:
-        source = "TIW_CALLBACK_KEYS"
-        with _naming(source):
-            ring = KeyRing(parse_keys(settings.callback_keys))
-    elif settings.callback_keys_file is not None:
-        source = "TIW_CALLBACK_KEYS_FILE"
-        with _naming(source):
-            ring = KeyRing.of_file(settings.callback_keys_file)
-    elif SDK_APP_ID in settings.allow_unsigned and not file.exists():
-        # The app that a key would be made for has none at the vendor either.
-        return KeyRing({})
-    else:
-        source = f"TIW_DATA_DIR, in {file}"
-        with _naming(source):
-            ring = _open_generated(settings)
-    both = sorted(settings.allow_unsigned & set(ring.current))
-    if both:
-        raise UsageError(
-            f"TIW_ALLOW_UNSIGNED names {both[0]}, which also has callback keys ({source}): "
-            "an app is signed or unsigned, not both"
-        )
-    return ring
-
-
-def present_keys(settings: Settings) -> CallbackKeys:
-    """Return the keys that hold now, for a command that looks at them once; none if none was given or generated yet.
-
-    Raises `KeysError`, which names the variable.
-    """
-    if settings.callback_keys is not None:
-        with _naming("TIW_CALLBACK_KEYS"):
-            return parse_keys(settings.callback_keys)
-    file = keys_file(settings)
-    if settings.callback_keys_file is None and not file.exists():
-        return {}
-    with _naming("TIW_DATA_DIR" if settings.callback_keys_file is None else "TIW_CALLBACK_KEYS_FILE"):
-        return KeyRing.of_file(file).current
-
-
-def _open_generated(settings: Settings) -> KeyRing:
-    generated = generated_keys(settings.data_dir)
-    if generated.created:
-        # To standard output and nowhere else: standard error is the log.
-        print(f"callback key for {SDK_APP_ID}: {generated.keys[SDK_APP_ID][0]}", flush=True)
-    return KeyRing.of_file(generated.path)
-
-
-@contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Put the variable to look at before what is wrong with the keys."""
-    try:
-        yield
-    except KeysError as error:
-        raise KeysError(f"{source}: {error}") from None
-
-
 Listener = TypeVar("Listener")
 
 
@@ -168,8 +93,10 @@ def rejected_folder(settings: Settings) -> Path:
     return settings.data_dir / "rejected"
 
 
-def ingest_config(settings: Settings, *, reuse_port: bool = False) -> IngestConfig:
+def ingest_config(settings: Settings, *, reuse_port: bool = False) -> "IngestConfig":
     """Return the configuration of an ingest server."""
+    from ingest import IngestConfig  # noqa: PLC0415 - workers have none
+
     return IngestConfig(
         host=settings.http.host,
         port=settings.http.port,

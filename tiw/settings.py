@@ -67,7 +67,7 @@ class Address(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """All that the environment decides. See the table in README.md; `tiw.masking` shows them without secrets."""
+    """All that the environment decides. See the table in README.md; `masked` shows them without secrets."""
 
     callback_keys: str | None = None
     callback_keys_file: Path | None = None

@@ -236,7 +236,7 @@ class Worker:
 
     Entering returns at once: the consumers start when the store has its schema, and say that they wait for it.
     Leaving drains them: nothing new is taken, what runs may finish within `drain_grace_s`, the rest is handed back.
-    Meanwhile the store forgets what is older than `retention_days` (0: keeps it); see `workers.pruning`.
+    Meanwhile the store forgets what is older than `retention_days` (0: keeps it); see `prune`.
     """
 
     def __init__(

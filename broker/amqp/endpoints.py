@@ -92,7 +92,7 @@ def _is_address(host: str) -> bool:
 
 
 #: In seconds. The broker says something every half of it, and closes a connection that is silent for twice as long: a
-#: consumer that blocks its event loop has that much time. This side notices earlier, see `broker.amqp_pulse`.
+#: consumer that blocks its event loop has that much time. This side notices earlier, see `broker.amqp.connection`.
 HEARTBEAT_S = 10
 
 

@@ -135,7 +135,7 @@ def _pause_s(sight: Sight | None) -> float:
 
 
 class EmbeddedDelivery:
-    """One hand-over; see `broker.protocol.Delivery`."""
+    """One hand-over; see `broker.api.Delivery`."""
 
     __slots__ = ("_claimed", "_subscription")
 
@@ -159,7 +159,7 @@ class EmbeddedDelivery:
 
 
 class EmbeddedSubscription:
-    """See `broker.protocol.Subscription`. All its state lives on the event loop; at most one claim is under way."""
+    """See `broker.api.Subscription`. All its state lives on the event loop; at most one claim is under way."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What `broker.amqp_wire` rests on, so that another version of aiormq that changes it fails here and not in use."""
+"""What `broker.amqp.wire` rests on, so that another version of aiormq that changes it fails here and not in use."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

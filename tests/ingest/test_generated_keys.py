@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 RACER = """
 import sys, json
 from pathlib import Path
-from ingest.generated_keys import generated_keys
+from ingest.keys import generated_keys
 print("ready", flush=True)
 sys.stdin.readline()
 made = generated_keys(Path(sys.argv[1]))

@@ -4,8 +4,7 @@ import sys
 
 from rich.console import Console
 
-from simulator import SimulationProgress
-from simulator.simulation import show_progress
+from simulator import SimulationProgress, show_progress
 
 DONE = SimulationProgress(classes=3, classes_done=3, sent=9, accepted=8, gave_up=1, retries=6, duplicates=2)
 

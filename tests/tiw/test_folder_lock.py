@@ -14,7 +14,7 @@ from tiw.settings import UsageError
 HOLD = """
 import sys
 from pathlib import Path
-from tiw.folder_lock import folder_lock
+from tiw.process import folder_lock
 
 with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)

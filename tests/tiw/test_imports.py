@@ -35,13 +35,13 @@ def test_help_imports_the_parser_alone() -> None:
 
 
 def test_an_ingest_node_imports_no_database() -> None:
-    code = "import tiw.process, telemetry, tiw.commands.ingest, broker.amqp"
+    code = "import tiw.process, telemetry, tiw.commands.ingest, broker.amqp.transport"
     modules = imported(code)
     assert {"aiohttp", "aio_pika", "ingest"} <= modules
     assert not modules & STORE
 
 
 def test_a_worker_imports_no_ingest_and_no_migrations() -> None:
-    modules = imported("import tiw.process, telemetry, tiw.commands.work, broker.amqp")
+    modules = imported("import tiw.process, telemetry, tiw.commands.work, broker.amqp.transport")
     assert {"sqlalchemy", "workers"} <= modules
     assert not modules & {"simulator", "alembic", "ingest"}

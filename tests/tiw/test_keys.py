@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest import KeysError
-from tiw.opening import open_keys
+from tiw.keys import open_keys
 from tiw.settings import Settings, UsageError, read_settings
 
 APP = 1400000001

@@ -154,7 +154,7 @@ async def test_leaving_while_a_restart_is_awaited_starts_nothing_more(tmp_path: 
 
 PARENT = """
 import asyncio, os, sys
-from tiw.processes import Processes
+from tiw.children import Processes
 
 async def main():
     async with Processes({"child": sys.argv[1:]}, environ=os.environ):

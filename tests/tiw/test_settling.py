@@ -12,7 +12,7 @@ def test_what_was_there_is_not_searched_and_cycles_still_go() -> None:
     # In a process of its own: it would hold for all tests that follow.
     code = """
 import gc, weakref
-from tiw.settling import THRESHOLD, settle
+from tiw.process import THRESHOLD, settle
 class Node: pass
 settle()
 assert gc.get_freeze_count() > 1000

@@ -10,7 +10,7 @@ from tests.workers.house import House, eventually, started
 from workers import Context, consumer
 from workers.memory import is_gone, new_owner
 
-IMITATION = "import workers.owner; print(workers.owner.new_owner())"
+IMITATION = "import workers.memory; print(workers.memory.new_owner())"
 
 
 def owner_of_another_process() -> str:

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from tiw.opening import keys_file
+from tiw.keys import keys_file
 from tiw.output import print_fields, print_json
 from tiw.settings import Settings, masked, unknown_variables
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ingest import KeyRing
 from ingest.keys import SDK_APP_ID
-from simulator import SimulationConfig, simulate
-from simulator.simulation import show_progress
+from simulator import SimulationConfig, show_progress, simulate
 from store import Store, count_events, list_recordings
 from telemetry import configure_logging
 from tiw.commands.recordings import print_recordings

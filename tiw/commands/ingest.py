@@ -8,7 +8,8 @@ from ingest import IngestServer
 from telemetry import AdminListener, Readiness, configure_logging
 from telemetry.admin import ReadyCheck
 from tiw.children import Processes, announce_readiness, children_readiness, shared_port, tiw_command
-from tiw.opening import ingest_config, listening, open_keys, open_spool, open_transport, require_amqp
+from tiw.keys import open_keys
+from tiw.opening import ingest_config, listening, open_spool, open_transport, require_amqp
 from tiw.process import raise_descriptor_limit, settle, stop_requests
 from tiw.settings import DEFAULT_ADMIN, Settings
 

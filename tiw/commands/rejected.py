@@ -15,7 +15,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from broker import BrokerError, Message
 from ingest import KeptRejected, RefusedError, read_rejected, readmit, remove_rejected
-from tiw.opening import open_transport, present_keys, rejected_folder
+from tiw.keys import present_keys
+from tiw.opening import open_transport, rejected_folder
 from tiw.output import iso_of_us, parse_since_us, print_json, print_table, require_broker, show_bytes, show_iso
 from tiw.settings import FailedError, Settings
 

@@ -4,10 +4,9 @@ import argparse
 import secrets
 import sys
 
-from simulator import SimulationConfig, SimulationReport
+from simulator import SimulationConfig, SimulationReport, show_progress
 from simulator import simulate as run_simulation
-from simulator.simulation import show_progress
-from tiw.opening import present_keys
+from tiw.keys import present_keys
 from tiw.output import print_json
 from tiw.settings import Settings, UsageError
 

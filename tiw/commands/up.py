@@ -6,7 +6,7 @@ import os
 from ingest import KeyRing
 from telemetry import configure_logging
 from tiw.discovery import discover_consumers
-from tiw.opening import keys_file, open_keys
+from tiw.keys import keys_file, open_keys
 from tiw.pipeline import Pipeline, run_pipeline
 from tiw.process import settle, stop_requests, stopped_or_failed
 from tiw.settings import DEFAULT_ADMIN, Address, Settings
