@@ -20,9 +20,9 @@ from broker.topology import (
     LEASE_WAIT_S,
     RESERVED_NAMES,
     ConsumerQueues,
+    delay_for_retry,
+    delay_not_shorter,
     queue_name,
-    rung_for_retry,
-    rung_not_shorter,
 )
 
 __all__ = [
@@ -43,7 +43,7 @@ __all__ = [
     "Subscription",
     "TopologyConflictError",
     "Transport",
+    "delay_for_retry",
+    "delay_not_shorter",
     "queue_name",
-    "rung_for_retry",
-    "rung_not_shorter",
 ]

@@ -134,12 +134,12 @@ class Transport(Protocol):
         """Put a message into one consumer's queue. If it has none, the message goes to `tiw.orphaned`."""
 
     async def retry(self, consumer: str, message: Message, *, delay_s: float) -> None:
-        """Let a message wait on the rung of `delay_s`, then `send` it. Raises `BrokerError` if there is no such rung.
+        """Let a message wait `delay_s`, then `send` it. Raises `BrokerError` if that is none of the retry delays.
 
         Not `NotPublishedError`: to try again would not help.
         """
 
-    async def bury(self, consumer: str, message: Message) -> None:
+    async def dead_letter(self, consumer: str, message: Message) -> None:
         """Put a message into the consumer's queue of dead letters."""
 
     def subscribe(

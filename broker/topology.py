@@ -3,7 +3,7 @@
 Ingest and workers alike declare the built-in part before their first publish or consume, so that an event is kept
 even if no worker has ever run. Every argument is one that RabbitMQ 3.10 knows: it refuses a declaration with others.
 
-The retry ladder: fixed delays, one rung each, the same for all consumers.
+The retry ladder: fixed retry delays, the same for all consumers.
 """
 
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def dead_queue_name(consumer: str) -> str:
 
 
 def retry_name(delay_s: float) -> str:
-    """Return the name of a rung, of its exchange and its queue alike: 120 s is `tiw.retry.2m`."""
+    """Return the name of a retry delay, of its exchange and its queue alike: 120 s is `tiw.retry.2m`."""
     delay_ms = round(delay_s * 1000)
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
         if delay_ms % size == 0:
@@ -108,7 +108,7 @@ def topology(consumers: Sequence[ConsumerQueues], *, retry_delays_s: Sequence[fl
             arguments=_quorum(delivery_limit=UNLIMITED_DELIVERIES),
             bindings=((ORPHANS_EXCHANGE, ""),),
         ),
-        *(_rung(delay_s) for delay_s in retry_delays_s),
+        *(_retry_queue(delay_s) for delay_s in retry_delays_s),
         *(queue for consumer in consumers for queue in _consumer_queues(consumer)),
     )
     return Topology(exchanges=exchanges, queues=queues)
@@ -125,11 +125,11 @@ def _consumer_queues(consumer: ConsumerQueues) -> tuple[Queue, Queue]:
     )
 
 
-def _rung(delay_s: float) -> Queue:
+def _retry_queue(delay_s: float) -> Queue:
     """Return the queue where retries wait.
 
     Never to the default exchange: its retries of a deleted queue are re-sent every three minutes, 32 at a time,
-    and stop the rung for everybody. `tiw.home` leads them to `tiw.orphaned` instead.
+    and stop that delay for everybody. `tiw.home` leads them to `tiw.orphaned` instead.
     """
     name = retry_name(delay_s)
     return Queue(
@@ -151,18 +151,18 @@ def _quorum(*, delivery_limit: int) -> dict[str, Any]:
     return {"x-queue-type": "quorum", "x-delivery-limit": delivery_limit}
 
 
-#: In seconds. Retry n waits on rung n, after the last on the last.
+#: In seconds. Retry n waits for delay n, after the last for the last.
 DEFAULT_RETRY_DELAYS_S: tuple[float, ...] = (1, 5, 30, 120, 600, 3600)
 
 #: Where a delivery waits whose event another worker is handling, or whose worker was just lost.
 LEASE_WAIT_S = 5.0
 
 
-def rung_for_retry(delays_s: Sequence[float], retry: int) -> float:
+def delay_for_retry(delays_s: Sequence[float], retry: int) -> float:
     """Return the delay of retry number `retry`, counted from 1."""
     return delays_s[min(retry, len(delays_s)) - 1]
 
 
-def rung_not_shorter(delays_s: Sequence[float], after_s: float) -> float:
+def delay_not_shorter(delays_s: Sequence[float], after_s: float) -> float:
     """Return the shortest delay of at least `after_s`; the longest there is if none is that long."""
     return min((delay_s for delay_s in delays_s if delay_s >= after_s), default=max(delays_s))

@@ -146,8 +146,8 @@ class Callbacks:
         metrics.CALLBACKS_PAIR_REUSED.labels(when="soon").inc(self._pairs.soon)
         metrics.CALLBACKS_PAIR_REUSED.labels(when="late").inc(self._pairs.late)
         self._pairs.soon = self._pairs.late = 0
-        metrics.ANSWER_SECONDS.hand_over()
-        metrics.PUBLISH_SECONDS.hand_over()
+        metrics.ANSWER_SECONDS.flush()
+        metrics.PUBLISH_SECONDS.flush()
         metrics.CALLBACKS_IN_FLIGHT.set(self.room.taken)
         metrics.BYTES_IN_FLIGHT.set(self.room.taken_bytes)
 

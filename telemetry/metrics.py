@@ -27,7 +27,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 
 class GatheredHistogram(Histogram):
-    """A histogram that shows what was observed only after the next `hand_over`; with labels, of each child alone.
+    """A histogram that shows what was observed only after the next `flush`; with labels, of each child alone.
 
     Both are for one thread alone.
     """
@@ -43,7 +43,7 @@ class GatheredHistogram(Histogram):
         self._gathered[bisect_left(self._upper_bounds, amount)] += 1
         self._gathered_sum += amount
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         """Let what was observed be seen."""
         for bucket, count in enumerate(self._gathered):
             if count:
@@ -177,7 +177,7 @@ LAG_SECONDS = GatheredHistogram(
 )
 RUNNING = Gauge("tiw_running", "Handlers that run now.", ["consumer"], multiprocess_mode="livesum", registry=REGISTRY)
 RETRIES_SCHEDULED = Counter(
-    "tiw_retries_scheduled", "Deliveries put on a rung of the retry ladder.", ["consumer"], registry=REGISTRY
+    "tiw_retries_scheduled", "Deliveries that wait for a retry delay.", ["consumer"], registry=REGISTRY
 )
 SILENT_CONSUMERS = Counter(
     "tiw_silent_consumers",

@@ -31,7 +31,7 @@ MIN_SPOOL_BYTES = 16 * 1024 * 1024
 #: A TTL is a whole number of milliseconds.
 MIN_RETRY_DELAY_S = 0.001
 
-#: Longest delay of a rung: RabbitMQ takes a TTL up to 2^32 - 1 milliseconds, and a year is a typing mistake.
+#: Longest retry delay: RabbitMQ takes a TTL up to 2^32 - 1 milliseconds, and a year is a typing mistake.
 MAX_RETRY_DELAY_S = 30 * 86_400
 
 #: A hundred years; more is a typing mistake.

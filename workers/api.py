@@ -60,7 +60,7 @@ class Ack:
 
 
 class Retry(Exception):  # noqa: N818 - an outcome that a handler raises, not an error
-    """Try again later: on the shortest rung of the ladder not under `after_s`, by default on the attempt's own.
+    """Try again later: after the shortest retry delay not under `after_s`, by default on the attempt's own.
 
     It counts as an attempt. `reason` is what the dead letter says should this have been the last one.
     """

@@ -22,7 +22,7 @@ from typing import Any, Self
 import structlog
 from msgspec import Struct
 
-from broker import LEASE_WAIT_S, Delivery, Message, rung_not_shorter
+from broker import LEASE_WAIT_S, Delivery, Message, delay_not_shorter
 from schemas import UNRECOGNIZED, Event, RecordingEvent, Unrecognized, redecode
 from store import Claim, Store, StoreError
 from workers.api import Ack, Consumer, Context, DeadLetter, Drop, Outcome, Retry
@@ -225,7 +225,7 @@ class Concluding:
             case Drop():
                 self._settler.ack(work.delivery, "drop", reason=outcome.reason)
             case DeadLetter():
-                self._settler.bury(work.delivery, outcome.reason)
+                self._settler.dead_letter(work.delivery, outcome.reason)
             case Retry():
                 self._settler.retry(work.delivery, outcome)
             case None:
@@ -267,7 +267,7 @@ class Handling:
         self._memory = memory
         self._store = store
         self._store_watch = store_watch
-        self._lease_wait_s = rung_not_shorter(retry_delays_s, LEASE_WAIT_S)
+        self._lease_wait_s = delay_not_shorter(retry_delays_s, LEASE_WAIT_S)
         self._on_away = on_away
         self._needs_store = memory is not None
         self._is_draining = False

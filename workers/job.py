@@ -136,8 +136,8 @@ class Bookkeeping:
 
     def _hand_over(self) -> None:
         self._is_gathering = False
-        self._lag_seconds.hand_over()
-        self._handler_seconds.hand_over()
+        self._lag_seconds.flush()
+        self._handler_seconds.flush()
         if self._calls:
             self._running.inc(self._calls)
             self._calls = 0

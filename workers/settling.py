@@ -9,7 +9,7 @@ from typing import Any, Self
 import structlog
 from msgspec import structs
 
-from broker import Delivery, Message, NotPublishedError, Transport, rung_for_retry, rung_not_shorter
+from broker import Delivery, Message, NotPublishedError, Transport, delay_for_retry, delay_not_shorter
 from schemas import UNRECOGNIZED
 from workers.api import Consumer, Retry
 from workers.job import Bookkeeping, Gathering
@@ -82,23 +82,25 @@ class Settler:
         self._book.settled(delivery.message, outcome, **details)
 
     def retry(self, delivery: Delivery, outcome: Retry) -> None:
-        """Let the event wait for its next attempt, or bury it if this was its last."""
+        """Let the event wait for its next attempt, or dead-letter it if this was its last."""
         message = delivery.message
         reason = outcome.reason or "the handler asked for another attempt"
         if message.attempt >= self._consumer.attempts:
-            self.bury(delivery, reason)
+            self.dead_letter(delivery, reason)
             return
         if outcome.after_s is None:
-            delay_s = rung_for_retry(self._retry_delays_s, message.attempt)
+            delay_s = delay_for_retry(self._retry_delays_s, message.attempt)
         else:
-            delay_s = rung_not_shorter(self._retry_delays_s, outcome.after_s)
+            delay_s = delay_not_shorter(self._retry_delays_s, outcome.after_s)
         again = structs.replace(_failed(message, reason), attempt=message.attempt + 1, crashes=0)
         self._keep(delivery, lambda: self._retry(again, delay_s), "retry", delay_s=delay_s, reason=reason)
 
-    def bury(self, delivery: Delivery, reason: str) -> None:
+    def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Make the event a dead letter."""
         letter = structs.replace(_failed(delivery.message, reason), crashes=0)
-        self._keep(delivery, lambda: self._transport.bury(self._consumer.name, letter), "dead_letter", reason=reason)
+        self._keep(
+            delivery, lambda: self._transport.dead_letter(self._consumer.name, letter), "dead_letter", reason=reason
+        )
 
     def wait_for_lease(self, delivery: Delivery, delay_s: float, *, crashes: int) -> None:
         """Look again later: somebody else handles the event, or died with it. It counts as no attempt."""

@@ -224,7 +224,7 @@ class StallWatch:
         return None, at
 
 
-#: A lease outlives a missed renewal or two; after a crash the event waits this long at most, plus a rung.
+#: A lease outlives a missed renewal or two; after a crash the event waits this long at most, plus a retry delay.
 LEASE_S = 30.0
 
 #: What unfinished handlers get on shutdown before they are handed back.

@@ -105,12 +105,12 @@ class AmqpTransport:
         )
 
     async def retry(self, consumer: str, message: Message, *, delay_s: float) -> None:
-        """Let a message wait on the rung of `delay_s`, then `send` it. Raises `BrokerError` if there is no such rung.
+        """Let a message wait `delay_s`, then `send` it. Raises `BrokerError` if that is none of the retry delays.
 
-        The rung's exchange is a fanout, so that the routing key can name the queue to come home to.
+        The exchange of a delay is a fanout, so that the routing key can name the queue to come home to.
         """
         if delay_s not in self._retry_delays_s:
-            raise BrokerError(f"no rung of {delay_s:g} s: the ladder has {self._retry_delays_s}")
+            raise BrokerError(f"no retry delay of {delay_s:g} s: there are {self._retry_delays_s}")
         await self._publisher.publish(
             message,
             exchange=retry_name(delay_s),
@@ -118,7 +118,7 @@ class AmqpTransport:
             belt=topology((), retry_delays_s=(delay_s,)),
         )
 
-    async def bury(self, consumer: str, message: Message) -> None:
+    async def dead_letter(self, consumer: str, message: Message) -> None:
         """Put a message into the consumer's queue of dead letters."""
         name = dead_queue_name(consumer)
         await self._publisher.publish(message, exchange="", routing_key=name, belt=_dead_queue(consumer))
@@ -151,7 +151,7 @@ class AmqpTransport:
 
 
 def _dead_queue(consumer: str) -> Topology:
-    """Return the one queue without which nothing can be buried, and nothing else: its consumer may be removed."""
+    """Return the one queue that a dead letter needs, and nothing else: its consumer may be removed."""
     whole = topology((ConsumerQueues(consumer=consumer, routing_keys=()),), retry_delays_s=())
     name = dead_queue_name(consumer)
     return Topology(exchanges=(), queues=tuple(queue for queue in whole.queues if queue.name == name))

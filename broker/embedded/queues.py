@@ -89,7 +89,7 @@ def retry(consumer: str, message: Message, *, visible_at_us: int) -> Operation[N
     return lambda transaction: transaction.insert(queue_name(consumer), encoded, visible_at_us)
 
 
-def bury(consumer: str, message: Message) -> Operation[None]:
+def dead_letter(consumer: str, message: Message) -> Operation[None]:
     """Insert a message into a consumer's queue of dead letters, which is made if it was removed."""
     encoded = _encode(message)
 

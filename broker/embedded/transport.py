@@ -10,7 +10,18 @@ from broker.api import BrokerError, BrokerInfo, Message, NotPublishedError, OnDe
 from broker.embedded.commit import GroupCommit, Level, Operation, Transaction
 from broker.embedded.consuming import EmbeddedSubscription, Watch
 from broker.embedded.database import DATABASE_NAME, Owner, explain, free_bytes, open_database, opening, prepare_folder
-from broker.embedded.queues import bury, count_orphaned, declare, inspect, now_us, publish, remove, retry, send, tidy
+from broker.embedded.queues import (
+    count_orphaned,
+    dead_letter,
+    declare,
+    inspect,
+    now_us,
+    publish,
+    remove,
+    retry,
+    send,
+    tidy,
+)
 from broker.topology import BUILT_IN_CONSUMERS, DEFAULT_RETRY_DELAYS_S, ConsumerQueues
 
 T = TypeVar("T")
@@ -65,16 +76,16 @@ class EmbeddedTransport:
     async def retry(self, consumer: str, message: Message, *, delay_s: float) -> None:
         """Let a message wait for `delay_s` by the wall clock, then `send` it.
 
-        Raises `BrokerError` if there is no such rung.
+        Raises `BrokerError` if there is no such delay.
         """
         if delay_s not in self._retry_delays_s:
-            raise BrokerError(f"no rung of {delay_s:g} s: the ladder has {self._retry_delays_s}")
+            raise BrokerError(f"no retry delay of {delay_s:g} s: there are {self._retry_delays_s}")
         visible_at_us = now_us() + round(delay_s * 1e6)
         await self._keep(lambda: retry(consumer, message, visible_at_us=visible_at_us))
 
-    async def bury(self, consumer: str, message: Message) -> None:
+    async def dead_letter(self, consumer: str, message: Message) -> None:
         """Put a message into the consumer's queue of dead letters."""
-        await self._keep(lambda: bury(consumer, message))
+        await self._keep(lambda: dead_letter(consumer, message))
 
     def subscribe(
         self, queues: ConsumerQueues, on_delivery: OnDelivery, *, prefetch: int, dead: bool = False

@@ -46,7 +46,7 @@ def judge_each_consumer(evidence: Evidence) -> Finding:
 
 
 def judge_nothing_left(evidence: Evidence) -> Finding:
-    """I10: queues, spools and retry rungs are empty at the end."""
+    """I10: queues, spools and retry queues are empty at the end."""
     violations = [f"{place.count} in {place.place}" for place in evidence.outcome.waiting]
     if not violations and evidence.outcome.not_looked:
         return unchecked("; ".join(evidence.outcome.not_looked))

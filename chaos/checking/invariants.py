@@ -57,7 +57,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         number="I10",
-        sentence="Nothing is left behind: queues, spools and retry rungs are empty at the end.",
+        sentence="Nothing is left behind: queues, spools and retry queues are empty at the end.",
         judge=judge_nothing_left,
     ),
     Invariant(

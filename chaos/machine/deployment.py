@@ -26,7 +26,7 @@ APP = 1400000001
 #: Names the file that our consumers write their effects to.
 EFFECTS_VARIABLE = "CHAOS_EFFECTS"
 
-#: Short rungs: a retry must come back within a scenario. The lease rung (5 s) is among them.
+#: Short retry delays: a retry must come back within a scenario. The one of leases (5 s) is among them.
 LADDER_S = (0.5, 1.0, 2.0, 5.0)
 
 _MIGRATE_WITHIN_S = 60.0

@@ -101,7 +101,7 @@ class Broker:
             self._queues[queues.consumer] = []
             self._queues[f"{queues.consumer}.dead"] = []
         self.orphaned: list[Kept] = []
-        self._rungs: dict[int, tuple[float, str, Message]] = {}
+        self._retries: dict[int, tuple[float, str, Message]] = {}
         self._held_back: list[Callable[[], None]] = []
         self._life = 0
         self._tags = 0
@@ -170,9 +170,9 @@ class Broker:
         self.pump(queue)
 
     def wait(self, consumer: str, message: Message, delay_s: float) -> None:
-        """Let a message wait on a rung."""
+        """Let a message wait for its delay."""
         self._tags += 1
-        self._rungs[self._tags] = (self.loop.time() + delay_s, consumer, message)
+        self._retries[self._tags] = (self.loop.time() + delay_s, consumer, message)
         self.loop.after(delay_s, self._come_home)
 
     def requeue(self, queue: str, kept: Kept) -> None:
@@ -228,12 +228,12 @@ class Broker:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """How many messages are in each queue that is not empty, delivered or not; `rungs` for those that wait."""
+        """How many messages are in each queue that is not empty, delivered or not; `retries` for those that wait."""
         counts = {name: len(queue) for name, queue in self._queues.items() if queue}
         for session in self.sessions:
             for queue, _, _ in session.unacked.values():
                 counts[queue] = counts.get(queue, 0) + 1
-        return counts | ({"rungs": len(self._rungs)} if self._rungs else {}) | self._orphans()
+        return counts | ({"retries": len(self._retries)} if self._retries else {}) | self._orphans()
 
     def _orphans(self) -> dict[str, int]:
         return {"orphaned": len(self.orphaned)} if self.orphaned else {}
@@ -267,9 +267,9 @@ class Broker:
         if not self.is_up:
             return
         # A timer can come a hair early.
-        due = [rung for rung, (due_s, _, _) in self._rungs.items() if due_s <= self.loop.time() + 1e-6]
-        for rung in due:
-            _, consumer, message = self._rungs.pop(rung)
+        due = [tag for tag, (due_s, _, _) in self._retries.items() if due_s <= self.loop.time() + 1e-6]
+        for tag in due:
+            _, consumer, message = self._retries.pop(tag)
             self.put(consumer, message)
             if self.network.repeats():
                 self.story.tell("broker", "repeated", consumer, message.event_id[:8])

@@ -100,12 +100,12 @@ def _every_dead_letter_has_its_reason(
             yield f"made up: a dead letter of {consumer} for {event_id}, which nobody who may has sent"
         elif reason == "worker crashed":
             if not evidence.disturbances:
-                yield f"buried: {event_id} of {consumer} as a crash, and no worker has died"
+                yield f"dead-lettered: {event_id} of {consumer} as a crash, and no worker has died"
         elif consumer not in attempts:
-            yield f"buried: {event_id} of {consumer}, a consumer of ours, because of: {reason}"
+            yield f"dead-lettered: {event_id} of {consumer}, a consumer of ours, because of: {reason}"
         elif reason != "cannot be handled" and attempt < attempts[consumer]:
             manner = handlers.manner(consumer, event_id)
-            yield f"buried: {event_id} of {consumer} ({manner}) after {attempt} attempts, because of: {reason}"
+            yield f"dead-lettered: {event_id} of {consumer} ({manner}) after {attempt} attempts, because of: {reason}"
 
 
 async def _recordings_are_what_their_events_add_up_to(store: Store, kept: dict[str, KeptEvent], seed: int) -> list[str]:

@@ -12,8 +12,8 @@ class Weather(Struct, frozen=True, kw_only=True):
     """What the network does, as shares from 0 to 1 and seconds.
 
     `slow` of all messages take up to `slow_s`; `lost_confirms` of the broker's confirms and `lost_answers` of the HTTP
-    answers never arrive; `repeated` of the messages that wait on a rung come home twice; `overtaken` of the deliveries
-    go before an older one.
+    answers never arrive; `repeated` of the messages that wait for a retry come home twice; `overtaken` of the
+    deliveries go before an older one.
     """
 
     slow: float = 0.02

@@ -157,9 +157,9 @@ class SimulatedTransport:
         await self._keep(f"send {consumer} {describe(message)}", lambda: self.broker.put(consumer, message))
 
     async def retry(self, consumer: str, message: Message, *, delay_s: float) -> None:
-        """Let a message wait on the rung of `delay_s`."""
+        """Let a message wait for the retry delay `delay_s`."""
         if delay_s not in self._retry_delays_s:
-            raise BrokerError(f"no rung of {delay_s:g} s")
+            raise BrokerError(f"no retry delay of {delay_s:g} s")
         what = f"retry {consumer} {describe(message, f'{delay_s:g} s')}"
         await self._keep(
             what,
@@ -167,9 +167,9 @@ class SimulatedTransport:
             is_awaited=Bug.ACKED_BEFORE_RETRY_KEPT not in self.broker.bugs,
         )
 
-    async def bury(self, consumer: str, message: Message) -> None:
+    async def dead_letter(self, consumer: str, message: Message) -> None:
         """Put a message into the consumer's queue of dead letters."""
-        what = f"bury {consumer} {describe(message)}"
+        what = f"dead-letter {consumer} {describe(message)}"
         await self._keep(what, lambda: self.broker.put(f"{consumer}.dead", message))
 
     def subscribe(

@@ -313,7 +313,7 @@ async def test_a_queue_that_an_operator_deleted_is_made_anew(
 ) -> None:
     await asyncio.to_thread(_delete_queue, rabbitmq, amqp_vhost, deleted)
     inbox = Inbox()
-    await transport.bury("archive", _message())
+    await transport.dead_letter("archive", _message())
     await transport.send("nobody", _message())
     await transport.publish(Message(body=b"", event_id="u", routing_key="unrecognized", received_at_us=1))
     async with transport.subscribe(ARCHIVE, inbox, prefetch=1):
@@ -477,13 +477,13 @@ async def test_a_retry_carries_nothing_that_the_broker_added(url: str, transport
     inbox = Inbox()
     async with transport.subscribe(ARCHIVE, inbox, prefetch=1):
         (delivery,) = await inbox.wait(1)
-        await transport.bury("archive", delivery.message)
+        await transport.dead_letter("archive", delivery.message)
         assert await delivery.ack()
     async with _stranger(url) as channel:
-        buried = await channel.basic_get("tiw.archive.dead", no_ack=True)
-    assert buried.header.properties.delivery_mode == 2
+        dead = await channel.basic_get("tiw.archive.dead", no_ack=True)
+    assert dead.header.properties.delivery_mode == 2
     # The broker counts the deliveries of this message too; its history is gone.
-    added = {name for name in buried.header.properties.headers or {} if not name.startswith("tiw-")}
+    added = {name for name in dead.header.properties.headers or {} if not name.startswith("tiw-")}
     assert added <= {"x-delivery-count"}
 
 

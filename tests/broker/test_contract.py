@@ -219,7 +219,7 @@ async def test_a_subscription_tells_whether_it_consumes(transport: Transport) ->
     assert not subscription.is_consuming
 
 
-async def test_a_retry_waits_on_its_rung_and_a_short_one_overtakes_a_long_one(transport: Transport) -> None:
+async def test_a_retry_waits_for_its_delay_and_a_short_one_overtakes_a_long_one(transport: Transport) -> None:
     failed = Message(
         body=b"\x00\xff",
         event_id="long",
@@ -252,8 +252,8 @@ async def test_a_retry_goes_to_one_consumer_only(transport: Transport) -> None:
     assert (await _state(transport, "report")).ready == 0
 
 
-async def test_a_rung_that_the_ladder_lacks_is_refused(transport: Transport) -> None:
-    with pytest.raises(BrokerError, match="no rung of 77 s") as refusal:
+async def test_a_delay_that_the_ladder_lacks_is_refused(transport: Transport) -> None:
+    with pytest.raises(BrokerError, match="no retry delay of 77 s") as refusal:
         await transport.retry("archive", _message(), delay_s=77)
     assert not isinstance(refusal.value, NotPublishedError), "the workers would try again for ever"
 
@@ -288,7 +288,7 @@ async def test_what_is_sent_to_nobody_is_orphaned(transport: Transport) -> None:
 
 async def test_a_dead_letter_is_not_lost_by_being_looked_at(transport: Transport) -> None:
     dead = Message(body=b"{}", event_id="d", routing_key=FINISHED, received_at_us=1, attempt=8, reason="it said no")
-    await transport.bury("archive", dead)
+    await transport.dead_letter("archive", dead)
     # More often than the delivery limit that RabbitMQ 4 sets by default, which is 20.
     for _ in range(25):
         inbox = Inbox()
@@ -305,14 +305,14 @@ async def test_a_dead_letter_is_not_lost_by_being_looked_at(transport: Transport
 
 async def test_the_dead_letters_of_a_removed_consumer_are_kept(transport: Transport) -> None:
     await transport.remove("gone", force=False)
-    await transport.bury("gone", _message())
+    await transport.dead_letter("gone", _message())
     assert (await _state(transport, "gone")).dead == 1
 
 
 async def test_queues_can_be_counted(transport: Transport) -> None:
     for number in range(3):
         await transport.send("archive", _message(f"{number}"))
-    await transport.bury("archive", _message())
+    await transport.dead_letter("archive", _message())
     archive, nobody, report = await transport.inspect(["archive", "nobody", "report"])
     assert (archive.consumer, archive.exists, archive.ready, archive.connected, archive.dead) == (
         "archive",
@@ -334,7 +334,7 @@ async def test_a_consumer_is_not_removed_while_events_wait(transport: Transport)
 
 
 async def test_a_consumer_is_not_removed_while_dead_letters_wait(transport: Transport) -> None:
-    await transport.bury("gone", _message())
+    await transport.dead_letter("gone", _message())
     with pytest.raises(BrokerError):
         await transport.remove("gone", force=False)
     assert (await _state(transport, "gone")).dead == 1

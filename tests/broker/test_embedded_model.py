@@ -16,7 +16,7 @@ from tests.broker.consumers import ARCHIVE, FINISHED, REPORT
 from tests.broker.inbox import TIMEOUT_S, eventually
 
 CONSUMERS = {"archive": ARCHIVE, "report": REPORT}
-RUNG_S = 0.001
+DELAY_S = 0.001
 
 
 class Event:
@@ -65,7 +65,7 @@ class Transports(RuleBasedStateMachine):
         self.transports = [self._transport(), self._transport()]
 
     def _transport(self) -> EmbeddedTransport:
-        transport = EmbeddedTransport(self.folder, consumers=(ARCHIVE, REPORT), retry_delays_s=(RUNG_S,))
+        transport = EmbeddedTransport(self.folder, consumers=(ARCHIVE, REPORT), retry_delays_s=(DELAY_S,))
         self.runner.run(transport.__aenter__())
         return transport
 
@@ -90,7 +90,7 @@ class Transports(RuleBasedStateMachine):
     def retry(self, process: int, consumer: str) -> None:
         """Let an event come back to one consumer."""
         message = self._message([consumer])
-        self.runner.run(self.transports[process].retry(consumer, message, delay_s=RUNG_S))
+        self.runner.run(self.transports[process].retry(consumer, message, delay_s=DELAY_S))
 
     @rule(process=st.sampled_from([0, 1]), consumer=st.sampled_from(["archive", "report"]), target=holders)
     def subscribe(self, process: int, consumer: str) -> Holder:

@@ -44,7 +44,7 @@ def _queue(whole: Topology, name: str) -> Queue:
     return queue
 
 
-def _rungs(whole: Topology) -> list[Queue]:
+def _retry_queues(whole: Topology) -> list[Queue]:
     return [queue for queue in whole.queues if queue.name.startswith("tiw.retry.")]
 
 
@@ -79,19 +79,19 @@ def test_what_finds_no_home_is_orphaned(whole: Topology) -> None:
     assert _queue(whole, ORPHANED_QUEUE).bindings == ((ORPHANS_EXCHANGE, ""),)
 
 
-def test_a_rung_leads_home_and_loses_nothing_on_the_way(whole: Topology) -> None:
-    for rung in _rungs(whole):
-        assert rung.arguments["x-dead-letter-exchange"] == HOME_EXCHANGE
-        assert rung.arguments["x-dead-letter-strategy"] == "at-least-once"
-        assert rung.arguments["x-overflow"] == "reject-publish"
-        assert rung.bindings == ((rung.name, ""),)
+def test_a_retry_queue_leads_home_and_loses_nothing_on_the_way(whole: Topology) -> None:
+    for queue in _retry_queues(whole):
+        assert queue.arguments["x-dead-letter-exchange"] == HOME_EXCHANGE
+        assert queue.arguments["x-dead-letter-strategy"] == "at-least-once"
+        assert queue.arguments["x-overflow"] == "reject-publish"
+        assert queue.bindings == ((queue.name, ""),)
         # A key of its own would replace the name of the consumer to come home to.
-        assert "x-dead-letter-routing-key" not in rung.arguments
+        assert "x-dead-letter-routing-key" not in queue.arguments
 
 
-def test_the_exchange_of_a_rung_keeps_the_routing_key(whole: Topology) -> None:
+def test_the_exchange_of_a_retry_queue_keeps_the_routing_key(whole: Topology) -> None:
     kinds = {exchange.name: exchange.kind for exchange in whole.exchanges}
-    assert {kinds[rung.name] for rung in _rungs(whole)} == {"fanout"}
+    assert {kinds[queue.name] for queue in _retry_queues(whole)} == {"fanout"}
 
 
 def test_nothing_is_dead_lettered_to_the_default_exchange(whole: Topology) -> None:
@@ -143,5 +143,5 @@ def test_a_reserved_name_is_no_built_in_consumer() -> None:
         (1.5, "tiw.retry.1500ms"),
     ],
 )
-def test_a_rung_is_named_by_its_delay(delay_s: float, name: str) -> None:
+def test_a_retry_queue_is_named_by_its_delay(delay_s: float, name: str) -> None:
     assert retry_name(delay_s) == name

@@ -83,9 +83,9 @@ def test_what_was_not_read_of_a_long_queue_is_unaccounted_and_not_lost() -> None
 
 
 def test_i1_holds_for_a_dead_letter_of_a_built_in_consumer_and_not_for_one_of_another() -> None:
-    buried: dict[str, Any] = {**all_went_well("a"), "events": ()}
-    assert_satisfied("I1", evidence(**buried, dead_letters=(dead_letter("a", "started"),)))
-    assert_violated("I1", evidence(**buried, dead_letters=(dead_letter("a", "effects"),)))
+    dead: dict[str, Any] = {**all_went_well("a"), "events": ()}
+    assert_satisfied("I1", evidence(**dead, dead_letters=(dead_letter("a", "started"),)))
+    assert_violated("I1", evidence(**dead, dead_letters=(dead_letter("a", "effects"),)))
 
 
 def test_i2_is_violated_by_two_rows_and_by_a_recording_that_is_not_its_events() -> None:

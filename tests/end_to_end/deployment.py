@@ -123,7 +123,7 @@ class Deployment:
             program.wait_logged("consumer_started", queue=f"tiw.{consumer}")
         return program
 
-    def bury(self, program: Program) -> None:
+    def note_killed(self, program: Program) -> None:
         """Take note that a program was killed: it need not end in order, and its log still counts."""
         assert program.wait() == -signal.SIGKILL, program.err
         self.programs.remove(program)

@@ -31,7 +31,7 @@ def succeeded(deployment: Deployment, consumer: str) -> Counter[str]:
     return Counter(line["task_id"] for line in deployment.logged("succeeded", consumer=consumer))
 
 
-def assert_buried_alone(deployment: Deployment, consumer: str) -> None:
+def assert_dead_lettered_alone(deployment: Deployment, consumer: str) -> None:
     """Assert that the poison is the one dead letter, and that its neighbours were all handled.
 
     At least once: one whose process dies between its effect and remembering it runs again.
@@ -52,7 +52,7 @@ def poison_supervised(deployment: Deployment, consumer: str = "poisoned") -> Non
     deployment.install(consumer)
     deployment.start()
     post_poison(deployment)
-    assert_buried_alone(deployment, consumer)
+    assert_dead_lettered_alone(deployment, consumer)
 
 
 def poison_group(deployment: Deployment) -> None:
@@ -73,10 +73,10 @@ def poison_pair(deployment: Deployment) -> None:
         assert time.monotonic() < deadline_s, deployment.log
         for place, program in enumerate(pair):
             if program.code is not None:
-                deployment.bury(program)
+                deployment.note_killed(program)
                 pair[place] = deployment.program("work", "poisoned")
         time.sleep(0.1)
-    assert_buried_alone(deployment, "poisoned")
+    assert_dead_lettered_alone(deployment, "poisoned")
     for program in pair:
         # One that has only just begun ends at once, and says so by its exit code.
         program.wait_logged("consumer_started", queue="tiw.poisoned")
@@ -95,7 +95,7 @@ def kill_alone(deployment: Deployment) -> None:
     killed = deployment.work("slow")
 
     def restart() -> None:
-        deployment.bury(killed)
+        deployment.note_killed(killed)
         deployment.work("slow")
 
     kill_once(deployment, restart)

@@ -25,7 +25,7 @@ class Searched:
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         del deployment.settings["TIW_CALLBACK_KEYS"]
-        # The wait is long enough to find retries on their rung.
+        # The wait is long enough to find retries in their queue.
         deployment.settings["TIW_RETRY_DELAYS_S"] = "600"
         admin_port = free_port()
         deployment.settings["TIW_ADMIN"] = f"127.0.0.1:{admin_port}"

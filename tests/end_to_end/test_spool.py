@@ -41,7 +41,7 @@ def test_what_an_ingest_node_spooled_outlives_it_and_is_drained_by_the_next(
     assert any(b"OnlineRecordStarted" in content for content in files)
     assert not any(b"Sign" in content or b"ExpireTime" in content for content in files)
     ingest.signal(signal.SIGKILL)
-    deployment.bury(ingest)
+    deployment.note_killed(ingest)
     drain = deployment.run("spool", "drain", "--dry-run", "--json")
     assert (drain.code, json.loads(drain.out)) == (0, {"drained": 0, "matching": len(TASKS)})
     deployment.ingest()

@@ -10,7 +10,7 @@ from tests.end_to_end.programs import eventually
 from tests.end_to_end.sending import callback, post, send, signed
 
 #: Name, attempts and reason of each consumer that ends in dead letters.
-BURYING = {
+FAILING = {
     "fails": (3, "PermissionError: the bucket is not ours"),
     "hangs": (2, "no answer within 1 s"),
     "blocks": (1, "BlockingIOError: copied with a blocking call"),
@@ -23,7 +23,7 @@ LATE_S = 15.0
 
 @pytest.fixture(scope="module")
 def running(deployment: Deployment) -> Deployment:
-    deployment.install("fails_thrice", *BURYING)
+    deployment.install("fails_thrice", *FAILING)
     deployment.start()
     send(deployment.address, callback("OnlineRecordFinished", "class-1"))
     return deployment
@@ -49,17 +49,17 @@ def test_a_consumer_that_fails_three_times_is_attempted_four_times_at_the_ladder
     attempted_s = moments_s(running, "attempted", "fails_thrice")
     assert [line["attempt"] for line in running.logged("attempted", consumer="fails_thrice")] == [1, 2, 3, 4]
     gaps_s = [later - earlier for earlier, later in pairwise(attempted_s)]
-    assert all(rung <= gap < rung + LATE_S for rung, gap in zip(LADDER_S, gaps_s, strict=True)), gaps_s
+    assert all(delay_s <= gap < delay_s + LATE_S for delay_s, gap in zip(LADDER_S, gaps_s, strict=True)), gaps_s
     # The built-in consumer of the same event did not wait for it.
     (recorded_s,) = moments_s(running, "recording_finished", "finished")
     assert recorded_s < attempted_s[1] + 1
 
 
 def test_events_that_are_given_up_are_dead_letters_with_their_reasons(running: Deployment) -> None:
-    running.wait_dead_letters(*BURYING)
+    running.wait_dead_letters(*FAILING)
     letters = running.run("dead-letters", "list", "--json").json
     shown = {letter["consumer"]: (letter["attempts"], letter["reason"]) for letter in letters}
-    assert shown == BURYING
+    assert shown == FAILING
     for letter in letters:
         assert letter["event_type"] == "OnlineRecordFinished"
         assert len(running.logged("attempted", consumer=letter["consumer"])) == letter["attempts"]
@@ -68,19 +68,19 @@ def test_events_that_are_given_up_are_dead_letters_with_their_reasons(running: D
 
 
 def test_mended_consumers_get_their_dead_letters_back_and_handle_each_once(running: Deployment) -> None:
-    running.wait_dead_letters(*BURYING)
+    running.wait_dead_letters(*FAILING)
     worker = running.programs[0]
     worker.stop(within_s=WORK_STOP_S)
-    running.mend(*BURYING)
+    running.mend(*FAILING)
     if running.is_embedded:
         running.up()
     else:
         running.work()
     assert running.run("dead-letters", "replay", "--dry-run", "--json").json == {"replayed": 0, "matching": 4}
     assert running.run("dead-letters", "replay", "--json").json == {"replayed": 4, "matching": 4}
-    eventually(lambda: all(running.logged("succeeded", consumer=consumer) for consumer in BURYING))
+    eventually(lambda: all(running.logged("succeeded", consumer=consumer) for consumer in FAILING))
     assert running.run("dead-letters", "list", "--json").json == []
     assert running.run("dead-letters", "replay", "--json").json == {"replayed": 0, "matching": 0}
-    for consumer in BURYING:
+    for consumer in FAILING:
         (succeeded,) = running.logged("succeeded", consumer=consumer)
         assert succeeded["attempt"] == 1

@@ -16,7 +16,7 @@ from schemas import UNRECOGNIZED, RecordingEvent, decode
 from store import Store
 from workers import Consumer, Worker
 
-#: Every retry comes back at once, but on rungs that can be told apart.
+#: Every retry comes back at once, but with delays that can be told apart.
 LADDER = (0.05, 0.1, 0.2)
 
 DEADLINE_S = 20.0

@@ -115,7 +115,7 @@ async def test_drop_forgets_the_event(house: House) -> None:
     assert await list_dead_letters(house.store) == []
 
 
-async def test_retry_waits_on_the_shortest_rung_that_is_long_enough(house: House) -> None:
+async def test_retry_waits_on_the_shortest_delay_that_is_long_enough(house: House) -> None:
     times: list[float] = []
 
     @consumer
@@ -128,7 +128,7 @@ async def test_retry_waits_on_the_shortest_rung_that_is_long_enough(house: House
         await transport.publish(started())
         await eventually(lambda: len(times) == 2)
 
-    # The rungs are 0.05, 0.1 and 0.2 s.
+    # The delays are 0.05, 0.1 and 0.2 s.
     assert times[1] - times[0] >= 0.19
 
 
@@ -181,7 +181,7 @@ async def test_the_same_event_twice_at_once_is_handled_once(house: House) -> Non
     async with house.working(archive) as transport:
         await asyncio.gather(*(transport.publish(message) for _ in range(5)))
         await eventually(lambda: handled == 1)
-        # Those that found a lease are on a rung; they come back, and find the completion.
+        # Those that found a lease wait for a retry; they come back, and find the completion.
         await eventually(lambda: duplicates._value.get() == before + 4)
 
     assert (most, handled) == (1, 1)
