@@ -2,11 +2,6 @@
 
 One port for several processes of ours, and for nobody else.
 
-Let several processes share their metrics, so that one listener can sum them.
-
-prometheus-client decides when it is first imported whether values live in memory or in files: the folder must be in
-the environment before that. So this is entered before a command's module is imported, and imports nothing of ours.
-
 Readiness across processes: each child says whether it is ready, the parent asks all.
 
 They speak through the metrics they share anyway.
@@ -15,12 +10,9 @@ They speak through the metrics they share anyway.
 import asyncio
 import contextlib
 import inspect
-import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -162,21 +154,6 @@ def shared_port(address: Address, *, variable: str) -> Iterator[Address]:
         except OSError as error:
             raise cannot_listen(error, variable=variable, address=address) from error
         yield Address(host=address.host, port=held.getsockname()[1])
-
-
-_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-
-
-@contextmanager
-def shared_metrics() -> Iterator[None]:
-    """Make this process and the children it starts meanwhile share their metrics."""
-    folder = tempfile.mkdtemp(prefix="tiw-metrics-")
-    os.environ[_VARIABLE] = folder
-    try:
-        yield
-    finally:
-        del os.environ[_VARIABLE]
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 _EVERY_S = 0.5

@@ -25,15 +25,16 @@ import inspect
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tiw.children import shared_metrics
 from tiw.settings import FailedError, Settings, SettingsError, UsageError, read_settings
 
 
@@ -54,12 +55,14 @@ def run_loop(command: Coroutine[Any, Any, int]) -> int:
 FAILED = 1
 MISUSED = 2
 
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
 
 def run(parsed: argparse.Namespace) -> int:
     """Run the command that the parser of `tiw.parser` has found, and return its exit code."""
     try:
         settings = read_settings(os.environ, is_terminal=sys.stderr.isatty())
-        with shared_metrics() if _has_children(parsed, settings) else nullcontext():
+        with _shared_metrics() if _has_children(parsed, settings) else nullcontext():
             return _command(settings, parsed)
     except KeyboardInterrupt:
         return 130
@@ -84,6 +87,23 @@ def _command(settings: Settings, parsed: argparse.Namespace) -> int:
     command = getattr(importlib.import_module(f"tiw.commands.{module}"), function)
     code = command(settings, parsed)
     return int(run_loop(code) if inspect.iscoroutine(code) else code)
+
+
+@contextmanager
+def _shared_metrics() -> Iterator[None]:
+    """Make this process and the children it starts meanwhile share their metrics, so that one listener can sum them.
+
+    prometheus-client decides when it is first imported whether values live in memory or in files: the folder must be
+    in the environment before that. So it is entered before a command's module is imported, and nothing that this module
+    imports at its top may import metrics.
+    """
+    folder = tempfile.mkdtemp(prefix="tiw-metrics-")
+    os.environ[_METRICS_VARIABLE] = folder
+    try:
+        yield
+    finally:
+        del os.environ[_METRICS_VARIABLE]
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _has_children(parsed: argparse.Namespace, settings: Settings) -> bool:

@@ -45,3 +45,7 @@ def test_a_worker_imports_no_ingest_and_no_migrations() -> None:
     modules = imported("import tiw.process, telemetry, tiw.commands.work, broker.amqp.transport")
     assert {"sqlalchemy", "workers"} <= modules
     assert not modules & {"simulator", "alembic", "ingest"}
+
+
+def test_a_command_can_still_choose_where_metrics_live() -> None:
+    assert "prometheus_client" not in imported("import tiw.process")
