@@ -15,14 +15,11 @@ from types import FrameType
 import msgspec
 
 from chaos.errors import UnknownNameError
-from chaos.lanes import run_lanes
 from chaos.machine.servers import Servers
-from chaos.matrix import markdown, print_matrix
-from chaos.results import Result
-from chaos.running import Round, run_round
+from chaos.matrix import Result, markdown, print_matrix
+from chaos.run import Round, State, code_digest, run_in_parallel, run_round
 from chaos.scenario import Scenario
 from chaos.scenarios import ALL
-from chaos.state import State, code_digest
 
 FAILED = 1
 MISUSED = 2
@@ -30,7 +27,7 @@ MISUSED = 2
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: As many scenarios at the same time in a short run: most of the time they wait.
-_LANES = 2
+_PARALLEL = 2
 
 #: Between the seeds of two rounds of one scenario.
 _SEED_STEP = 1_000
@@ -68,14 +65,14 @@ def main(arguments: Sequence[str]) -> int:
 def _results(chosen: Sequence[Scenario], args: argparse.Namespace) -> list[Result]:
     if args.show:
         return [*_kept(chosen, args)]
-    lanes = min(len(chosen), args.lanes or (1 if args.full else _LANES))
-    if lanes == 1:
+    parallel = min(len(chosen), args.parallel or (1 if args.full else _PARALLEL))
+    if parallel == 1:
         return [*_run(chosen, args)]
     options = [
         *("--seed", str(args.seed), "--previous", args.previous),
         *(option for option, is_set in (("--full", args.full), ("--fresh", args.fresh)) if is_set),
     ]
-    return run_lanes([scenario.name for scenario in chosen], options, lanes=lanes)
+    return run_in_parallel([scenario.name for scenario in chosen], options, parallel=parallel)
 
 
 def _choose(names: Sequence[str], *, is_full: bool) -> list[Scenario]:
@@ -162,11 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", action="store_true", help="the matrix for the documentation, on standard output")
     parser.add_argument("--verbose", action="store_true", help="say also why invariants are unchecked")
     parser.add_argument(
-        "--lanes",
+        "--parallel",
         type=int,
         choices=range(1, 5),
         metavar="N",
-        help="scenarios at the same time, each lane with servers of its own (default 2; with --full 1)",
+        help="scenarios at the same time, each process with servers of its own (default 2; with --full 1)",
     )
     parser.add_argument(
         "--previous", default="HEAD~1", metavar="COMMIT", help="what the rolling update begins with (default HEAD~1)"

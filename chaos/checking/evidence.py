@@ -1,16 +1,38 @@
-"""The evidence of one round, put together from its files."""
+"""The evidence of one round, put together from its files, and what the checker says of one invariant."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
-from chaos.evidence.lines import read_lines
-from chaos.evidence.outcome import Outcome
-from chaos.evidence.records import Effect, Fault, GaveUp, Measured, Sent, Tried
-from chaos.evidence.terms import Terms
+from chaos.evidence import Effect, Fault, GaveUp, Measured, Outcome, Sent, Tried, read_lines
+from chaos.scenario import Scenario
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """See `Scenario` and `Layout`, whose values these are."""
+
+    scenario: str
+    consumers: tuple[str, ...]
+    meant_to_fail: tuple[str, ...] = ()
+    recovers_within_s: float = 30.0
+    may_give_up: str | None = None
+
+
+def terms_of(scenario: Scenario) -> Terms:
+    """Return the terms of a scenario."""
+    return Terms(
+        scenario=scenario.name,
+        consumers=scenario.layout.consumers,
+        meant_to_fail=scenario.meant_to_fail,
+        recovers_within_s=scenario.recovers_within_s,
+        may_give_up=scenario.may_give_up,
+    )
+
 
 ACCEPTED = 200
 
@@ -109,3 +131,50 @@ def load_evidence(folder: Path) -> Evidence:
         outcome=msgspec.json.decode((folder / "outcome.json").read_bytes(), type=Outcome),
         measures=list(read_lines(folder / "measures.jsonl", Measured)),
     )
+
+
+#: As many cases are named; the count tells of all.
+_NAMED = 5
+
+
+class Judgement(StrEnum):
+    """Satisfied only with evidence: what was not exercised is unchecked."""
+
+    SATISFIED = "satisfied"
+    VIOLATED = "violated"
+    UNCHECKED = "unchecked"
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """A judgement. `exercised` counts what could have violated the invariant, `violations` what did.
+
+    `text` says why it is unchecked, or names the first violations.
+    """
+
+    judgement: Judgement
+    exercised: int = 0
+    violations: int = 0
+    text: str = ""
+
+
+class Invariant(Struct, frozen=True, kw_only=True):
+    """A promise: `number` names it for ever, `judge` decides from the evidence alone."""
+
+    number: str
+    sentence: str
+    judge: Callable[[Evidence], Finding]
+
+
+def unchecked(reason: str) -> Finding:
+    """Say that there is no evidence."""
+    return Finding(judgement=Judgement.UNCHECKED, text=reason)
+
+
+def found(violations: Sequence[str], *, exercised: int, otherwise: str) -> Finding:
+    """Judge: violated if there are `violations`; unchecked, for the reason `otherwise`, if nothing was exercised."""
+    if violations:
+        named = "; ".join(violations[:_NAMED]) + ("; ..." if len(violations) > _NAMED else "")
+        return Finding(judgement=Judgement.VIOLATED, exercised=exercised, violations=len(violations), text=named)
+    if not exercised:
+        return unchecked(otherwise)
+    return Finding(judgement=Judgement.SATISFIED, exercised=exercised)

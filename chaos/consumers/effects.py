@@ -11,7 +11,7 @@ from workers import Context, consumer
 
 @consumer
 def effects(event: RecordingEvent | Unrecognized, ctx: Context) -> None:
-    """Write down that, and with which content, it was called: an `Effect` of chaos/evidence/records.py."""
+    """Write down that, and with which content, it was called: an `Effect` of chaos/evidence.py."""
     began_us, began_wall_us = time.monotonic_ns() // 1000, time.time_ns() // 1000
     effect = {
         "consumer": "effects",

@@ -19,8 +19,7 @@ from rich.table import Table
 
 from chaos.fuzzing import api, http
 from chaos.fuzzing.libfuzzer import fuzz, keep_new
-from chaos.fuzzing.options import Options
-from chaos.fuzzing.outcome import Outcome
+from chaos.fuzzing.outcome import Options, Outcome
 from chaos.fuzzing.targets import TARGETS
 
 FAILED = 1

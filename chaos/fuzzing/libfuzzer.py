@@ -1,4 +1,4 @@
-"""Running one target under libFuzzer, and reading what it says."""
+"""Running one target under libFuzzer, and reading what it says; the inputs that are kept."""
 
 import contextlib
 import os
@@ -9,10 +9,21 @@ import sys
 import time
 from pathlib import Path
 
-from chaos.fuzzing.corpus import CORPUS, REGRESSIONS
-from chaos.fuzzing.options import Options
-from chaos.fuzzing.outcome import Outcome
+from chaos.fuzzing.outcome import Options, Outcome
 from chaos.fuzzing.targets import TARGETS, Target
+
+#: One folder per kind of input; several targets can take the same kind.
+CORPUS = Path(__file__).parent / "corpus"
+
+#: One folder per target, of inputs that it once failed on.
+REGRESSIONS = Path(__file__).parent / "regressions"
+
+
+def corpus_of(target: Target) -> list[Path]:
+    """Return the files that `target` is to be run on, in the order of their names."""
+    folders = (CORPUS / target.corpus, REGRESSIONS / target.name)
+    return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
+
 
 _DICTIONARY = Path(__file__).with_name("dictionary.txt")
 

@@ -1,4 +1,4 @@
-"""What schemathesis loads: it signs every other callback, so that not all of them are refused at the door.
+"""What schemathesis loads: it signs every other callback, so that not all of them are refused at once.
 
 https://schemathesis.readthedocs.io/en/stable/guides/extending/
 """
@@ -10,8 +10,7 @@ from typing import Any
 
 import schemathesis
 
-from chaos.fuzzing.serving import PATH_TOKEN
-from chaos.fuzzing.signing import KEYS, SDK_APP_ID, sign
+from chaos.fuzzing.serving import KEYS, PATH_TOKEN, SDK_APP_ID, sign
 
 _VALID_S = 3600
 

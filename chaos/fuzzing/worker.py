@@ -12,6 +12,8 @@ import sys
 import atheris
 import structlog
 
+from chaos.fuzzing.outcome import bounded
+
 #: What is watched to see which inputs are new. Not ours: the judges of the fuzzed code.
 _INSTRUMENTED = ["broker", "ingest", "schemas"]
 
@@ -22,7 +24,6 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with atheris.instrument_imports(include=_INSTRUMENTED):
         from chaos.fuzzing.targets import TARGETS  # noqa: PLC0415 - what it imports is instrumented on the way
-        from chaos.fuzzing.time_bound import bounded  # noqa: PLC0415 - see above
     target = TARGETS[sys.argv.pop(1)]
     # With -merge libFuzzer starts itself again, and this is what it takes itself for.
     sys.argv[0] = shlex.join([sys.executable, "-P", "-m", "chaos.fuzzing.worker", target.name])

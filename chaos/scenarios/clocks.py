@@ -9,8 +9,7 @@ from chaos.errors import ChaosError
 from chaos.faults.interposer import Interposer, cannot_interpose
 from chaos.machine.servers import Servers
 from chaos.scenario import Layout, Scenario, Traffic, Wiring, arrange_directly
-from chaos.scenarios.pacing import wait_moving
-from chaos.stage import Stage
+from chaos.stage import Stage, wait_moving
 
 HOUR_S = 3600.0
 

@@ -10,8 +10,7 @@ from chaos.faults.cluster import SIZE, Cluster
 from chaos.faults.network import cannot_network
 from chaos.machine.servers import Servers
 from chaos.scenario import Layout, Scenario, Traffic, Wiring
-from chaos.scenarios.pacing import wait_moving
-from chaos.stage import Stage
+from chaos.stage import Stage, wait_moving
 
 #: Whose leaders are sought out: queues that callbacks flow through.
 QUEUES = ("tiw.started", "tiw.stopped", "tiw.finished", "tiw.effects")

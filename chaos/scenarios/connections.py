@@ -8,13 +8,10 @@ from msgspec import Struct, structs
 from yarl import URL
 
 from chaos.errors import ChaosError
-from chaos.faults.answer_times import AnswerTimes
-from chaos.faults.proxy import Proxy
-from chaos.faults.toxics import Kind, Toxic, draw
+from chaos.faults.proxy import AnswerTimes, Kind, Proxy, Toxic, draw
 from chaos.machine.servers import Servers
 from chaos.scenario import Arrange, Scenario, Traffic, Wiring, arrange_directly
-from chaos.scenarios.pacing import wait_moving
-from chaos.stage import Stage
+from chaos.stage import Stage, wait_moving
 
 #: Longer than the confirm's time-out in each case, and in some than what a peer's silence may last.
 LASTS_S = (3.0, 4.0, 5.0, 12.0)

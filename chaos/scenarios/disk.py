@@ -11,14 +11,12 @@ from msgspec import Struct, structs
 from yarl import URL
 
 from chaos.faults.interposer import Interposer, cannot_interpose
-from chaos.faults.proxy import Proxy
+from chaos.faults.proxy import Kind, Proxy, Toxic
 from chaos.faults.small_disk import SmallDisk, cannot_mount
-from chaos.faults.toxics import Kind, Toxic
 from chaos.machine.servers import Servers
 from chaos.scenario import Layout, Scenario, Traffic, Wiring, arrange_directly
 from chaos.scenarios.connections import through
-from chaos.scenarios.pacing import wait_moving
-from chaos.stage import Stage
+from chaos.stage import Stage, wait_moving
 
 #: Shared by all ingest nodes of the scenario: `Layout.shares_data`.
 DATA = "data-ingest"

@@ -9,14 +9,11 @@ import msgspec
 from yarl import URL
 
 from chaos.errors import ChaosError
-from chaos.evidence.clock import now_us
-from chaos.evidence.lines import read_lines
-from chaos.evidence.records import GaveUp, Sent, Tried
+from chaos.evidence import GaveUp, Sent, Tried, now_us, read_lines
 from chaos.faults.slow_clients import Order, Report
 from chaos.machine.deployment import ROOT
 from chaos.scenario import Layout, Scenario, Traffic
-from chaos.scenarios.pacing import wait_moving
-from chaos.stage import Stage
+from chaos.stage import Stage, wait_moving
 
 CLIENTS = 1_000
 FULL_CLIENTS = 5_000

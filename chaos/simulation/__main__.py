@@ -12,11 +12,9 @@ from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
 
-from chaos.simulation.bugs import Bug
 from chaos.simulation.database import make_template
-from chaos.simulation.plan import draw_plan
-from chaos.simulation.running import Outcome, run_world
-from chaos.simulation.totals import Totals
+from chaos.simulation.plan import Bug, draw_plan
+from chaos.simulation.running import Outcome, Totals, run_world
 
 #: Files of worlds are short-lived: memory will do.
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it

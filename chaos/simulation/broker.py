@@ -6,10 +6,10 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from broker import ConsumerQueues, Message
-from chaos.simulation.bugs import Bug
+from chaos.simulation.evidence import Story
 from chaos.simulation.network import Network
+from chaos.simulation.plan import Bug
 from chaos.simulation.processes import Process
-from chaos.simulation.story import Story
 from chaos.simulation.virtual_time import VirtualLoop
 from schemas import UNRECOGNIZED
 

@@ -15,10 +15,10 @@ import aiosqlite
 from sqlalchemy import event
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection, AsyncAdapt_aiosqlite_dbapi
 
-from chaos.simulation.bugs import Bug
+from chaos.simulation.evidence import Story
 from chaos.simulation.network import Network
+from chaos.simulation.plan import Bug
 from chaos.simulation.processes import PROCESS, Process
-from chaos.simulation.story import Story
 from chaos.simulation.virtual_time import Clock
 from store import Store, migrate
 

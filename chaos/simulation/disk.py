@@ -14,10 +14,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from chaos.simulation.evidence import Story
 from chaos.simulation.processes import PROCESS, Process
-from chaos.simulation.story import Story
-from chaos.simulation.threads import pause, this_thread
-from chaos.simulation.virtual_time import Clock
+from chaos.simulation.virtual_time import Clock, pause, this_thread
 
 _FREE_BYTES = 2**30
 _BLOCK_BYTES = 4096

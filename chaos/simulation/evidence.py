@@ -1,9 +1,47 @@
-"""What was seen of a world from outside: what was sent and answered, and which effects there were."""
+"""What was seen of a world, in order, from outside and in the product's log."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from chaos.simulation.story import Story
+import structlog
+
+from chaos.simulation.processes import PROCESS
+from chaos.simulation.virtual_time import Clock
 from simulator import Callback
+
+#: Of a long story the beginning is kept; the counts and the digest go on.
+MAX_CHAPTERS = 200_000
+
+
+class Story:
+    """The events of one world. `tell` takes who, what and details; all must be the same for the same seed."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._chapters: list[tuple[float, str, str, tuple[object, ...]]] = []
+        self.counts: Counter[str] = Counter()
+        self._digest = 0
+
+    def tell(self, who: str, what: str, *details: object) -> None:
+        """Note that something happened now."""
+        self.counts[what] += 1
+        # hash() of strings differs from one interpreter to the next: this is compared within one alone.
+        self._digest = hash((self._digest, self._clock.now_s, who, what, details))
+        if len(self._chapters) < MAX_CHAPTERS:
+            self._chapters.append((self._clock.now_s, who, what, details))
+
+    @property
+    def digest(self) -> int:
+        """A number that is the same for the same story, within one interpreter."""
+        return self._digest
+
+    def lines(self) -> Iterator[str]:
+        """Yield the story line by line; times are virtual seconds since the world began."""
+        for now_s, who, what, details in self._chapters:
+            yield f"{now_s - 1000:12.6f}  {who:<14} {what} {' '.join(map(str, details))}".rstrip()
+
 
 #: The sender hangs up after 10 s; an answer later than this may come too late.
 LATEST_ANSWER_S = 8.0
@@ -47,3 +85,33 @@ class Evidence:
         """Note an error that the code did not expect."""
         self._story.tell(who, "error", what)
         self.errors.append(f"{who}: {what}")
+
+
+_ERROR = 40
+
+#: What is said of a disk that fails, and rightly so.
+_EXPECTED = frozenset({"spool_not_ready", "spool_file_failed", "spool_file_not_read"})
+
+
+@contextmanager
+def silence(evidence: Evidence) -> Iterator[None]:
+    """Hand errors to `evidence` and drop the rest."""
+
+    def note(_: Any, __: str, entry: Any) -> Any:
+        process = PROCESS.get()
+        if entry["event"] not in _EXPECTED and (process is None or process.is_running):
+            error = entry.get("exc_info")
+            what = f"{entry['event']}{f' {error!r}' if isinstance(error, BaseException) else ''}"
+            evidence.failed("world" if process is None else process.name, f"logged an error: {what}")
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[note],
+        wrapper_class=structlog.make_filtering_bound_logger(_ERROR),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -5,15 +5,18 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
+from broker import DEFAULT_RETRY_DELAYS_S, Message, NotPublishedError
 from chaos.simulation.broker import Broker
 from chaos.simulation.database import Database
 from chaos.simulation.disk import Disk
-from chaos.simulation.evidence import Evidence
-from chaos.simulation.members import Member
+from chaos.simulation.evidence import Evidence, Story
 from chaos.simulation.network import Network
 from chaos.simulation.plan import INGEST_POINTS, Fault, Trouble
-from chaos.simulation.story import Story
+from chaos.simulation.processes import Process
+from chaos.simulation.programs import Member
+from chaos.simulation.transport import SimulatedTransport
 from chaos.simulation.virtual_time import Clock
+from store import forget, mark_replayed, pages_of_dead_letters
 
 #: A broker hears nothing of a stopped process for so long before it gives up its session.
 HEARTBEAT_S = 60.0
@@ -161,3 +164,25 @@ class Faults:
                 session.lose("no heartbeat")
             await asyncio.sleep(lasts_s - HEARTBEAT_S)
         process.go_on()
+
+
+async def replay_dead_letters(process: Process, broker: Broker, database: Database) -> None:
+    """Do in `process` what `tiw dead-letters replay` does, in its order: forget, send, mark."""
+    async with database.store() as store, SimulatedTransport(broker, process, DEFAULT_RETRY_DELAYS_S) as transport:
+        async for page in pages_of_dead_letters(store):
+            for letter in page:
+                message = Message(
+                    body=letter.body,
+                    event_id=letter.event_id,
+                    routing_key=letter.routing_key,
+                    received_at_us=letter.received_at_us,
+                    trace=letter.trace,
+                )
+                await forget(store, consumer=letter.consumer, event_ids=[letter.event_id])
+                while True:
+                    try:
+                        await transport.send(letter.consumer, message)
+                    except NotPublishedError:
+                        continue
+                    break
+                await mark_replayed(store, [letter])

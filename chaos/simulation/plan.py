@@ -1,4 +1,4 @@
-"""What is going to happen in a world: drawn from its seed before it begins, so that it can be told and changed."""
+"""What is going to happen in a world, planted bugs included: drawn from its seed before it begins."""
 
 from enum import StrEnum
 from random import Random
@@ -7,6 +7,32 @@ from msgspec import Struct, structs
 
 from chaos.simulation.consumers import Manner
 from chaos.simulation.network import Weather
+
+
+class Bug(StrEnum):
+    """A mistake that loses, repeats, delays or makes up callbacks."""
+
+    #: 200 is answered when the callback is written to the wire, not when it is confirmed.
+    ANSWERED_BEFORE_CONFIRM = "answered-before-confirm"
+    #: 200 is answered when the callback is in the spool's memory, not when it is on disk.
+    ANSWERED_BEFORE_SPOOLED = "answered-before-spooled"
+    #: A delivery is acknowledged by being handed over.
+    ACKED_BEFORE_EFFECT = "acked-before-effect"
+    #: The next attempt is said to be kept before it is; the delivery is acknowledged meanwhile.
+    ACKED_BEFORE_RETRY_KEPT = "acked-before-retry-kept"
+    #: The drain deletes what it has published before it is confirmed.
+    DELETED_BEFORE_CONFIRM = "deleted-before-confirm"
+    #: Completions are written to a transaction that is rolled back.
+    COMPLETIONS_FORGOTTEN = "completions-forgotten"
+    #: Events are written to a transaction that is rolled back.
+    EVENTS_FORGOTTEN = "events-forgotten"
+    #: A key that nobody was given is accepted.
+    FORGED_ACCEPTED = "forged-accepted"
+    #: Ingest waits for the broker for as long as it takes.
+    NO_DEADLINE = "no-deadline"
+    #: Recordings are written without their videos.
+    RECORDING_SPOILED = "recording-spoiled"
+
 
 #: Where a process can be made to die: after its next passage, or between any two steps.
 INGEST_POINTS = (

@@ -1,25 +1,88 @@
-"""The programs that simulated processes run: ingest nodes and workers, made of the real parts."""
+"""The programs that simulated processes run, made of the real parts, and the places where they run."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 from typing import Protocol
 
-from broker import DEFAULT_RETRY_DELAYS_S
+from broker import DEFAULT_RETRY_DELAYS_S, Message, NotPublishedError
 from chaos.simulation.broker import Broker
-from chaos.simulation.bugs import Bug
 from chaos.simulation.database import Database
-from chaos.simulation.door import Door, Listener
-from chaos.simulation.hasty import Hasty, HastySpool
+from chaos.simulation.evidence import Evidence, Story
+from chaos.simulation.plan import Bug
 from chaos.simulation.processes import Process
-from chaos.simulation.transport import SimulatedTransport
+from chaos.simulation.transport import HASTE_S, SimulatedTransport
+from chaos.simulation.vendor import IngestAddress, Listener
+from chaos.simulation.virtual_time import VirtualLoop
 from ingest import IngestConfig, KeyRing
 from ingest.callbacks import Callbacks
 from ingest.durability import Keeper
 from ingest.server import DRAIN_TIMEOUT_S
 from ingest.spool import Spool
 from workers import Consumer, Worker
+
+
+class UnconfirmedTransport:
+    """A publisher that does not wait for confirms."""
+
+    def __init__(self, transport: SimulatedTransport) -> None:
+        self._transport = transport
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a publish would go to a broker that is there."""
+        return self._transport.is_ready
+
+    async def publish(self, message: Message) -> None:
+        """Say that it is done, and do it."""
+        task = asyncio.create_task(self._publish(message))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _publish(self, message: Message) -> None:
+        await asyncio.sleep(HASTE_S)
+        with contextlib.suppress(NotPublishedError):
+            await self._transport.publish(message)
+
+
+class UnsyncedSpool(Spool):
+    """A spool that does not wait for the disk."""
+
+    def put(self, message: Message) -> "asyncio.Future[None]":
+        """Say that it is done, and do it."""
+        super().put(message).add_done_callback(lambda done: done.exception())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+class NoStallWatch:
+    """In the place of a thread that watches the event loop."""
+
+    def __init__(self, _: object) -> None: ...
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+class Tokens:
+    """In the place of the module `secrets`."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    def token_hex(self, count: int) -> str:
+        """Return as many bytes in hexadecimal."""
+        return self._rng.randbytes(count).hex()
+
+    def randbits(self, count: int) -> int:
+        """Return a number of so many bits."""
+        return self._rng.getrandbits(count)
 
 
 class Program(Protocol):
@@ -30,11 +93,11 @@ class Program(Protocol):
 
 
 class Ingest:
-    """An ingest node behind the door: everything but its sockets is real. Its spool is in `folder`."""
+    """An ingest node behind the one address: everything but its sockets is real. Its spool is in `folder`."""
 
-    def __init__(self, door: Door, broker: Broker, folder: Path, keys: Path) -> None:
+    def __init__(self, ingest_address: IngestAddress, broker: Broker, folder: Path, keys: Path) -> None:
         self._keys = keys
-        self._door = door
+        self._ingest_address = ingest_address
         self._broker = broker
         self._folder = folder
 
@@ -45,15 +108,15 @@ class Ingest:
             keys = await stack.enter_async_context(KeyRing.of_file(self._keys))
             transport = SimulatedTransport(self._broker, process, DEFAULT_RETRY_DELAYS_S)
             await stack.enter_async_context(transport)
-            drain_to = Hasty(transport) if Bug.DELETED_BEFORE_CONFIRM in bugs else transport
-            spool = (HastySpool if Bug.ANSWERED_BEFORE_SPOOLED in bugs else Spool)(self._folder, drain_to)
+            drain_to = UnconfirmedTransport(transport) if Bug.DELETED_BEFORE_CONFIRM in bugs else transport
+            spool = (UnsyncedSpool if Bug.ANSWERED_BEFORE_SPOOLED in bugs else Spool)(self._folder, drain_to)
             await stack.enter_async_context(spool)
             config = IngestConfig()
-            publish_to = Hasty(transport) if Bug.ANSWERED_BEFORE_CONFIRM in bugs else transport
+            publish_to = UnconfirmedTransport(transport) if Bug.ANSWERED_BEFORE_CONFIRM in bugs else transport
             keeper = Keeper(publish_to, spool, max_unconfirmed=config.max_unconfirmed)
             callbacks = Callbacks(config, keeper, keys, rejected=None)
             listener = Listener(process, callbacks)
-            self._door.listeners.append(listener)
+            self._ingest_address.listeners.append(listener)
             process.on_death.append(lambda: self._leave(listener))
             await stopping.wait()
             self._leave(listener)
@@ -62,8 +125,8 @@ class Ingest:
             callbacks.close()
 
     def _leave(self, listener: Listener) -> None:
-        if listener in self._door.listeners:
-            self._door.listeners.remove(listener)
+        if listener in self._ingest_address.listeners:
+            self._ingest_address.listeners.remove(listener)
 
 
 class Work:
@@ -84,3 +147,91 @@ class Work:
             worker = Worker(self._consumers, transport=transport, store=store, lease_s=self._lease_s)
             await stack.enter_async_context(worker)
             await stopping.wait()
+
+
+#: How long a member has to end in good order.
+END_S = 60.0
+
+
+class Member:
+    """One program and its incarnations. `process` is the one of now; `gone` are those that died."""
+
+    def __init__(
+        self,
+        name: str,
+        program: Program,
+        *,
+        loop: VirtualLoop,
+        story: Story,
+        evidence: Evidence,
+        rng: Random,
+        on_death: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self._program = program
+        self._loop = loop
+        self._story = story
+        self._evidence = evidence
+        self._rng = rng
+        self._on_death = on_death
+        self._incarnation = 0
+        self._stopping = asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+        self._is_over = False
+        self.process: Process | None = None
+        self.gone: list[Process] = []
+
+    def start(self) -> None:
+        """Start the program anew."""
+        if self._is_over:
+            return
+        self._incarnation += 1
+        self._stopping = asyncio.Event()
+        self.process = Process(f"{self.name}.{self._incarnation}", self._loop, tell=self._story.tell)
+        self.process.on_death.append(self._died)
+        self._story.tell(self.process.name, "started")
+        self._main = self.process.spawn(self._program.run(self.process, self._stopping), name=self.process.name)
+
+    async def end(self) -> None:
+        """Let the program end in good order, and look at what it leaves behind."""
+        process, main = self.process, self._main
+        if process is None or main is None:
+            return
+        self._stopping.set()
+        await asyncio.wait([main], timeout=END_S)
+        if process.is_dead:
+            return
+        if not main.done():
+            self._evidence.failed(process.name, f"did not end within {END_S:g} s")
+        elif main.exception() is not None:
+            self._evidence.failed(process.name, f"ended with {main.exception()!r}")
+        left = sorted(task.get_name() for task in process.tasks if not task.done())
+        if left:
+            self._evidence.failed(process.name, f"left tasks behind: {', '.join(left)}")
+        self._story.tell(process.name, "ended")
+        # It is gone: what its timers would still do is not done.
+        process.on_death.clear()
+        process.crash("after its end")
+        self.gone.append(process)
+        self.process = None
+
+    async def restart(self) -> None:
+        """End in good order, then start again."""
+        await self.end()
+        if self.process is None:
+            self.start()
+
+    def close(self) -> None:
+        """Start nothing again."""
+        self._is_over = True
+
+    def _died(self) -> None:
+        if self.process is not None:
+            self.gone.append(self.process)
+            self.process = None
+            self._on_death()
+        self._loop.after(self._rng.choice((0.1, 2.0, 20.0)) * self._rng.uniform(0.5, 1.0), self._start_again)
+
+    def _start_again(self) -> None:
+        if self.process is None:
+            self.start()

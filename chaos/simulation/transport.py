@@ -20,7 +20,7 @@ from broker import (
     QueueState,
 )
 from chaos.simulation.broker import Broker, Kept, Session, describe
-from chaos.simulation.bugs import Bug
+from chaos.simulation.plan import Bug
 from chaos.simulation.processes import Process
 from chaos.simulation.virtual_time import VirtualLoop
 

@@ -1,8 +1,9 @@
 """One world: its parts are put together, its plan happens, and what became of it is judged."""
 
 import asyncio
+import importlib
 import random
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,30 +14,38 @@ import msgspec
 
 from broker import BUILT_IN_CONSUMERS
 from chaos.simulation.broker import Broker
-from chaos.simulation.bugs import Bug
 from chaos.simulation.consumers import Handlers
 from chaos.simulation.database import Database, copy_template
 from chaos.simulation.disk import Disk
-from chaos.simulation.door import Door
-from chaos.simulation.doubles import NoStallWatch, Tokens
-from chaos.simulation.evidence import Evidence
-from chaos.simulation.faults import Faults
+from chaos.simulation.evidence import Evidence, Story, silence
+from chaos.simulation.faults import Faults, replay_dead_letters
 from chaos.simulation.invariants import violations
-from chaos.simulation.members import Member
 from chaos.simulation.network import Network
-from chaos.simulation.operator import replay_dead_letters
-from chaos.simulation.plan import Plan
+from chaos.simulation.plan import Bug, Plan
 from chaos.simulation.processes import PROCESS, Process
-from chaos.simulation.programs import Ingest, Program, Work
-from chaos.simulation.replacing import replaced
-from chaos.simulation.silence import silence
-from chaos.simulation.story import Story
-from chaos.simulation.threads import Threading, VirtualQueue
-from chaos.simulation.vendor import FORGED_KEY, KEY, SDK_APP_ID, Vendor
-from chaos.simulation.virtual_time import Clock, StuckError, VirtualLoop
+from chaos.simulation.programs import Ingest, Member, NoStallWatch, Program, Tokens, Work
+from chaos.simulation.vendor import FORGED_KEY, KEY, SDK_APP_ID, IngestAddress, Vendor
+from chaos.simulation.virtual_time import Clock, StuckError, Threading, VirtualLoop, VirtualQueue
 from ingest.spool import waiting_callbacks
 from workers import BUILT_IN
 from workers.memory import Leases
+
+
+@contextmanager
+def replaced(replacements: Mapping[str, Any]) -> Iterator[None]:
+    """Let `package.module:name` be another object while the block runs."""
+    before: list[tuple[Any, str, Any]] = []
+    try:
+        for place, double in replacements.items():
+            module_name, _, name = place.partition(":")
+            module = importlib.import_module(module_name)
+            before.append((module, name, getattr(module, name)))
+            setattr(module, name, double)
+        yield
+    finally:
+        for module, name, original in reversed(before):
+            setattr(module, name, original)
+
 
 #: A world in which all faults are over comes to rest within this: the whole ladder takes 2 h 13 min, twice if replayed.
 REST_WITHIN_S = 6 * 3600.0
@@ -77,7 +86,7 @@ class World:
         self.disk = Disk(clock, self.story, Random(f"disk {plan.seed}"))
         self._folder = folder
         self._tokens = Tokens(Random(f"tokens {plan.seed}"))
-        self.door = Door(loop, self.network, self.evidence)
+        self.ingest_address = IngestAddress(loop, self.network, self.evidence)
         self._rng = Random(f"members {plan.seed}")
         self._is_over = False
         self._secrets = Random(f"secrets {plan.seed}")
@@ -165,7 +174,7 @@ class World:
     async def _happen(self) -> list[str]:
         self.begin()
         faults = self.faults()
-        vendor = Vendor(self.plan, self.door, self.evidence, self.story)
+        vendor = Vendor(self.plan, self.ingest_address, self.evidence, self.story)
         async with asyncio.TaskGroup() as group:
             group.create_task(vendor.play())
             for fault in self.plan.faults:
@@ -216,7 +225,9 @@ class World:
         for number in range(self.plan.ingests):
             # Of one host, they adopt each other's files; else each has only its own of before.
             spool = self._folder / ("spool" if self.plan.is_one_host else f"spool{number}")
-            self.ingests.append(self._member(f"ingest{number}", Ingest(self.door, self.broker, spool, self.keys)))
+            self.ingests.append(
+                self._member(f"ingest{number}", Ingest(self.ingest_address, self.broker, spool, self.keys))
+            )
         for number in range(self.plan.workers):
             consumers = (*BUILT_IN, *self._custom)
             if self.plan.has_splitted_consumers and self.plan.workers > 1:

@@ -8,12 +8,8 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from chaos.evidence.lines import LineWriter
-from chaos.traffic.enlarging import enlarged
-from chaos.traffic.order import Order
-from chaos.traffic.sender import Sender
-from chaos.traffic.stalls import Stalls
-from chaos.traffic.stream import stream
+from chaos.evidence import LineWriter
+from chaos.traffic.sender import Order, Sender, Stalls, enlarged, stream
 
 
 async def _send(order: Order) -> None:

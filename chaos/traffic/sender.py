@@ -1,25 +1,163 @@
 """Sends callbacks as the vendor does, and writes down each try before and after."""
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from random import Random
+from typing import Self
 
 import aiohttp
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from chaos.evidence.clock import now_us
-from chaos.evidence.digests import content_digest
-from chaos.evidence.lines import LineWriter
-from chaos.evidence.records import GaveUp, Sent, Tried
-from chaos.traffic.forging import forge
-from chaos.traffic.order import Order
-from chaos.traffic.stalls import Stalls
-from chaos.traffic.stream import Item
-from simulator import Callback, Patience, sign
+from chaos.evidence import GaveUp, LineWriter, Sent, Tried, content_digest, now_us
+from schemas import decode
+from simulator import DEFAULT_KINDS, Callback, ClassKind, Patience, schedule, sign
 from simulator.classes import render
 from simulator.sending import SYSTEM_CLOCK, paced
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """Whom to send to, what and how fast; `rate` None: `concurrency` at a time. `ledger` is the file to write."""
+
+    addresses: tuple[str, ...]
+    sdk_app_id: int
+    key: str
+    seed: int
+    rate: float | None
+    concurrency: int
+    duplicates: float
+    forged: float
+    body_bytes: int
+    ledger: str
+
+
+#: More than any run sends: classes are made as they are needed.
+_ENDLESS = 10**9
+
+#: All five events, those of other families, and the oldest form of a failure, which makes no recording.
+KINDS = (*DEFAULT_KINDS, ClassKind.OTHER_FAMILIES, ClassKind.ERROR_ONLY)
+
+
+class Item(Struct, frozen=True, kw_only=True):
+    """What is sent next. `is_repeated`: once it was accepted it is sent once more, as late answers cause it."""
+
+    callback: Callback
+    is_repeated: bool = False
+    is_forged: bool = False
+
+
+def stream(seed: int, *, sdk_app_id: int, duplicates: float, forged: float) -> Iterator[Item]:
+    """Yield the same items for the same arguments. No callback occurs twice, nor does a forgery's."""
+    rng = Random(f"{seed} stream")
+    genuine = _callbacks(seed * 2, sdk_app_id)
+    others = _callbacks(seed * 2 + 1, sdk_app_id)
+    while True:
+        if rng.random() < forged:
+            yield Item(callback=next(others), is_forged=True)
+        yield Item(callback=next(genuine), is_repeated=rng.random() < duplicates)
+
+
+def _callbacks(seed: int, sdk_app_id: int) -> Iterator[Callback]:
+    sends = schedule(classes=_ENDLESS, kinds=KINDS, sdk_app_id=sdk_app_id, seed=seed, duplicates=0.0, disorder=0.2)
+    return (send.callback for send in sends)
+
+
+#: The ways, by the names that the ledger has.
+WAYS = ("no Sign", "another key", "expired", "another application")
+
+
+class Forgery(Struct, frozen=True, kw_only=True):
+    """A request that must be refused, in which way it is forged, and the event_id that must appear nowhere."""
+
+    way: str
+    event_id: str
+    body: bytes
+
+
+def forge(callback: Callback, rng: Random, *, key: str, other_app: int) -> Forgery:
+    """Make a forgery of a callback that is never sent otherwise."""
+    way = rng.choice(WAYS)
+    now_s = int(time.time())
+    if way == "no Sign":
+        body = render(callback)
+    elif way == "another key":
+        body = render(callback, sign(key[::-1] + "0", now_s + 3_600))
+    elif way == "expired":
+        body = render(callback, sign(key, now_s - 86_400))
+    else:
+        genuine = render(callback, sign(key, now_s + 3_600))
+        body = genuine.replace(b'"SdkAppId": %d' % (callback.sdk_app_id or 0), b'"SdkAppId": %d' % other_app)
+    decoded = decode(body, received_at_us=now_s * 1_000_000)
+    return Forgery(way=way, event_id=decoded.event_id, body=body)
+
+
+_PADDING = "Padding"
+
+
+def enlarged(callback: Callback, body_bytes: int) -> Callback:
+    """Return the callback with a member more in its data, so that its signed body has exactly this size.
+
+    Its event_id is another one: that of the larger content. A callback that is larger already comes back as it is.
+    """
+    empty = _padded(callback, "")
+    missing = body_bytes - len(render(empty, sign("any", callback.timestamp)))
+    if missing < 0:
+        return callback
+    larger = _padded(callback, "x" * missing)
+    content = decode(render(larger), received_at_us=callback.timestamp * 1_000_000)
+    return structs.replace(larger, event_id=content.event_id)
+
+
+def _padded(callback: Callback, padding: str) -> Callback:
+    data = callback.event_data.rstrip().removesuffix("}")
+    return structs.replace(callback, event_data=f'{data},"{_PADDING}":"{padding}"}}')
+
+
+_EVERY_US = 50_000
+
+#: Longer than any try.
+_REMEMBERED_US = 60_000_000
+
+
+class Stalls:
+    """Watches its event loop; an async context manager."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[int, int]] = deque()
+        self._due_us = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._due_us = now_us()
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def between(self, began_us: int, ended_us: int) -> int:
+        """Return for how many microseconds the loop stood still between two moments of which the second is now."""
+        overlaps = [
+            (max(began_us, start), min(ended_us, end)) for start, end in [*self._seen, (self._due_us, ended_us)]
+        ]
+        return sum(end - start for start, end in overlaps if end - start > _EVERY_US)
+
+    async def _watch(self) -> None:
+        while True:
+            self._due_us = now_us() + _EVERY_US
+            await asyncio.sleep(_EVERY_US / 1_000_000)
+            woken_us = now_us()
+            if woken_us - self._due_us > _EVERY_US:
+                self._seen.append((self._due_us, woken_us))
+            while self._seen and self._seen[0][1] < woken_us - _REMEMBERED_US:
+                self._seen.popleft()
+
 
 _ACCEPTED = 200
 _NOT_CONNECTED = "not connected"

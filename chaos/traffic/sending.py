@@ -8,10 +8,10 @@ from typing import Self
 import msgspec
 
 from chaos.errors import ChaosError
-from chaos.evidence.records import GaveUp, Sent, Tried
+from chaos.evidence import GaveUp, Sent, Tried
 from chaos.machine.deployment import APP, ROOT, Deployment
 from chaos.scenario import Traffic
-from chaos.traffic.order import Order
+from chaos.traffic.sender import Order
 
 #: All repetitions of the last callback: six tries of 10 s, five pauses of 5 s.
 _PATIENCE_S = 90.0

@@ -2,10 +2,20 @@
 
 from typing import Any
 
-from chaos.checking.evidence import Evidence
-from chaos.evidence.outcome import Completion, Outcome, StoredDeadLetter, StoredEvent, Waiting
-from chaos.evidence.records import Effect, Fault, GaveUp, Measured, Sent, Tried
-from chaos.evidence.terms import Terms
+from chaos.checking.evidence import Evidence, Terms
+from chaos.evidence import (
+    Completion,
+    Effect,
+    Fault,
+    GaveUp,
+    Measured,
+    Outcome,
+    Sent,
+    StoredDeadLetter,
+    StoredEvent,
+    Tried,
+    Waiting,
+)
 
 S = 1_000_000
 

@@ -3,8 +3,7 @@
 import json
 from itertools import islice
 
-from chaos.traffic.enlarging import enlarged
-from chaos.traffic.stream import stream
+from chaos.traffic.sender import enlarged, stream
 from simulator import sign
 from simulator.classes import render
 from tests.end_to_end.sending import event_id

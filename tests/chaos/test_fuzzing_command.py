@@ -6,7 +6,7 @@ import pytest
 
 import chaos.fuzzing.__main__ as command
 from chaos.fuzzing import http, libfuzzer
-from chaos.fuzzing.corpus import CORPUS
+from chaos.fuzzing.libfuzzer import CORPUS
 from chaos.fuzzing.outcome import Outcome
 
 _SAID = """\
@@ -32,9 +32,9 @@ def test_what_the_fuzzer_says_is_read() -> None:
 
 def test_an_input_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = min((CORPUS / "bodies").iterdir())
-    assert command.main(["--target", "door", "--replay", str(path)]) == 0
+    assert command.main(["--target", "admission", "--replay", str(path)]) == 0
     monkeypatch.setattr("chaos.fuzzing.targets.bodies.admit", None)
-    assert command.main(["--target", "door", "--replay", str(path)]) == 1
+    assert command.main(["--target", "admission", "--replay", str(path)]) == 1
 
 
 def test_a_request_is_sent_again(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_request_is_sent_again(tmp_path: Path) -> None:
 
 
 def test_a_finding_is_told_with_the_way_to_reproduce_it(capsys: pytest.CaptureFixture[str]) -> None:
-    good = Outcome(target="door", executions=10, seconds=1.0, edges=3)
+    good = Outcome(target="admission", executions=10, seconds=1.0, edges=3)
     assert command.tell([good]) == 0
     assert "executions 10 findings 0" in capsys.readouterr().out
     bad = Outcome(target="keys", executions=5, seconds=1.0, finding=Path("found"), reason="an error about keys")

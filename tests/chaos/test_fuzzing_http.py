@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaos.fuzzing import http as raw_http
-from chaos.fuzzing.answers import read_answers
-from chaos.fuzzing.conformance import DOCUMENT, Conformance
-from chaos.fuzzing.promises import BrokenPromiseError
-from chaos.fuzzing.serving import PATH_TOKEN, Served, served_in_thread
-from chaos.fuzzing.signing import KEYS, SDK_APP_ID, sign
+from chaos.fuzzing.api import DOCUMENT, Conformance
+from chaos.fuzzing.http import read_answers
+from chaos.fuzzing.outcome import BrokenPromiseError
+from chaos.fuzzing.serving import KEYS, PATH_TOKEN, SDK_APP_ID, Served, served_in_thread, sign
 from schemas import EVENT_TYPES
 
 RECEIVE = "/callbacks/tiw"

@@ -9,11 +9,11 @@ import ingest.admission
 import ingest.lenient
 import schemas.decoding
 from broker.amqp import headers as amqp_headers
-from chaos.fuzzing import promises, signing
-from chaos.fuzzing.corpus import CORPUS, REGRESSIONS, corpus_of
-from chaos.fuzzing.reading import read_top_level
+from chaos.fuzzing import outcome, serving
+from chaos.fuzzing.libfuzzer import CORPUS, REGRESSIONS, corpus_of
+from chaos.fuzzing.outcome import bounded
 from chaos.fuzzing.targets import TARGETS, bodies
-from chaos.fuzzing.time_bound import bounded
+from chaos.fuzzing.targets.bodies import read_top_level
 from ingest.admission import Admitted, admit
 from schemas import RecordingEvent, Unrecognized, redecode
 from tests.ingest.callback_bodies import SAMPLES
@@ -35,8 +35,8 @@ def test_no_input_of_the_corpus_breaks_a_promise(name: str) -> None:
 
 def test_every_sample_goes_through_the_door() -> None:
     for path in SAMPLES:
-        bodies.door(path.read_bytes())
-        bodies.signed_door(path.read_bytes())
+        bodies.admission(path.read_bytes())
+        bodies.signed_admission(path.read_bytes())
 
 
 def test_the_corpus_reaches_every_verdict() -> None:
@@ -61,7 +61,7 @@ def breaks(name: str) -> set[str]:
     for path in corpus_of(TARGETS[name]):
         try:
             TARGETS[name].run(path.read_bytes())
-        except promises.BrokenPromiseError as error:
+        except outcome.BrokenPromiseError as error:
             broken.add(str(error))
     return broken
 
@@ -73,18 +73,18 @@ def replaced(original: Callable[..., Any], **changes: object) -> Callable[..., A
 
 def test_a_door_that_knows_no_expiry_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.admission, "SKEW_TOLERANCE_S", 10_000)
-    assert "what is let in is what is authentic" in breaks("door")
+    assert "what is let in is what is authentic" in breaks("admission")
 
 
 def test_a_door_that_takes_another_sign_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = {signing.SDK_APP_ID: ("another key",)}
+    keys = {serving.SDK_APP_ID: ("another key",)}
     monkeypatch.setattr(bodies, "admit", replaced(admit, keys=keys))
-    assert "what is let in is what is authentic" in breaks("door")
+    assert "what is let in is what is authentic" in breaks("admission")
 
 
 def test_a_door_that_keeps_the_sign_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.admission, "without_dropped", lambda members: members)
-    assert "everything but Sign and ExpireTime is kept, each value byte for byte" in breaks("door")
+    assert "everything but Sign and ExpireTime is kept, each value byte for byte" in breaks("admission")
 
 
 def test_a_lenient_reading_that_finds_something_else_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_what_takes_too_long_is_noticed() -> None:
 
     run = bounded(work)
     run(b"x" * 10)
-    with pytest.raises(promises.BrokenPromiseError, match="grows with its size alone"):
+    with pytest.raises(outcome.BrokenPromiseError, match="grows with its size alone"):
         run(b"x" * 4000)
 
 

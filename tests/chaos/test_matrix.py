@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from chaos.__main__ import MISUSED, main
-from chaos.checking.finding import Finding, Judgement
-from chaos.evidence.records import Measured
-from chaos.matrix import lines, markdown, print_matrix
-from chaos.results import Numbers, Result
+from chaos.checking.evidence import Finding, Judgement
+from chaos.evidence import Measured
+from chaos.matrix import Numbers, Result, lines, markdown, print_matrix
+from chaos.run import State, code_digest
 from chaos.scenarios import ALL
-from chaos.state import State, code_digest
 
 
 def numbers(**changes: Any) -> Numbers:

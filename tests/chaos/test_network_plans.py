@@ -3,7 +3,7 @@
 from collections import Counter
 from random import Random
 
-from chaos.faults.toxics import Kind
+from chaos.faults.proxy import Kind
 from chaos.scenarios.connections import SEEDS, plan_runs, through
 
 

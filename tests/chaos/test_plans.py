@@ -6,11 +6,10 @@ from random import Random
 
 import pytest
 
-from chaos.evidence.digests import content_digest
+from chaos.evidence import content_digest
 from chaos.scenarios.killing import plan_kills
 from chaos.scenarios.several import plan_together
-from chaos.traffic.forging import WAYS, forge
-from chaos.traffic.stream import stream
+from chaos.traffic.sender import WAYS, forge, stream
 from ingest.admission import admit
 from ingest.refusals import RefusedError
 from schemas import EVENT_TYPES

@@ -7,9 +7,7 @@ from random import Random
 
 import pytest
 
-from chaos.faults.answer_times import AnswerTimes
-from chaos.faults.proxy import Proxy
-from chaos.faults.toxics import Direction, Kind, Toxic, draw
+from chaos.faults.proxy import AnswerTimes, Direction, Kind, Proxy, Toxic, draw
 from tests.chaos.echo_server import EchoServer
 
 #: Long enough to be sure that nothing comes.

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from chaos.checking.finding import Judgement
+from chaos.checking.evidence import Judgement
 from chaos.machine.servers import Servers
-from chaos.running import Round, run_round
+from chaos.run import Round, run_round
 from chaos.scenario import Layout, Scenario, Traffic
 from chaos.scenarios.killing import kill
 from chaos.stage import Stage

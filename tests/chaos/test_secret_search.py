@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.evidence.secret_search import search_files, secrets_in
+from chaos.evidence import search_files, secrets_in
 
 KEY = "4fd1c0a96b7e4c7f8a2e5d3b1c9f7a60"
 

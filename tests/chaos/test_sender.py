@@ -9,12 +9,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from chaos.evidence.lines import LineWriter, read_lines
-from chaos.evidence.records import GaveUp, Sent, Tried
-from chaos.traffic.order import Order
-from chaos.traffic.sender import Sender
-from chaos.traffic.stalls import Stalls
-from chaos.traffic.stream import stream
+from chaos.evidence import GaveUp, LineWriter, Sent, Tried, read_lines
+from chaos.traffic.sender import Order, Sender, Stalls, stream
 from simulator import Patience
 
 APP = 1400000001

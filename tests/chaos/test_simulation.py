@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from chaos.simulation.__main__ import main
-from chaos.simulation.bugs import Bug
 from chaos.simulation.database import make_template
-from chaos.simulation.plan import Plan, draw_plan, small_plan
+from chaos.simulation.plan import Bug, Plan, draw_plan, small_plan
 from chaos.simulation.running import run_world
 
 #: Within so many small worlds every planted bug shows itself.

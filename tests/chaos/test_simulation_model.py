@@ -1,6 +1,6 @@
 """Hypothesis drives a world: what to send, what to break and when; at the end every promise must hold.
 
-The code is the real one, from the door to the store, with its spool; time is virtual. A failing example is shrunk to
+The code is the real one, from ingest to the store, with its spool; time is virtual. A failing example is shrunk to
 the few steps that it takes.
 """
 
@@ -17,9 +17,9 @@ from msgspec import structs
 
 from chaos.simulation.consumers import Manner
 from chaos.simulation.database import make_template
-from chaos.simulation.members import Member
 from chaos.simulation.network import Weather
 from chaos.simulation.plan import INGEST_POINTS, WORKER_POINTS, draw_plan
+from chaos.simulation.programs import Member
 from chaos.simulation.vendor import KEY, SDK_APP_ID, Vendor
 from chaos.simulation.world import World
 from simulator import Callback, ClassKind, play_class
@@ -57,7 +57,7 @@ class Pipeline(RuleBasedStateMachine):
         )
         self.folder = tempfile.TemporaryDirectory(prefix="tiw-model-")
         self.world = World(plan, Path(self.folder.name), template())
-        self.vendor = Vendor(plan, self.world.door, self.world.evidence, self.world.story)
+        self.vendor = Vendor(plan, self.world.ingest_address, self.world.evidence, self.world.story)
         self.callbacks = self._callbacks()
         self.sent: list[Callback] = []
         self.sending: list[asyncio.Task[int | str]] = []

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from chaos.checking.answers import judge_statuses
-from chaos.checking.finding import Judgement
-from chaos.checking.once import judge_remembered
+from chaos.checking.checker import judge_remembered, judge_statuses
+from chaos.checking.evidence import Judgement
 from tests.chaos.forged_evidence import completed, effect, evidence, fault, sent, tried
 
 STEP = fault("clock an hour back", "workers", from_s=100.0, to_s=105.0, steps_clock=True)

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from chaos.fuzzing.targets import bodies, heads, messages, settings, spool
+from chaos.fuzzing.targets import bodies, messages, requests, spool
 
 Run: TypeAlias = Callable[[bytes], None]
 
@@ -28,8 +28,8 @@ class Target(Struct, frozen=True, kw_only=True):
 TARGETS = {
     target.name: target
     for target in (
-        Target(name="door", run=bodies.door, corpus="bodies", share=200),
-        Target(name="signed_door", run=bodies.signed_door, corpus="bodies", share=100),
+        Target(name="admission", run=bodies.admission, corpus="bodies", share=200),
+        Target(name="signed_admission", run=bodies.signed_admission, corpus="bodies", share=100),
         Target(name="decoding", run=bodies.decoding, corpus="bodies", share=220),
         Target(name="lenient", run=bodies.lenient, corpus="bodies", share=200),
         Target(
@@ -40,13 +40,13 @@ TARGETS = {
             max_bytes=256,
             stands_for_bytes=bodies.GROWN_BYTES,
         ),
-        Target(name="heads", run=heads.heads, corpus="heads", share=50),
+        Target(name="heads", run=requests.heads, corpus="heads", share=50),
         Target(name="headers", run=messages.headers, corpus="properties", share=100),
         Target(name="frames", run=messages.frames, corpus="frames", share=20),
         Target(name="deliveries", run=messages.deliveries, corpus="frames", share=30),
         Target(name="spool", run=spool.spool, corpus="frames", share=30),
-        Target(name="keys", run=settings.keys, corpus="keys", share=50),
-        Target(name="trace", run=settings.trace, corpus="traces", share=50),
+        Target(name="keys", run=requests.keys, corpus="keys", share=50),
+        Target(name="trace", run=requests.trace, corpus="traces", share=50),
     )
 }
 

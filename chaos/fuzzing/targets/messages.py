@@ -16,7 +16,7 @@ from broker.amqp.wire import (
     short_text,
 )
 from broker.api import Message
-from chaos.fuzzing.promises import promise
+from chaos.fuzzing.outcome import promise
 from chaos.fuzzing.standing_loop import StandingLoop
 
 _MAX_INTEGER = 2**63 - 1

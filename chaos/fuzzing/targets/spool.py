@@ -1,7 +1,7 @@
 """What a spool's file may hold after a crash, a bad block, or somebody's editor."""
 
 from broker import Message
-from chaos.fuzzing.promises import promise
+from chaos.fuzzing.outcome import promise
 from ingest.spool.format import Record, read_contents, render_record, render_settled
 
 _MARKER = bytes(range(8))
