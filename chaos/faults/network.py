@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import subprocess
+from functools import cache
 from typing import Self
 
 from chaos.errors import ChaosError
@@ -15,12 +16,20 @@ _PREFIX = "198.18"
 _HERE = 254
 
 
+@cache
 def cannot_network() -> str | None:
     """Return why this machine can have no such network, or None."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     missing = [program for program in ("ip", "nft") if shutil.which(program) is None]
-    return f"not installed: {', '.join(missing)}" if missing else None
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    # Root in a container may not: only trying tells.
+    try:
+        with Network(1):
+            return None
+    except ChaosError as error:
+        return f"this root may make no network: {error}"
 
 
 class Network:

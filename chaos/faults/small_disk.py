@@ -3,6 +3,8 @@
 import errno
 import os
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -11,9 +13,19 @@ from chaos.errors import ChaosError
 _CHUNK = bytes(64 * 1024)
 
 
+@cache
 def cannot_mount() -> str | None:
     """Return why this machine cannot have such a disk, or None."""
-    return None if os.geteuid() == 0 else "mounting a disk needs root"
+    if os.geteuid() != 0:
+        return "mounting a disk needs root"
+    # Root in a container may not: only trying tells.
+    with tempfile.TemporaryDirectory(prefix="tiw-disk-") as folder:
+        try:
+            _mount(Path(folder), size_bytes=64 * 1024)
+        except ChaosError as error:
+            return f"this root may mount no disk: {error}"
+        _unmount(Path(folder))
+    return None
 
 
 class SmallDisk:
@@ -29,12 +41,11 @@ class SmallDisk:
 
     def __enter__(self) -> Self:
         self.path.mkdir(parents=True)
-        _run("mount", "-t", "tmpfs", "-o", f"size={self._size_bytes},mode=0700", "tmpfs", str(self.path))
+        _mount(self.path, size_bytes=self._size_bytes)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # Lazily: a process that is being killed may still have a file open there.
-        _run("umount", "--lazy", str(self.path))
+        _unmount(self.path)
 
     def fill(self) -> None:
         """Take all the room there is."""
@@ -51,6 +62,15 @@ class SmallDisk:
     def free(self) -> None:
         """Give back what was taken."""
         self._filling.unlink(missing_ok=True)
+
+
+def _mount(path: Path, *, size_bytes: int) -> None:
+    _run("mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "tmpfs", str(path))
+
+
+def _unmount(path: Path) -> None:
+    # Lazily: a process that is being killed may still have a file open there.
+    _run("umount", "--lazy", str(path))
 
 
 def _run(*command: str) -> None:

@@ -71,6 +71,14 @@ def run(settings: Mapping[str, str], *arguments: str, cwd: Path | None = None) -
     return Finished(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
 
 
+def is_running(pid: int) -> bool:
+    """Say whether a process lives; one that has ended may stay a zombie where its new parent does not wait for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class Program:
     """A command that runs until it is stopped. Whoever makes one stops or kills it."""
 

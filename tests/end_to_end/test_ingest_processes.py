@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.end_to_end.deployment import Deployment, free_port, get
-from tests.end_to_end.programs import Program, eventually
+from tests.end_to_end.programs import Program, eventually, is_running
 from tests.end_to_end.sending import callback, post, send, signed
 from tests.servers.rabbitmq import RabbitMQServer
 
@@ -142,5 +142,5 @@ def test_children_do_not_outlive_a_parent_that_is_killed(
     assert len(children) == 2
     node.program.signal(signal.SIGKILL)
     node.program.wait()
-    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), within_s=10)
+    eventually(lambda: not any(map(is_running, children)))
     assert not can_connect(node.port)
