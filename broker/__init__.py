@@ -4,6 +4,7 @@ from broker.api import (
     BrokerError,
     BrokerInfo,
     Delivery,
+    Headers,
     Message,
     MissingQueueError,
     NotPublishedError,
@@ -13,12 +14,16 @@ from broker.api import (
     TopologyConflictError,
     Transport,
 )
+from broker.embedded.database import network_file_system
 from broker.embedded.transport import EmbeddedTransport
+from broker.opening import open_transport
 from broker.topology import (
     BUILT_IN_CONSUMERS,
     DEFAULT_RETRY_DELAYS_S,
+    EVENTS_EXCHANGE,
     LEASE_WAIT_S,
     RESERVED_NAMES,
+    ROUTING_KEYS,
     ConsumerQueues,
     delay_for_retry,
     delay_not_shorter,
@@ -28,13 +33,16 @@ from broker.topology import (
 __all__ = [
     "BUILT_IN_CONSUMERS",
     "DEFAULT_RETRY_DELAYS_S",
+    "EVENTS_EXCHANGE",
     "LEASE_WAIT_S",
     "RESERVED_NAMES",
+    "ROUTING_KEYS",
     "BrokerError",
     "BrokerInfo",
     "ConsumerQueues",
     "Delivery",
     "EmbeddedTransport",
+    "Headers",
     "Message",
     "MissingQueueError",
     "NotPublishedError",
@@ -45,5 +53,7 @@ __all__ = [
     "Transport",
     "delay_for_retry",
     "delay_not_shorter",
+    "network_file_system",
+    "open_transport",
     "queue_name",
 ]

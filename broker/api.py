@@ -47,7 +47,7 @@ class Delivery(Protocol):
 
     @property
     def message(self) -> Message:
-        """The message; a message put into the queue by a stranger gets an event_id computed from its body."""
+        """The message; a message put into the queue by somebody else gets an event_id computed from its body."""
 
     @property
     def crashes(self) -> int:
@@ -72,7 +72,7 @@ class Subscription(Protocol):
     """A consumer's hold on its queue, kept through every loss of connection, channel, queue or broker until closed.
 
     Used as an async context manager: entering returns at once even while the broker is down; leaving stops the
-    intake and lets go of what is not settled.
+    deliveries and lets go of what is not settled.
     """
 
     @property
@@ -80,7 +80,7 @@ class Subscription(Protocol):
         """Whether the broker has this consumer right now (a prefetch of 0 counts as consuming)."""
 
     async def set_prefetch(self, prefetch: int) -> None:
-        """Bound how many deliveries may be unsettled at once, from now on; 0 stops the intake.
+        """Bound how many deliveries may be unsettled at once, from now on; 0 stops deliveries.
 
         Deliveries that are already here stay valid. Returns once the change holds, or at once while the
         broker is away (it holds then on return).
@@ -178,3 +178,17 @@ class MissingQueueError(BrokerError):
 
 class TopologyConflictError(BrokerError):
     """Raised when a queue or exchange exists with other arguments; names both and the remedy."""
+
+
+class Headers:
+    """The names under which what we add to a callback travels beside its body."""
+
+    EVENT_ID = "tiw-event-id"
+    ROUTING_KEY = "tiw-routing-key"
+    RECEIVED_AT_US = "tiw-received-at-us"
+    ATTEMPT = "tiw-attempt"
+    CRASHES = "tiw-crashes"
+    TRACE = "tiw-trace"
+    FIRST_FAILED_AT_US = "tiw-first-failed-at-us"
+    LAST_FAILED_AT_US = "tiw-last-failed-at-us"
+    REASON = "tiw-reason"

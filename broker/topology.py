@@ -22,7 +22,7 @@ ORPHANED_QUEUE = "tiw.orphaned"
 #: Names that a consumer cannot have: their queues are ours.
 RESERVED_NAMES = frozenset({"events", "home", "retry", "orphaned", "dead"})
 
-#: Returns of one delivery after which the broker itself gives up: the last belt, far above our own 6.
+#: Returns of one delivery after which the broker itself gives up: the last resort, far above our own 6.
 DELIVERY_LIMIT = 100
 
 #: A queue of dead letters must not lose them by being looked at. -1 drops on RabbitMQ 3.10, and the default of

@@ -1,31 +1,64 @@
-"""The door: authenticates callbacks, hands them to a transport, and answers 200 only when they are durable."""
+"""Ingest: authenticates callbacks, hands them to a transport, and answers 200 only when they are durable."""
 
 from ingest.admission import sign
 from ingest.callbacks import readmit
 from ingest.config import IngestConfig
-from ingest.keys import CallbackKeys, GeneratedKeys, KeyRing, KeysError, generated_keys, parse_keys
-from ingest.refusals import RefusedError
+from ingest.keys import (
+    GENERATED_KEYS_FILE,
+    GENERATED_SDK_APP_ID,
+    SAFE_CHARACTERS,
+    CallbackKeys,
+    GeneratedKeys,
+    KeyRing,
+    KeysError,
+    generated_keys,
+    parse_keys,
+    weak_keys,
+)
+from ingest.refusals import Refusal, RefusedError
 from ingest.rejected import KeptRejected, Rejected, RejectedFileError, read_rejected, remove_rejected
+from ingest.request import UnsafeHTTPError
 from ingest.server import IngestServer
-from ingest.spool import Spool, SpoolError
+from ingest.spool import (
+    Emptied,
+    Spool,
+    SpoolError,
+    SpoolFile,
+    WaitingCallback,
+    empty_spool,
+    spool_files,
+    waiting_callbacks,
+)
 
 __all__ = [
+    "GENERATED_KEYS_FILE",
+    "GENERATED_SDK_APP_ID",
+    "SAFE_CHARACTERS",
     "CallbackKeys",
+    "Emptied",
     "GeneratedKeys",
     "IngestConfig",
     "IngestServer",
     "KeptRejected",
     "KeyRing",
     "KeysError",
+    "Refusal",
     "RefusedError",
     "Rejected",
     "RejectedFileError",
     "Spool",
     "SpoolError",
+    "SpoolFile",
+    "UnsafeHTTPError",
+    "WaitingCallback",
+    "empty_spool",
     "generated_keys",
     "parse_keys",
     "read_rejected",
     "readmit",
     "remove_rejected",
     "sign",
+    "spool_files",
+    "waiting_callbacks",
+    "weak_keys",
 ]

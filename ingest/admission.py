@@ -145,15 +145,15 @@ def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], 
     """
     now_s = received_at_us / 1_000_000
     try:
-        hasty = _members.decode(body)
+        at_first_sight = _members.decode(body)
     except (ValueError, RecursionError):  # not UTF-8, malformed, or nested too deep
-        hasty = None
-    if hasty is not None:
+        at_first_sight = None
+    if at_first_sight is not None:
         # Of names that stand twice this sees the last; the thorough look that follows does not pass over that.
-        credentials = _credentials(hasty)
+        credentials = _credentials(at_first_sight)
         sdk_app_id = authenticate(credentials, keys=keys, allow_unsigned=allow_unsigned, now_s=now_s)
         try:
-            found = read_object(body, members=hasty)
+            found = read_object(body, members=at_first_sight)
         except NotStrictError:
             pass
         else:

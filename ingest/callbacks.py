@@ -21,11 +21,11 @@ from prometheus_client import Counter
 from broker import Message
 from ingest.admission import Admitted, admit
 from ingest.config import IngestConfig
-from ingest.durability import Keeper, NotKeptError
+from ingest.durability import Durability, NotKeptError
 from ingest.keys import CallbackKeys, KeyRing
 from ingest.refusals import Refusal, RefusalLog, RefusedError
-from ingest.rejected import Rejected, RejectedKeeper
-from ingest.request import Answers, Room, Share, check_headers, read_body, traceparent
+from ingest.rejected import Rejected, RejectedWriter
+from ingest.request import Answers, InFlightLimit, Reservation, check_headers, read_body, traceparent
 from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
 from telemetry import metrics
 
@@ -52,7 +52,7 @@ REMEMBERED = 8192
 _LATE_US = LATE_S * 1_000_000
 
 
-class Pairs:
+class SignatureReuse:
     """Counts what was signed with a pair that had signed something else before.
 
     `soon` within `LATE_S` of its first use, `late` after that. Whoever reads them resets them.
@@ -96,16 +96,18 @@ class Callbacks:
     `running` counts the requests that are not answered yet; `idle` is set while there are none.
     """
 
-    def __init__(self, config: IngestConfig, keeper: Keeper, keys: KeyRing, *, rejected: RejectedKeeper | None) -> None:
+    def __init__(
+        self, config: IngestConfig, durability: Durability, keys: KeyRing, *, rejected: RejectedWriter | None
+    ) -> None:
         self._config = config
         self._path = config.path.encode()
-        self._keeper = keeper
+        self._durability = durability
         self._keys = keys
         self._refusals = RefusalLog()
         self._rejected = rejected
-        self._pairs = Pairs()
+        self._signature_reuse = SignatureReuse()
         self.answers = Answers()
-        self.room = Room(limit=config.max_in_flight, limit_bytes=config.max_in_flight_bytes)
+        self.in_flight = InFlightLimit(limit=config.max_in_flight, limit_bytes=config.max_in_flight_bytes)
         self.running = 0
         self.idle = asyncio.Event()
         self.idle.set()
@@ -143,13 +145,13 @@ class Callbacks:
         for routing_key, count in self._accepted_since_told.items():
             self._accepted[routing_key].inc(count)
             self._accepted_since_told[routing_key] = 0
-        metrics.CALLBACKS_PAIR_REUSED.labels(when="soon").inc(self._pairs.soon)
-        metrics.CALLBACKS_PAIR_REUSED.labels(when="late").inc(self._pairs.late)
-        self._pairs.soon = self._pairs.late = 0
+        metrics.CALLBACKS_PAIR_REUSED.labels(when="soon").inc(self._signature_reuse.soon)
+        metrics.CALLBACKS_PAIR_REUSED.labels(when="late").inc(self._signature_reuse.late)
+        self._signature_reuse.soon = self._signature_reuse.late = 0
         metrics.ANSWER_SECONDS.flush()
         metrics.PUBLISH_SECONDS.flush()
-        metrics.CALLBACKS_IN_FLIGHT.set(self.room.taken)
-        metrics.BYTES_IN_FLIGHT.set(self.room.taken_bytes)
+        metrics.CALLBACKS_IN_FLIGHT.set(self.in_flight.taken)
+        metrics.BYTES_IN_FLIGHT.set(self.in_flight.taken_bytes)
 
     def close(self) -> None:
         """Write what the metrics and the log of refusals hold back."""
@@ -159,8 +161,8 @@ class Callbacks:
     async def _keep(self, request: web.BaseRequest, began_s: float) -> None:
         received_at_us = time.time_ns() // 1000
         check_headers(request, path=self._path, max_body_bytes=self._config.max_body_bytes)
-        with Share(self.room) as share:
-            body = await read_body(request, share, max_bytes=self._config.max_body_bytes)
+        with Reservation(self.in_flight) as reservation:
+            body = await read_body(request, reservation, max_bytes=self._config.max_body_bytes)
             try:
                 if len(body) <= LARGE_BODY_BYTES:
                     admitted = self._admit(body, received_at_us)
@@ -173,11 +175,11 @@ class Callbacks:
             trace = traceparent(request.headers.get("traceparent"))
             message = message_of(admitted, received_at_us=received_at_us, trace=trace)
             if admitted.pair is not None:
-                self._pairs.note(admitted.pair, message.event_id, received_at_us)
+                self._signature_reuse.note(admitted.pair, message.event_id, received_at_us)
             try:
                 # Half of the room for bodies is for those that can be in the spool in a moment.
-                hurries = 2 * self.room.taken_bytes > self.room.limit_bytes
-                await self._keeper.keep(message, began_s=began_s, hurries=hurries)
+                prefer_spool = 2 * self.in_flight.taken_bytes > self.in_flight.limit_bytes
+                await self._durability.keep(message, began_s=began_s, prefer_spool=prefer_spool)
             except NotKeptError:
                 raise RefusedError(Refusal.NOT_CONFIRMED, sdk_app_id=admitted.sdk_app_id) from None
         self._accepted_since_told[message.routing_key] += 1

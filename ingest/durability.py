@@ -85,7 +85,7 @@ class NotKeptError(Exception):
     """Raised when a callback is not known to be durable. It may be, all the same."""
 
 
-class Keeper:
+class Durability:
     """Keeps callbacks through `transport` and `spool`; without a spool, through the transport alone.
 
     `max_unconfirmed` bounds how many wait for the broker at once: more go straight to the spool.
@@ -106,10 +106,10 @@ class Keeper:
             return self._transport.is_ready
         return spool.is_ready or (self._transport.is_ready and not spool.breaker.is_open)
 
-    async def keep(self, message: Message, *, began_s: float, hurries: bool = False) -> None:
+    async def keep(self, message: Message, *, began_s: float, prefer_spool: bool = False) -> None:
         """Return once `message` is durable. Raises `NotKeptError` if it is not known to be.
 
-        `began_s` is when its request's headers were complete, by the monotonic clock. One that `hurries` is not
+        `began_s` is when its request's headers were complete, by the monotonic clock. With `prefer_spool` it is not
         published: what waits for the broker takes memory, what is in the spool does not.
         """
         spool = self._spool
@@ -117,7 +117,7 @@ class Keeper:
             if not await self._publish(message):
                 raise NotKeptError
             return
-        if not hurries and spool.live < self._max_unconfirmed and spool.breaker.allows():
+        if not prefer_spool and spool.live < self._max_unconfirmed and spool.breaker.allows():
             spool.live += 1
             try:
                 is_confirmed = await self._publish(message)

@@ -184,10 +184,10 @@ def _read(path: Path) -> CallbackKeys:
     return parse_keys(content)
 
 
-FILE_NAME = "callback_keys.json"
+GENERATED_KEYS_FILE = "callback_keys.json"
 
 #: The vendor's example of an SdkAppId.
-SDK_APP_ID = 1400000001
+GENERATED_SDK_APP_ID = 1400000001
 
 
 class GeneratedKeys(Struct, frozen=True, kw_only=True):
@@ -205,7 +205,7 @@ def generated_keys(folder: Path) -> GeneratedKeys:
     1400000001, mode 0600, on disk before it has its name), and all return its keys. Raises `KeysError` if the
     folder cannot be written or the file cannot be used.
     """
-    path = folder / FILE_NAME
+    path = folder / GENERATED_KEYS_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         created = not path.exists() and _create(path)
@@ -223,7 +223,7 @@ def _create(path: Path) -> bool:
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode({str(SDK_APP_ID): [secrets.token_hex(16)]}) + b"\n")
+            file.write(msgspec.json.encode({str(GENERATED_SDK_APP_ID): [secrets.token_hex(16)]}) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         # Unlike a rename, a link never replaces: the first one wins.

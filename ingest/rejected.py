@@ -81,7 +81,7 @@ LOCK_TIMEOUT_S = 5.0
 #: What the disk has to have left: the last of it is for callbacks that are authentic.
 MIN_FREE_BYTES = 128 * 1024 * 1024
 
-#: A belt: SQLite itself refuses to let the file grow beyond.
+#: SQLite itself refuses to let the file grow beyond.
 _PAGE_BYTES = 4096
 _MAX_PAGES = 2 * MAX_KEPT_BYTES // _PAGE_BYTES
 
@@ -276,7 +276,7 @@ LOG_INTERVAL_S = 60.0
 _log = structlog.get_logger()
 
 
-class RejectedKeeper:
+class RejectedWriter:
     """Writes what `note` is given into `folder` while it is entered. Nothing it does raises or waits for a disk."""
 
     def __init__(self, folder: Path) -> None:

@@ -23,7 +23,7 @@ from ingest.connections import RenderedAnswer
 from ingest.refusals import Refusal, RefusedError
 
 
-class Room:
+class InFlightLimit:
     """Counts the callbacks in flight and the bytes of their bodies; `limit` and `limit_bytes` bound them."""
 
     __slots__ = ("limit", "limit_bytes", "taken", "taken_bytes")
@@ -39,35 +39,35 @@ class Room:
         return self.taken < self.limit and self.taken_bytes + size_bytes <= self.limit_bytes
 
 
-class Share:
-    """What one callback takes of a `Room`: a context manager that gives all of it back.
+class Reservation:
+    """What one callback takes of an `InFlightLimit`: a context manager that gives all of it back.
 
     Making one counts the callback; raises `RefusedError` if there are too many.
     """
 
-    __slots__ = ("_room", "_taken_bytes")
+    __slots__ = ("_limit", "_taken_bytes")
 
-    def __init__(self, room: Room) -> None:
-        if room.taken >= room.limit:
+    def __init__(self, limit: InFlightLimit) -> None:
+        if limit.taken >= limit.limit:
             raise RefusedError(Refusal.NO_ROOM)
-        room.taken += 1
-        self._room = room
+        limit.taken += 1
+        self._limit = limit
         self._taken_bytes = 0
 
     def take(self, size_bytes: int) -> None:
         """Take more bytes; raises `RefusedError` if there is no room for them."""
-        room = self._room
-        if room.taken_bytes + size_bytes > room.limit_bytes:
+        limit = self._limit
+        if limit.taken_bytes + size_bytes > limit.limit_bytes:
             raise RefusedError(Refusal.NO_ROOM)
-        room.taken_bytes += size_bytes
+        limit.taken_bytes += size_bytes
         self._taken_bytes += size_bytes
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._room.taken -= 1
-        self._room.taken_bytes -= self._taken_bytes
+        self._limit.taken -= 1
+        self._limit.taken_bytes -= self._taken_bytes
 
 
 #: From a request's complete headers to its complete body, however it drips.
@@ -105,8 +105,8 @@ def _is_for(path: bytes, request: web.BaseRequest) -> bool:
     )
 
 
-async def read_body(request: web.BaseRequest, share: Share, *, max_bytes: int) -> bytes:
-    """Return the whole body. Every part of it is taken from `share` as it arrives.
+async def read_body(request: web.BaseRequest, reservation: Reservation, *, max_bytes: int) -> bytes:
+    """Return the whole body. Every part of it is taken from `reservation` as it arrives.
 
     Raises `RefusedError`: 413 over `max_bytes`, 408 after `BODY_TIMEOUT_S`, 503 if there is no room, 400 if the
     sender hangs up or breaks the framing.
@@ -115,10 +115,10 @@ async def read_body(request: web.BaseRequest, share: Share, *, max_bytes: int) -
         if request.content.is_eof():
             # The common case: it came with its headers. Nothing has to be waited for, and no timer set.
             body = request.content.read_nowait()
-            share.take(len(body))
+            reservation.take(len(body))
         else:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await _receive(request, share, max_bytes=max_bytes)
+                body = await _receive(request, reservation, max_bytes=max_bytes)
     except TimeoutError:
         raise RefusedError(Refusal.TOO_SLOW) from None
     except (ConnectionError, web.RequestPayloadError):
@@ -128,7 +128,7 @@ async def read_body(request: web.BaseRequest, share: Share, *, max_bytes: int) -
     return body
 
 
-async def _receive(request: web.BaseRequest, share: Share, *, max_bytes: int) -> bytes:
+async def _receive(request: web.BaseRequest, reservation: Reservation, *, max_bytes: int) -> bytes:
     """Read to the end, or to the part that makes it more than `max_bytes`."""
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(_CONTINUE)
@@ -136,7 +136,7 @@ async def _receive(request: web.BaseRequest, share: Share, *, max_bytes: int) ->
     body = bytearray()
     while not request.content.at_eof() and len(body) <= max_bytes:
         part = await request.content.readany()
-        share.take(len(part))
+        reservation.take(len(part))
         body += part
     return bytes(body)
 

@@ -10,10 +10,10 @@ from aiohttp import web
 from ingest.callbacks import Callbacks
 from ingest.config import IngestConfig, Publisher
 from ingest.connections import Connections, connection_limit
-from ingest.durability import Keeper
+from ingest.durability import Durability
 from ingest.keys import KeyRing
 from ingest.refusals import Refusal
-from ingest.rejected import RejectedKeeper
+from ingest.rejected import RejectedWriter
 from ingest.request import require_safe_http
 from ingest.spool import Spool
 from telemetry import Readiness, locations, metrics
@@ -48,9 +48,9 @@ class IngestServer:
         self, config: IngestConfig, transport: Publisher, keys: KeyRing, *, spool: Spool | None = None
     ) -> None:
         self._config = config
-        self._keeper = Keeper(transport, spool, max_unconfirmed=config.max_unconfirmed)
-        self._rejected = None if config.rejected_folder is None else RejectedKeeper(config.rejected_folder)
-        self._callbacks = Callbacks(config, self._keeper, keys, rejected=self._rejected)
+        self._durability = Durability(transport, spool, max_unconfirmed=config.max_unconfirmed)
+        self._rejected = None if config.rejected_folder is None else RejectedWriter(config.rejected_folder)
+        self._callbacks = Callbacks(config, self._durability, keys, rejected=self._rejected)
         self._listener: asyncio.Server | None = None
         self._connections: Connections | None = None
         self._is_draining = False
@@ -104,8 +104,8 @@ class IngestServer:
     def ready(self) -> Readiness:
         """Say whether a callback could be kept now, and if not, why."""
         reasons = {
-            "neither the broker nor the spool takes anything": not self._keeper.is_ready,
-            "too many callbacks at once": not self._callbacks.room.fits(self._config.max_body_bytes),
+            "neither the broker nor the spool takes anything": not self._durability.is_ready,
+            "too many callbacks at once": not self._callbacks.in_flight.fits(self._config.max_body_bytes),
             "shutting down": self._is_draining,
         }
         return Readiness(not_ready=tuple(reason for reason, holds in reasons.items() if holds))

@@ -19,10 +19,12 @@ from schemas.events import (
     VideoInfo,
     VideoType,
 )
+from schemas.json_schema import JSON_SCHEMA_DIALECT, callback_schema, event_definitions
 from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [
     "EVENT_TYPES",
+    "JSON_SCHEMA_DIALECT",
     "UNRECOGNIZED",
     "Decoded",
     "Event",
@@ -41,8 +43,10 @@ __all__ = [
     "Unrecognized",
     "VideoInfo",
     "VideoType",
+    "callback_schema",
     "decode",
     "decode_object",
+    "event_definitions",
     "event_id",
     "read_members",
     "read_object",

@@ -215,7 +215,7 @@ def redecode(body: bytes, *, routing_key: str, received_at_us: int) -> Event:
 
     For what a transport delivers, once per delivery: `routing_key` and `received_at_us` are those of the message. The
     event_id is in its header and need not be computed again. That a body under the routing key of one of the five
-    events is strict JSON was seen to when it was accepted, and is relied on here: of a stranger's message with a name
+    events is strict JSON was seen to when it was accepted, and is relied on here: of a foreign message with a name
     twice, the last counts. Under any other key, and where its content is not quite what the vendor documents, it takes
     as long as `decode`. Raises nothing.
     """

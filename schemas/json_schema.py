@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.events import EVENT_TYPES, FinishReason, RecognizedEvent, VideoType
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+JSON_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _ENVELOPE = ("Timestamp", "SdkAppId")
 _PLACE = "#/$defs/{name}"
@@ -21,16 +21,16 @@ def callback_schema() -> dict[str, Any]:
     Unknown members are allowed, and so are values of enumerations that are not known today.
     """
     return {
-        "$schema": DIALECT,
+        "$schema": JSON_SCHEMA_DIALECT,
         "title": "Recording callbacks of Tencent Interactive Whiteboard",
         "description": "As sent: https://www.tencentcloud.com/document/product/1176/55568. Sign and ExpireTime are "
         "absent where no callback key is set, and are taken out before an event travels on.",
         "oneOf": [{"$ref": _PLACE.format(name=name)} for name in EVENT_TYPES],
-        "$defs": definitions(_PLACE),
+        "$defs": event_definitions(_PLACE),
     }
 
 
-def definitions(place: str) -> dict[str, Any]:
+def event_definitions(place: str) -> dict[str, Any]:
     """Return the schemas of the five callbacks and their parts by name; `place` makes a reference of a name."""
     _, parts = msgspec.json.schema_components(list(EVENT_TYPES.values()), ref_template=place)
     for kind in (FinishReason, VideoType):

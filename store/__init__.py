@@ -57,6 +57,7 @@ from store.retention import (
     prune_events,
 )
 from store.store import SchemaMismatchError, Store, StoreError, StoreUnavailableError
+from store.tables import iso8601
 
 __all__ = [
     "BEFORE_ALL",
@@ -92,6 +93,7 @@ __all__ = [
     "fold",
     "forget",
     "forget_recording",
+    "iso8601",
     "keep_dead_letters",
     "lease_owners",
     "list_dead_letters",

@@ -1,7 +1,7 @@
 """What the processes tell of themselves: logs, metrics, and the admin listener. Nothing of ours imported."""
 
 from telemetry import metrics
-from telemetry.admin import AdminListener, Readiness, with_target
+from telemetry.admin import AdminListener, Readiness, ReadyCheck, with_target
 from telemetry.logging import LogFormat, configure_logging, locations, presentable
 from telemetry.metrics import forget_process, render_metrics
 
@@ -9,6 +9,7 @@ __all__ = [
     "AdminListener",
     "LogFormat",
     "Readiness",
+    "ReadyCheck",
     "configure_logging",
     "forget_process",
     "locations",

@@ -33,6 +33,12 @@ PACKAGES = [name for name in ARROWS if name not in ("examples", "bench", "chaos"
 #: Who else reads the environment: prometheus-client's variable must be known before its metrics are made.
 READERS_OF_THE_ENVIRONMENT = {"telemetry/metrics.py"}
 
+#: What we once called things that have a name in the field; docs/architecture.md has the few words that are ours.
+RETIRED_WORDS = {
+    *("belt", "bury", "buried", "rung", "rungs", "lane", "lanes", "portion", "portions", "survivals", "pulse"),
+    *("crowding", "hurries", "stranger", "strangers", "door", "hasty"),
+}
+
 #: Written in two halves, so that this file does not hold what it looks for.
 _HOSTS = [
     *("py" + "pi.org", "pythonhos" + "ted.org", "npm" + "js.org", "npm" + "js.com", "yarn" + "pkg.com"),
@@ -75,6 +81,22 @@ def kept_files() -> list[Path]:
     return [path for path in ROOT.rglob("*") if path.is_file() and not made.search(f"/{name_of(path)}")]
 
 
+def dotted_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_at_the_top(path: Path, ours: set[str]) -> Iterator[str]:
+    """Yield the modules of ours that a module imports when it is imported itself."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in ours)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                module = f"{node.module}.{alias.name}"
+                yield module if module in ours else f"{node.module}"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_imports_only_along_the_arrows(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
@@ -93,6 +115,39 @@ def test_a_module_takes_no_private_name_from_another_package(path: Path) -> None
         if any(part.startswith("_") and part != "__version__" for part in [*module.split("."), name] if part)
     ]
     assert private == []
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.relative_to(ROOT).parts[0] in PACKAGES], ids=name_of)
+def test_a_module_imports_only_what_another_package_names(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    deep = [
+        f"{module}.{name}"
+        for module, name in imports(path)
+        if (other := module.split(".")[0]) in PACKAGES and other != package
+        if "." in module or (name and name not in importlib.import_module(other).__all__)
+    ]
+    assert deep == []
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Hold it for what is imported when a module is: an import inside a function has its reason beside it."""
+    names = {dotted_name(path): path for path in MODULES}
+    imported = {name: set(imported_at_the_top(path, set(names))) - {name} for name, path in names.items()}
+    while leaves := {name for name, others in imported.items() if not others & set(imported)}:
+        for name in leaves:
+            del imported[name]
+    assert imported == {}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_fields_words_are_used_and_not_our_own(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    names = [*path.relative_to(ROOT).with_suffix("").parts]
+    names += [node.name for node in ast.walk(tree) if isinstance(node, definitions)]
+    names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    parts = {part for name in names for part in re.findall(r"[a-z]+", re.sub(r"([A-Z]+)", r"_\1", name).lower())}
+    assert parts & RETIRED_WORDS == set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

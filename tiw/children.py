@@ -22,8 +22,7 @@ from typing import Self
 
 import structlog
 
-from telemetry import Readiness, forget_process, metrics
-from telemetry.admin import ReadyCheck
+from telemetry import Readiness, ReadyCheck, forget_process, metrics
 from tiw.opening import cannot_listen
 from tiw.settings import Address
 

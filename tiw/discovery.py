@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from broker import BUILT_IN_CONSUMERS, ConsumerQueues
-from telemetry.metrics import MULTIPROCESS_VARIABLE
+from telemetry import metrics
 from tiw.children import child_environment, tiw_command
 from workers import list_sources
 
@@ -83,7 +83,7 @@ def _clash(known: list[CustomConsumer], found: list[CustomConsumer]) -> Discover
 
 async def _discover(source: str, environ: Mapping[str, str]) -> list[CustomConsumer]:
     # Outside the metrics that the consumers' own processes share: there it would stand as one that is never ready.
-    environ = {name: value for name, value in environ.items() if name != MULTIPROCESS_VARIABLE}
+    environ = {name: value for name, value in environ.items() if name != metrics.MULTIPROCESS_VARIABLE}
     process = await asyncio.create_subprocess_exec(
         *tiw_command("work", "--describe", "--source", source),
         stdin=asyncio.subprocess.DEVNULL,

@@ -16,9 +16,19 @@ from msgspec import Struct
 from sqlalchemy import text
 
 from broker import BUILT_IN_CONSUMERS, BrokerError, Transport, queue_name
-from ingest import KeptRejected, KeysError, RefusedError, RejectedFileError, read_rejected, readmit
-from ingest.keys import SAFE_CHARACTERS, SDK_APP_ID, parse_keys, weak_keys
-from ingest.spool import file_states
+from ingest import (
+    GENERATED_SDK_APP_ID,
+    SAFE_CHARACTERS,
+    KeptRejected,
+    KeysError,
+    RefusedError,
+    RejectedFileError,
+    parse_keys,
+    read_rejected,
+    readmit,
+    spool_files,
+    weak_keys,
+)
 from store import Store, StoreError, check_schema, count_dead_letters, registered_consumers
 from tiw.discovery import DiscoveryError, discover_consumers
 from tiw.keys import keys_file, present_keys
@@ -90,7 +100,7 @@ class Check(Struct, frozen=True, kw_only=True):
 
 
 def check_environment(settings: Settings) -> Check:
-    """Find variables that nothing reads, and a door that is open wider than it should be."""
+    """Find variables that nothing reads, and an address that is open wider than it should be."""
     unknown = unknown_variables(os.environ)
     if unknown:
         return Check(
@@ -138,7 +148,7 @@ def check_keys(settings: Settings) -> Check:
 def _no_keys(settings: Settings, path: Path) -> Check:
     if settings.callback_keys_file is not None:
         return Check(check="keys", ok=False, detail=f"{path} is not there", remedy="create it, or correct the variable")
-    if SDK_APP_ID in settings.allow_unsigned:
+    if GENERATED_SDK_APP_ID in settings.allow_unsigned:
         apps = ", ".join(map(str, sorted(settings.allow_unsigned)))
         return Check(check="keys", ok=True, detail=f"none: only unsigned callbacks of {apps} are accepted")
     return Check(check="keys", ok=True, detail=f"none yet: one is generated into {path} at the first start")
@@ -253,7 +263,7 @@ def check_disk(settings: Settings) -> Check:
 
 def check_spool(settings: Settings) -> Check:
     """Look for callbacks that the spool cannot get rid of, and for damage."""
-    states = file_states(spool_folder(settings))
+    states = spool_files(spool_folder(settings))
     waiting = sum(state.waiting for state in states if state.kind == "spool")
     unowned = sum(state.waiting for state in states if state.kind == "spool" and not state.owned)
     aside = sum(state.waiting for state in states if state.kind == "set-aside")

@@ -4,14 +4,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ingest import CallbackKeys, KeyRing, KeysError, generated_keys, parse_keys
-from ingest.keys import FILE_NAME, SDK_APP_ID
+from ingest import (
+    GENERATED_KEYS_FILE,
+    GENERATED_SDK_APP_ID,
+    CallbackKeys,
+    KeyRing,
+    KeysError,
+    generated_keys,
+    parse_keys,
+)
 from tiw.settings import Settings, UsageError
 
 
 def keys_file(settings: Settings) -> Path:
     """Return the file of callback keys that counts where TIW_CALLBACK_KEYS is unset; it need not be there yet."""
-    return settings.callback_keys_file or settings.data_dir / FILE_NAME
+    return settings.callback_keys_file or settings.data_dir / GENERATED_KEYS_FILE
 
 
 def open_keys(settings: Settings) -> KeyRing:
@@ -19,7 +26,7 @@ def open_keys(settings: Settings) -> KeyRing:
 
     Raises `KeysError`; `UsageError` if an app that may send unsigned callbacks also has keys. Both name the variable.
     """
-    file = settings.data_dir / FILE_NAME
+    file = settings.data_dir / GENERATED_KEYS_FILE
     if settings.callback_keys is not None:
         source = "TIW_CALLBACK_KEYS"
         with _naming(source):
@@ -28,7 +35,7 @@ def open_keys(settings: Settings) -> KeyRing:
         source = "TIW_CALLBACK_KEYS_FILE"
         with _naming(source):
             ring = KeyRing.of_file(settings.callback_keys_file)
-    elif SDK_APP_ID in settings.allow_unsigned and not file.exists():
+    elif GENERATED_SDK_APP_ID in settings.allow_unsigned and not file.exists():
         # The app that a key would be made for has none at the vendor either.
         return KeyRing({})
     else:
@@ -63,7 +70,7 @@ def _open_generated(settings: Settings) -> KeyRing:
     generated = generated_keys(settings.data_dir)
     if generated.created:
         # To standard output and nowhere else: standard error is the log.
-        print(f"callback key for {SDK_APP_ID}: {generated.keys[SDK_APP_ID][0]}", flush=True)
+        print(f"callback key for {GENERATED_SDK_APP_ID}: {generated.keys[GENERATED_SDK_APP_ID][0]}", flush=True)
     return KeyRing.of_file(generated.path)
 
 

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import broker
 from broker import BrokerError, ConsumerQueues, Transport
 from tiw.settings import Address, Settings, UsageError
 
@@ -22,14 +23,13 @@ def open_transport(settings: Settings, consumers: Sequence[ConsumerQueues] = ())
 
     Raises `UsageError` for an address that cannot be right.
     """
-    if settings.is_embedded:
-        from broker.embedded.transport import EmbeddedTransport  # noqa: PLC0415 - each transport is imported only where it is used
-
-        return EmbeddedTransport(settings.data_dir, consumers=consumers, retry_delays_s=settings.retry_delays_s)
-    from broker.amqp.transport import AmqpTransport  # noqa: PLC0415 - as above
-
     try:
-        return AmqpTransport(settings.amqp_urls, consumers=consumers, retry_delays_s=settings.retry_delays_s)
+        return broker.open_transport(
+            urls=settings.amqp_urls,
+            folder=settings.data_dir,
+            consumers=consumers,
+            retry_delays_s=settings.retry_delays_s,
+        )
     except BrokerError as error:
         raise UsageError(f"TIW_AMQP_URL: {error}") from error
 

@@ -104,7 +104,7 @@ def make_console() -> Console:
 
 
 def _cell(value: Any) -> Text:
-    # Text, never markup: values come from strangers.
+    # Text, never markup: values come from anybody.
     shown = _shown("" if value is None else str(value))
     return Text(shown, style=_STYLES.get(shown.split(":")[0], ""))
 

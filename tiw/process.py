@@ -123,9 +123,7 @@ def _known(error: Exception) -> int | None:
         return FAILED
     # Imported here: by now the command has imported what it needs.
     from broker import BrokerError  # noqa: PLC0415
-    from ingest import KeysError, SpoolError  # noqa: PLC0415
-    from ingest.rejected import RejectedFileError  # noqa: PLC0415
-    from ingest.request import UnsafeHTTPError  # noqa: PLC0415
+    from ingest import KeysError, RejectedFileError, SpoolError, UnsafeHTTPError  # noqa: PLC0415
     from store import StoreError  # noqa: PLC0415
     from tiw.discovery import DiscoveryError  # noqa: PLC0415
     from workers import WorkersError  # noqa: PLC0415

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from msgspec import Struct
 
-from broker.topology import DEFAULT_RETRY_DELAYS_S
+from broker import DEFAULT_RETRY_DELAYS_S
 
 #: RabbitMQ 4 refuses messages over 16 MiB; a margin is left for headers.
 MAX_BODY_BYTES_LIMIT = 15 * 1024 * 1024

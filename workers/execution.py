@@ -29,7 +29,7 @@ from workers.api import Ack, Consumer, Context, DeadLetter, Drop, Outcome, Retry
 from workers.job import Bookkeeping, Gathering
 from workers.memory import Memory
 from workers.settling import Settler
-from workers.slots import Ending, Interruption, Lanes
+from workers.slots import Ending, Interruption, Slots
 from workers.store_watch import AWAY_ERRORS, StoreWatch
 
 
@@ -277,7 +277,7 @@ class Handling:
         #: The events that are here, each with the crashes that it came with.
         self._running: dict[str, int] = {}
         self._claiming = Gathering(self._claim, name=f"claims of {consumer.name}")
-        self._lanes = Lanes[list[Work]](
+        self._slots = Slots[list[Work]](
             consumer, take=self._take, is_waiting=self._is_waiting, arguments=self._arguments, ended=self._ended
         )
         self._concluding = Concluding(consumer, settler, memory, self._running)
@@ -287,7 +287,7 @@ class Handling:
         await self._stack.enter_async_context(self._concluding)
         if self._memory is not None:
             await self._stack.enter_async_context(self._claiming)
-        self._stack.push_async_callback(self._lanes.stop)
+        self._stack.push_async_callback(self._slots.stop)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -300,7 +300,7 @@ class Handling:
     @property
     def running(self) -> int:
         """How many calls of the handler run now."""
-        return self._lanes.running
+        return self._slots.running
 
     @property
     def must_wait(self) -> bool:
@@ -315,13 +315,13 @@ class Handling:
     def begin_draining(self) -> None:
         """Try what is here whether the store answers or not."""
         self._is_draining = True
-        self._lanes.wake()
+        self._slots.wake()
 
     def accept(self, delivery: Delivery) -> None:
-        """Handle a delivery as soon as there is a lane for it."""
+        """Handle a delivery as soon as there is a slot for it."""
         if self._memory is None:
             self._arrived.append(delivery)
-            self._lanes.wake()
+            self._slots.wake()
         else:
             self._claiming.add(delivery)
 
@@ -386,7 +386,7 @@ class Handling:
     def _on_claim(self, work: Work, claim: Claim) -> None:
         if claim is Claim.CLAIMED:
             self._ready.append(work)
-            self._lanes.wake()
+            self._slots.wake()
             return
         self._running.pop(work.context.event_id, None)
         if claim is Claim.COMPLETED:
@@ -471,7 +471,7 @@ class Handling:
             return
         if isinstance(outcomes, GroupFailure):
             self._alone.extend((work, outcomes.reason) for work in group)
-            self._lanes.wake()
+            self._slots.wake()
             return
         for work, outcome in zip(group, outcomes, strict=True):
             self._concluding.conclude(work, outcome)

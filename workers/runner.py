@@ -25,14 +25,14 @@ from workers.store_watch import StoreWatch
 #: The most deliveries at once, unless a single call takes more.
 MAX_DELIVERIES = 2000
 
-#: About the most bytes of bodies at once: a queue of large ones is taken in smaller portions.
+#: About the most bytes of bodies at once: a queue of large ones is taken in smaller numbers.
 MAX_BYTES = 64 * 1024 * 1024
 
 #: What the largest body is remembered by: after 1,000 smaller ones it counts for about a third.
 _FADING = 0.999
 
 
-class Portions:
+class Prefetch:
     """The prefetch of one consumer, by the size of the bodies that come."""
 
     def __init__(self, consumer: Consumer) -> None:
@@ -43,12 +43,12 @@ class Portions:
         self._sized_for_bytes = 1
 
     @property
-    def prefetch(self) -> int:
+    def count(self) -> int:
         """The deliveries of all calls, and as many waiting; fewer if they are large, but as many as there are calls."""
         return max(self._least, min(self._most, MAX_BYTES // self._sized_for_bytes))
 
     def note(self, size_bytes: int) -> bool:
-        """Take the size of a body into account; True if `prefetch` may be another now."""
+        """Take the size of a body into account; True if `count` may be another now."""
         self._largest_bytes = largest_bytes = max(size_bytes, self._largest_bytes * _FADING)
         if self._sized_for_bytes / 4 < largest_bytes <= self._sized_for_bytes:
             return False
@@ -66,7 +66,7 @@ _log = structlog.get_logger()
 class Runner:
     """Runs one consumer on its queue until it is drained; an async context manager.
 
-    At most `consumer.concurrency` calls of its handler at once; see `Portions` for how much waits here. `owner` is this
+    At most `consumer.concurrency` calls of its handler at once; see `Prefetch` for how much waits here. `owner` is this
     process's name in the leases. While the store is away, a consumer that needs it takes nothing and hands back what it
     has.
     """
@@ -102,7 +102,7 @@ class Runner:
         self._is_probing = True
         self._has_seen_harmless = False
         self._is_draining = False
-        self._portions = Portions(consumer)
+        self._sizing = Prefetch(consumer)
         self._prefetch = 1
         self._subscription: Subscription = transport.subscribe(consumer.queues, self._on_delivery, prefetch=1)
         self._supervisor: asyncio.Task[None] | None = None
@@ -155,7 +155,7 @@ class Runner:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self._settler.hold(delivery)
-        if self._portions.note(len(delivery.message.body)):
+        if self._sizing.note(len(delivery.message.body)):
             self._attention.set()
         if delivery.crashes >= SUSPECT_CRASHES and not self._handling.is_running(delivery.message.event_id):
             self._suspects.append(delivery)
@@ -176,7 +176,7 @@ class Runner:
                 await self._run_alone()
             if self._has_seen_harmless or not self._is_probing:
                 self._is_probing = self._has_seen_harmless = False
-                await self._take_at_most(self._portions.prefetch)
+                await self._take_at_most(self._sizing.count)
 
     async def _take_at_most(self, prefetch: int) -> None:
         if prefetch != self._prefetch and not self._is_draining:

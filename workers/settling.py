@@ -109,8 +109,8 @@ class Settler:
 
     def pass_on(self, delivery: Delivery) -> None:
         """Keep as unrecognized what a newer ingest node understood and this worker does not."""
-        stranger = structs.replace(delivery.message, routing_key=UNRECOGNIZED, attempt=1, crashes=0)
-        self._keep(delivery, lambda: self._transport.publish(stranger), "passed_on")
+        foreign = structs.replace(delivery.message, routing_key=UNRECOGNIZED, attempt=1, crashes=0)
+        self._keep(delivery, lambda: self._transport.publish(foreign), "passed_on")
 
     def hand_back(self, delivery: Delivery) -> None:
         """Put the event back into the queue as it was. A return by the broker would count as a crash."""

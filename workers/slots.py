@@ -5,12 +5,12 @@ Plain functions off the event loop.
 Not a ThreadPoolExecutor: its threads are joined at interpreter exit, so that one hung handler would keep a worker
 from ever stopping, and a hung thread keeps its place in the pool for good.
 
-Lanes: a handler's calls at once, without a task for each.
+Slots: a handler's calls at once, without a task for each.
 
-A lane is a task that calls the handler again and again, for as long as something waits. A handler that does not wait
-costs no switch of tasks; one that does holds up its own lane alone. One timer looks after the deadlines of all.
+A slot is a task that calls the handler again and again, for as long as something waits. A handler that does not wait
+costs no switch of tasks; one that does holds up its own slot alone. One timer looks after the deadlines of all.
 
-A lane is not used again once its handler was interrupted, or has set a context variable: the next event would see it.
+A slot is not used again once its handler was interrupted, or has set a context variable: the next event would see it.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ def run_in_thread(function: Callable[..., Any], *arguments: Any, name: str) -> "
 #: How long a handler may take to end once it was cancelled, before it is left to itself.
 CANCELLATION_GRACE_S = 1.0
 
-#: How long a lane goes on without letting the event loop turn.
+#: How long a slot goes on without letting the event loop turn.
 _TURN_S = 0.01
 
 Call = TypeVar("Call")
@@ -98,8 +98,8 @@ class Ending(Struct, frozen=True):
     is_left_behind: bool = False
 
 
-class _Lane(Generic[Call]):
-    """What one lane is doing. `call` is None while it has nothing to do."""
+class _Slot(Generic[Call]):
+    """What one slot is doing. `call` is None while it has nothing to do."""
 
     __slots__ = ("began_s", "call", "interruption", "is_left_behind", "task", "wake")
 
@@ -112,14 +112,14 @@ class _Lane(Generic[Call]):
         self.is_left_behind = False
 
 
-class Lanes(Generic[Call]):
+class Slots(Generic[Call]):
     """Calls a consumer's handler, at most `consumer.concurrency` times at once.
 
     `take` gives the next call, or None if nothing waits; `wake` says that something may wait, and `is_waiting` whether
     something still does. `arguments` are those of a call. `ended` is told once of each call, when it has ended.
 
     A handler that takes longer than `consumer.timeout_s` is cancelled. One that does not end within
-    `CANCELLATION_GRACE_S` then, or runs in a thread, is left behind, and another lane takes the place of its own.
+    `CANCELLATION_GRACE_S` then, or runs in a thread, is left behind, and another slot takes the place of its own.
     """
 
     def __init__(
@@ -139,8 +139,8 @@ class Lanes(Generic[Call]):
         self._is_async = consumer.is_async
         self._function = consumer.function if self._is_async else self._in_thread
         self._variables = copy_context()
-        self._lanes: set[_Lane[Call]] = set()
-        self._idle: list[_Lane[Call]] = []
+        self._slots: set[_Slot[Call]] = set()
+        self._idle: list[_Slot[Call]] = []
         self._left_behind: set[asyncio.Task[None]] = set()
         self._is_waking = False
         self._is_stopped = False
@@ -149,56 +149,56 @@ class Lanes(Generic[Call]):
     @property
     def running(self) -> int:
         """How many calls run now."""
-        return sum(lane.call is not None for lane in self._lanes)
+        return sum(slot.call is not None for slot in self._slots)
 
     def wake(self) -> None:
-        """Look for something to do, with the lanes that have nothing."""
+        """Look for something to do, with the slots that have nothing."""
         # One at a time: it wakes the next before it begins, so that few are woken for nothing.
         if self._is_waking or self._is_stopped:
             return
         if self._idle:
             self._is_waking = True
-            lane = self._idle.pop()
-            if lane.wake is not None and not lane.wake.done():
-                lane.wake.set_result(None)
-        elif len(self._lanes) < self._consumer.concurrency:
+            slot = self._idle.pop()
+            if slot.wake is not None and not slot.wake.done():
+                slot.wake.set_result(None)
+        elif len(self._slots) < self._consumer.concurrency:
             self._is_waking = True
             self._open()
 
     async def stop(self) -> None:
-        """Cancel what runs, wait for it as long as for any cancelled handler, and end all lanes."""
+        """Cancel what runs, wait for it as long as for any cancelled handler, and end all slots."""
         self._is_stopped = True
-        running = [lane for lane in self._lanes if lane.call is not None]
-        for lane in running:
-            self._interrupt(lane, Interruption.STOPPED)
-        tasks = [lane.task for lane in self._lanes if lane.task is not None]
-        for lane in self._lanes:
-            if lane.call is None and lane.task is not None:
-                lane.task.cancel()
+        running = [slot for slot in self._slots if slot.call is not None]
+        for slot in running:
+            self._interrupt(slot, Interruption.STOPPED)
+        tasks = [slot.task for slot in self._slots if slot.task is not None]
+        for slot in self._slots:
+            if slot.call is None and slot.task is not None:
+                slot.task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=CANCELLATION_GRACE_S)
-        for lane in running:
-            self._leave_behind(lane)
+        for slot in running:
+            self._leave_behind(slot)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _open(self) -> None:
-        lane = _Lane[Call]()
-        self._lanes.add(lane)
+        slot = _Slot[Call]()
+        self._slots.add(slot)
         # Each starts with the variables that were there before any handler ran.
-        lane.task = asyncio.get_running_loop().create_task(
-            self._drive(lane), name=f"lane of {self._consumer.name}", context=self._variables.copy()
+        slot.task = asyncio.get_running_loop().create_task(
+            self._drive(slot), name=f"slot of {self._consumer.name}", context=self._variables.copy()
         )
-        lane.task.add_done_callback(lambda task: self._closed(lane, task))
+        slot.task.add_done_callback(lambda task: self._closed(slot, task))
 
-    def _closed(self, lane: _Lane[Call], task: asyncio.Task[None]) -> None:
-        self._lanes.discard(lane)
+    def _closed(self, slot: _Slot[Call], task: asyncio.Task[None]) -> None:
+        self._slots.discard(slot)
         self._left_behind.discard(task)
-        if lane in self._idle:
-            self._idle.remove(lane)
+        if slot in self._idle:
+            self._idle.remove(slot)
         error = None if task.cancelled() else task.exception()
-        if lane.is_left_behind or (error is None and not task.cancelled()):
+        if slot.is_left_behind or (error is None and not task.cancelled()):
             return
         if error is not None:
             # What it was at stays unsettled and comes back, counted as a crash: never silent, never lost.
@@ -207,40 +207,40 @@ class Lanes(Generic[Call]):
         self._is_waking = False
         self.wake()
 
-    async def _drive(self, lane: _Lane[Call]) -> None:
+    async def _drive(self, slot: _Slot[Call]) -> None:
         clean = copy_context()
         self._is_waking = False
         turn_began_s = time.monotonic()
         while True:
             call = self._take()
             if call is None:
-                await self._wait(lane)
+                await self._wait(slot)
                 turn_began_s = time.monotonic()
                 continue
             if self._is_waiting():
                 self.wake()
-            if not await self._call(lane, call) or not _are_same(copy_context(), clean):
-                self._replace(lane)
+            if not await self._call(slot, call) or not _are_same(copy_context(), clean):
+                self._replace(slot)
                 return
-            if lane.began_s - turn_began_s > _TURN_S:
+            if slot.began_s - turn_began_s > _TURN_S:
                 await asyncio.sleep(0)
                 turn_began_s = time.monotonic()
 
-    async def _wait(self, lane: _Lane[Call]) -> None:
-        lane.wake = asyncio.get_running_loop().create_future()
-        self._idle.append(lane)
-        await lane.wake
+    async def _wait(self, slot: _Slot[Call]) -> None:
+        slot.wake = asyncio.get_running_loop().create_future()
+        self._idle.append(slot)
+        await slot.wake
         self._is_waking = False
 
-    def _replace(self, lane: _Lane[Call]) -> None:
-        self._lanes.discard(lane)
+    def _replace(self, slot: _Slot[Call]) -> None:
+        self._slots.discard(slot)
         if self._is_waiting():
             self.wake()
 
-    async def _call(self, lane: _Lane[Call], call: Call) -> bool:
-        """Run the handler once; False if the lane is not to be used again."""
-        lane.call = call
-        lane.began_s = began_s = time.monotonic()
+    async def _call(self, slot: _Slot[Call], call: Call) -> bool:
+        """Run the handler once; False if the slot is not to be used again."""
+        slot.call = call
+        slot.began_s = began_s = time.monotonic()
         if self._timer is None:
             self._watch(self._consumer.timeout_s)
         result: Any = None
@@ -249,17 +249,17 @@ class Lanes(Generic[Call]):
             result = await self._function(*self._arguments(call))
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - handed on to `ended`
             error = raised
-        if lane.is_left_behind:
+        if slot.is_left_behind:
             return False
-        lane.call = None
-        is_left_behind = lane.interruption is not None and not self._is_async
-        ending = Ending(time.monotonic() - began_s, result, error, lane.interruption, is_left_behind)
+        slot.call = None
+        is_left_behind = slot.interruption is not None and not self._is_async
+        ending = Ending(time.monotonic() - began_s, result, error, slot.interruption, is_left_behind)
         # A handler that was cancelled, by whomever, may have left that to be felt by the next.
-        is_as_new = not isinstance(error, asyncio.CancelledError) and not (lane.task and lane.task.cancelling())
+        is_as_new = not isinstance(error, asyncio.CancelledError) and not (slot.task and slot.task.cancelling())
         # Its traceback holds this frame, and the frame would hold it.
         error = None
         self._ended(call, ending)
-        return lane.interruption is None and is_as_new
+        return slot.interruption is None and is_as_new
 
     async def _in_thread(self, *arguments: Any) -> Any:
         return await run_in_thread(self._consumer.function, *arguments, name=f"tiw-{self._consumer.name}")
@@ -271,31 +271,31 @@ class Lanes(Generic[Call]):
         """Interrupt what is over its time; come back when the next will be."""
         self._timer = None
         now_s = time.monotonic()
-        running = [lane for lane in self._lanes if lane.call is not None and lane.interruption is None]
-        left_s = {lane: lane.began_s + self._consumer.timeout_s - now_s for lane in running}
-        for lane in [lane for lane, seconds in left_s.items() if seconds <= 0]:
-            del left_s[lane]
-            self._interrupt(lane, Interruption.TIMED_OUT)
-            asyncio.get_running_loop().call_later(CANCELLATION_GRACE_S, self._leave_behind, lane)
+        running = [slot for slot in self._slots if slot.call is not None and slot.interruption is None]
+        left_s = {slot: slot.began_s + self._consumer.timeout_s - now_s for slot in running}
+        for slot in [slot for slot, seconds in left_s.items() if seconds <= 0]:
+            del left_s[slot]
+            self._interrupt(slot, Interruption.TIMED_OUT)
+            asyncio.get_running_loop().call_later(CANCELLATION_GRACE_S, self._leave_behind, slot)
         if left_s:
             self._watch(min(left_s.values()))
 
-    def _interrupt(self, lane: _Lane[Call], interruption: Interruption) -> None:
-        if lane.interruption is None:
-            lane.interruption = interruption
-        if lane.task is not None:
-            lane.task.cancel()
+    def _interrupt(self, slot: _Slot[Call], interruption: Interruption) -> None:
+        if slot.interruption is None:
+            slot.interruption = interruption
+        if slot.task is not None:
+            slot.task.cancel()
 
-    def _leave_behind(self, lane: _Lane[Call]) -> None:
-        """Let another lane take the place of one whose handler does not end."""
-        if lane.call is None or lane.task is None or lane.is_left_behind:
+    def _leave_behind(self, slot: _Slot[Call]) -> None:
+        """Let another slot take the place of one whose handler does not end."""
+        if slot.call is None or slot.task is None or slot.is_left_behind:
             return
-        call, lane.call = lane.call, None
-        lane.is_left_behind = True
-        self._left_behind.add(lane.task)
-        self._lanes.discard(lane)
-        took_s = time.monotonic() - lane.began_s
-        self._ended(call, Ending(took_s, interruption=lane.interruption, is_left_behind=True))
+        call, slot.call = slot.call, None
+        slot.is_left_behind = True
+        self._left_behind.add(slot.task)
+        self._slots.discard(slot)
+        took_s = time.monotonic() - slot.began_s
+        self._ended(call, Ending(took_s, interruption=slot.interruption, is_left_behind=True))
         if self._is_waiting():
             self.wake()
 

@@ -10,7 +10,7 @@ from schemas import Event
 from store import Store
 from workers.api import Consumer, Context, Outcome
 from workers.execution import GroupFailure, judge
-from workers.slots import Ending, Lanes
+from workers.slots import Ending, Slots
 
 _Group: TypeAlias = list[tuple[Event, Context]]
 
@@ -67,18 +67,18 @@ async def _call(consumer: Consumer, group: _Group) -> Ending:
     def arguments(group: _Group) -> tuple[Any, ...]:
         return group[0] if consumer.batch is None else (list(group),)
 
-    lanes = Lanes[_Group](
+    slots = Slots[_Group](
         consumer,
         take=lambda: waiting.pop() if waiting else None,
         is_waiting=lambda: bool(waiting),
         arguments=arguments,
         ended=on_end,
     )
-    lanes.wake()
+    slots.wake()
     try:
         return await ended
     finally:
-        await lanes.stop()
+        await slots.stop()
 
 
 def _context(

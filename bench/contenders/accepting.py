@@ -13,7 +13,7 @@ from bench.load.payloads import APP, KEY
 from bench.load.queues import count_ready
 from bench.machine.arena import Arena
 from broker.embedded.database import DATABASE_NAME
-from ingest.spool import file_states
+from ingest import spool_files
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ def _spooling_settings(place: Place) -> dict[str, str]:
 
 
 def _kept_in_spool(place: Place) -> int:
-    return sum(state.waiting for state in file_states(place.folder / "data" / "spool"))
+    return sum(state.waiting for state in spool_files(place.folder / "data" / "spool"))
 
 
 def _python(name: str, module: str, *, publishes: bool = True) -> Server:

@@ -50,7 +50,7 @@ from telemetry import metrics
 MOST = 10_000
 
 
-class Survivals:
+class OwnConnectionLosses:
     """Counts by event_id, for one queue; an event that is settled is forgotten."""
 
     __slots__ = ("_counts",)
@@ -85,24 +85,24 @@ _log = structlog.get_logger()
 class AmqpDelivery:
     """One hand-over. Implements `broker.Delivery`."""
 
-    __slots__ = ("_acked", "_intake", "crashes", "message", "tag")
+    __slots__ = ("_acked", "_deliveries", "crashes", "message", "tag")
 
-    def __init__(self, intake: "Intake", message: Message, *, returns: int, tag: int) -> None:
+    def __init__(self, deliveries: "ChannelDeliveries", message: Message, *, returns: int, tag: int) -> None:
         self.message = message
         self.crashes = message.crashes + returns
         self.tag = tag
-        self._intake = intake
+        self._deliveries = deliveries
         self._acked: Awaitable[bool] | None = None
 
     def ack(self) -> Awaitable[bool]:
         """Settle for good. False if the connection was lost meanwhile; a second call returns what the first did."""
         if self._acked is None:
             # A tag acknowledged twice would close the channel.
-            self._acked = self._intake.ack(self.tag)
+            self._acked = self._deliveries.ack(self.tag)
         return self._acked
 
 
-class Intake:
+class ChannelDeliveries:
     """One channel's deliveries: at most `prefetch` of them are handed over and unsettled.
 
     The broker counts anew for every consumer, so what an earlier prefetch let in comes on top. Until that is
@@ -115,13 +115,13 @@ class Intake:
         channel: aiormq.abc.AbstractChannel,
         queue: str,
         on_delivery: OnDelivery,
-        survivals: Survivals,
+        own_losses: OwnConnectionLosses,
     ) -> None:
         self._connection = connection
         self._channel = channel
         self._queue = queue
         self._on_delivery = on_delivery
-        self._survivals = survivals
+        self._own_losses = own_losses
         self._prefetch = 0
         self._consumer_tag: str | None = None
         self._consuming = False
@@ -210,7 +210,7 @@ class Intake:
         self._connection.wire.detach(self._channel.number, self._take)
         # A channel that was closed alone is another matter: its handler may have held a delivery for too long.
         if self._connection.wire.is_lost:
-            self._survivals.lost(self._events.values())
+            self._own_losses.lost(self._events.values())
         self._events.clear()
 
     def ack(self, tag: int) -> Awaitable[bool]:
@@ -238,7 +238,7 @@ class Intake:
         overtaking = [tag for tag in due if self._unsettled.pop(tag, False)]
         frames += [ack_frame(number, tag, multiple=False) for tag in overtaking]
         for tag in (*together, *overtaking):
-            self._survivals.settled(self._events.pop(tag))
+            self._own_losses.settled(self._events.pop(tag))
         self._connection.wire.write(b"".join(frames))
 
     def _on_cancelled(self, frame: object) -> None:
@@ -265,7 +265,7 @@ class Intake:
         message, returns = read_message(arrival.body, arrival.properties, arrival.routing_key)
         self._unsettled[arrival.tag] = False
         self._events[arrival.tag] = message.event_id
-        returns = max(0, returns - self._survivals.count(message.event_id))
+        returns = max(0, returns - self._own_losses.count(message.event_id))
         self._held.append(AmqpDelivery(self, message, returns=returns, tag=arrival.tag))
         self._hand_over()
 
@@ -286,7 +286,7 @@ def _ended(loop: asyncio.AbstractEventLoop, value: bool) -> "asyncio.Future[bool
 
 async def _unused(message: object) -> None:
     """Stand where the library wants a callback: deliveries are taken before it sees them."""
-    raise AssertionError(f"a delivery went past the intake: {type(message).__name__}")
+    raise AssertionError(f"a delivery went past deliveries: {type(message).__name__}")
 
 
 class Finding(Enum):
@@ -310,35 +310,35 @@ class Watchdog(Struct, frozen=True, kw_only=True):
     renew_idle_after_s: float = 60.0
     renew_after_s: float = 600.0
 
-    async def find(self, connection: Connection, intake: Intake, queue: str) -> Finding:
+    async def find(self, connection: Connection, deliveries: ChannelDeliveries, queue: str) -> Finding:
         """Return once something has to be done."""
         loop = asyncio.get_running_loop()
         looked_at_s = 0.0
         while True:
             await asyncio.sleep(self.sure_after_s)
-            if not intake.is_idle:
+            if not deliveries.is_idle:
                 continue
-            if self._is_due(intake):
+            if self._is_due(deliveries):
                 return Finding.DUE
-            if loop.time() - max(looked_at_s, intake.last_arrival_s) > self.look_after_s:
+            if loop.time() - max(looked_at_s, deliveries.last_arrival_s) > self.look_after_s:
                 looked_at_s = loop.time()
-                if await self._is_silent(connection, intake, queue):
+                if await self._is_silent(connection, deliveries, queue):
                     return Finding.SILENT
 
-    def _is_due(self, intake: Intake) -> bool:
-        if intake.first_arrival_s is None:
+    def _is_due(self, deliveries: ChannelDeliveries) -> bool:
+        if deliveries.first_arrival_s is None:
             return False
         now_s = asyncio.get_running_loop().time()
-        age_s, quiet_s = now_s - intake.first_arrival_s, now_s - intake.last_arrival_s
+        age_s, quiet_s = now_s - deliveries.first_arrival_s, now_s - deliveries.last_arrival_s
         return age_s > self.renew_after_s or quiet_s > self.renew_idle_after_s
 
-    async def _is_silent(self, connection: Connection, intake: Intake, queue: str) -> bool:
-        before_s = intake.last_arrival_s
+    async def _is_silent(self, connection: Connection, deliveries: ChannelDeliveries, queue: str) -> bool:
+        before_s = deliveries.last_arrival_s
         if not await _has_ready(connection, queue):
             return False
         await asyncio.sleep(self.sure_after_s)
         still_waits = await _has_ready(connection, queue)
-        return still_waits and intake.is_idle and intake.last_arrival_s == before_s
+        return still_waits and deliveries.is_idle and deliveries.last_arrival_s == before_s
 
 
 async def _has_ready(connection: Connection, queue: str) -> bool:
@@ -372,8 +372,8 @@ class AmqpSubscription:
         self._on_delivery = on_delivery
         self._prefetch = prefetch
         self._watchdog = watchdog
-        self._survivals = Survivals()
-        self._intake: Intake | None = None
+        self._own_losses = OwnConnectionLosses()
+        self._deliveries: ChannelDeliveries | None = None
         self._is_renewing = False
         self._turn = asyncio.Lock()
         self._problem = ""
@@ -393,23 +393,23 @@ class AmqpSubscription:
         """Whether the broker has this consumer right now (a prefetch of 0 counts as consuming)."""
         # A renewal changes the channel in a moment; nobody need stop because of that.
         is_renewing = self._is_renewing and self._link.is_connected
-        return is_renewing or (self._intake is not None and self._intake.is_open)
+        return is_renewing or (self._deliveries is not None and self._deliveries.is_open)
 
     async def set_prefetch(self, prefetch: int) -> None:
-        """Bound how many deliveries may be unsettled at once, from now on; 0 stops the intake."""
+        """Bound how many deliveries may be unsettled at once, from now on; 0 stops deliveries."""
         self._prefetch = prefetch
-        intake = self._intake
-        if intake is not None:
-            await self._apply_prefetch(intake)
+        deliveries = self._deliveries
+        if deliveries is not None:
+            await self._apply_prefetch(deliveries)
 
-    async def _apply_prefetch(self, intake: "Intake") -> None:
+    async def _apply_prefetch(self, deliveries: "ChannelDeliveries") -> None:
         try:
             with cancellation_as_loss():
                 async with self._turn:
-                    await intake.set_prefetch(self._prefetch)
+                    await deliveries.set_prefetch(self._prefetch)
         except CONNECTION_ERRORS as error:
             # It holds when the consumer is back.
-            intake.give_up(describe(error))
+            deliveries.give_up(describe(error))
 
     async def _keep(self) -> None:
         backoff = Backoff()
@@ -436,56 +436,56 @@ class AmqpSubscription:
         if not self._is_renewing:
             await self._declarer.declare(connection, self._topology)
         channel = await connection.amqp.channel(publisher_confirms=False, timeout=REQUEST_TIMEOUT_S)
-        intake = Intake(connection, channel, self._queue, self._on_delivery, self._survivals)
+        deliveries = ChannelDeliveries(connection, channel, self._queue, self._on_delivery, self._own_losses)
         # Now, because deliveries come before the next line returns, and they may lead to another prefetch.
-        self._intake = intake
+        self._deliveries = deliveries
         watching: asyncio.Task[None] | None = None
         try:
             async with self._turn:
-                await intake.resume(self._prefetch)
+                await deliveries.resume(self._prefetch)
             self._problem = ""
             if not self._is_renewing:
                 _log.info("consumer_started", queue=self._queue)
             self._is_renewing = False
-            watching = asyncio.create_task(self._watch(connection, intake), name=f"amqp watchdog {self._queue}")
+            watching = asyncio.create_task(self._watch(connection, deliveries), name=f"amqp watchdog {self._queue}")
             with backoff.working():
                 raise_if_cancelled()
-                while await intake.wait_cancelled():
+                while await deliveries.wait_cancelled():
                     _log.warning("consumer_lost", queue=self._queue, error="cancelled by the broker")
                     await self._declarer.declare(connection, self._topology)
                     async with self._turn:
-                        await intake.resume(self._prefetch)
+                        await deliveries.resume(self._prefetch)
                     raise_if_cancelled()
                     _log.info("consumer_started", queue=self._queue)
             if not self._is_renewing:
-                _log.warning("consumer_lost", queue=self._queue, error=intake.reason)
+                _log.warning("consumer_lost", queue=self._queue, error=deliveries.reason)
         finally:
             if watching is not None:
                 watching.cancel()
-            self._intake = None
-            intake.give_up("closed")
+            self._deliveries = None
+            deliveries.give_up("closed")
             await close_channel(channel, connection)
-            intake.detach()
+            deliveries.detach()
 
-    async def _watch(self, connection: Connection, intake: Intake) -> None:
+    async def _watch(self, connection: Connection, deliveries: ChannelDeliveries) -> None:
         """Give the channel up when the watchdog says so: another takes its place."""
         while True:
-            if await self._watchdog.find(connection, intake, self._queue) is Finding.SILENT:
+            if await self._watchdog.find(connection, deliveries, self._queue) is Finding.SILENT:
                 metrics.SILENT_CONSUMERS.labels(self._queue).inc()
-                intake.give_up("silent: events wait in the queue and none came")
+                deliveries.give_up("silent: events wait in the queue and none came")
             else:
-                await self._renew(intake)
+                await self._renew(deliveries)
 
-    async def _renew(self, intake: Intake) -> None:
+    async def _renew(self, deliveries: ChannelDeliveries) -> None:
         """Let another channel take the place of one without deliveries; a delivery that comes just now stays valid."""
         try:
             with cancellation_as_loss():
                 async with self._turn:
-                    await intake.set_prefetch(0)
-                    if intake.has_unsettled:
-                        await intake.set_prefetch(self._prefetch)
-                    elif intake.is_open:
+                    await deliveries.set_prefetch(0)
+                    if deliveries.has_unsettled:
+                        await deliveries.set_prefetch(self._prefetch)
+                    elif deliveries.is_open:
                         self._is_renewing = True
-                        intake.give_up("renewed")
+                        deliveries.give_up("renewed")
         except CONNECTION_ERRORS as error:
-            intake.give_up(describe(error))
+            deliveries.give_up(describe(error))

@@ -3,7 +3,7 @@
 Headers are made anew for every publish. What a broker or another client put there (`x-death`, for one) is never
 copied: old `x-` headers sent again change what the broker does with a message.
 
-Both directions are written out here, for speed and for robustness: of a stranger's headers only the names that count
+Both directions are written out here, for speed and for robustness: of foreign headers only the names that count
 are decoded, and the rest is stepped over, whatever it holds. The encoding is that of RabbitMQ:
 https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
 """
@@ -14,17 +14,7 @@ from struct import error as LayoutError  # noqa: N812 - an exception's name
 from typing import Final, TypeAlias
 
 import schemas
-from broker.api import Message
-
-EVENT_ID = "tiw-event-id"
-ROUTING_KEY = "tiw-routing-key"
-RECEIVED_AT_US = "tiw-received-at-us"
-ATTEMPT = "tiw-attempt"
-CRASHES = "tiw-crashes"
-TRACE = "tiw-trace"
-FIRST_FAILED_AT_US = "tiw-first-failed-at-us"
-LAST_FAILED_AT_US = "tiw-last-failed-at-us"
-REASON = "tiw-reason"
+from broker.api import Headers, Message
 
 #: A header frame is not split, and a frame has 128 KiB: longer texts are cut.
 MAX_TEXT_CHARACTERS: Final = 4096
@@ -62,14 +52,23 @@ def _integer_name(name: str) -> bytes:
     return b"%c%bl" % (len(name), name.encode())
 
 
-_EVENT_ID, _ROUTING_KEY, _TRACE, _REASON = map(_text_name, (EVENT_ID, ROUTING_KEY, TRACE, REASON))
-_RECEIVED_AT_US, _ATTEMPT, _CRASHES = map(_integer_name, (RECEIVED_AT_US, ATTEMPT, CRASHES))
-_FIRST_FAILED_AT_US, _LAST_FAILED_AT_US = map(_integer_name, (FIRST_FAILED_AT_US, LAST_FAILED_AT_US))
+_EVENT_ID, _ROUTING_KEY, _TRACE, _REASON = map(
+    _text_name, (Headers.EVENT_ID, Headers.ROUTING_KEY, Headers.TRACE, Headers.REASON)
+)
+_RECEIVED_AT_US, _ATTEMPT, _CRASHES = map(_integer_name, (Headers.RECEIVED_AT_US, Headers.ATTEMPT, Headers.CRASHES))
+_FIRST_FAILED_AT_US, _LAST_FAILED_AT_US = map(_integer_name, (Headers.FIRST_FAILED_AT_US, Headers.LAST_FAILED_AT_US))
 _KNOWN: Final = {
     name.encode(): name
     for name in (
-        *(EVENT_ID, ROUTING_KEY, RECEIVED_AT_US, ATTEMPT, CRASHES, TRACE),
-        *(FIRST_FAILED_AT_US, LAST_FAILED_AT_US, REASON, DELIVERY_COUNT),
+        *(
+            Headers.EVENT_ID,
+            Headers.ROUTING_KEY,
+            Headers.RECEIVED_AT_US,
+            Headers.ATTEMPT,
+            Headers.CRASHES,
+            Headers.TRACE,
+        ),
+        *(Headers.FIRST_FAILED_AT_US, Headers.LAST_FAILED_AT_US, Headers.REASON, DELIVERY_COUNT),
     )
 }
 
@@ -120,22 +119,22 @@ def read_message(body: bytes, properties: bytes, routing_key: str) -> tuple[Mess
     """Return the message that was delivered, and how often the broker saw it come back since it was published.
 
     Whoever published it, and whatever its headers hold, nothing is raised. `routing_key` is that of the delivery; it
-    counts where no header has another. A stranger's message, without our event_id, gets that of its body.
+    counts where no header has another. A foreign message, without our event_id, gets that of its body.
     """
     headers = _read_headers(properties)
-    received_at_us = _count(headers, RECEIVED_AT_US) or time.time_ns() // 1000
-    event_id = _read_text(headers, EVENT_ID) or schemas.decode(body, received_at_us=received_at_us).event_id
+    received_at_us = _count(headers, Headers.RECEIVED_AT_US) or time.time_ns() // 1000
+    event_id = _read_text(headers, Headers.EVENT_ID) or schemas.decode(body, received_at_us=received_at_us).event_id
     message = Message(
         body=body,
         event_id=event_id,
-        routing_key=_read_text(headers, ROUTING_KEY) or routing_key,
+        routing_key=_read_text(headers, Headers.ROUTING_KEY) or routing_key,
         received_at_us=received_at_us,
-        attempt=_count(headers, ATTEMPT) or 1,
-        crashes=_count(headers, CRASHES) or 0,
-        trace=_read_text(headers, TRACE),
-        first_failed_at_us=_count(headers, FIRST_FAILED_AT_US),
-        last_failed_at_us=_count(headers, LAST_FAILED_AT_US),
-        reason=_read_text(headers, REASON),
+        attempt=_count(headers, Headers.ATTEMPT) or 1,
+        crashes=_count(headers, Headers.CRASHES) or 0,
+        trace=_read_text(headers, Headers.TRACE),
+        first_failed_at_us=_count(headers, Headers.FIRST_FAILED_AT_US),
+        last_failed_at_us=_count(headers, Headers.LAST_FAILED_AT_US),
+        reason=_read_text(headers, Headers.REASON),
     )
     return message, _count(headers, DELIVERY_COUNT) or 0
 

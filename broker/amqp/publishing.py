@@ -288,11 +288,11 @@ class Publisher:
             self._usable.clear()
             await self._usable.wait()
 
-    async def publish(self, message: Message, *, exchange: str, routing_key: str, belt: Topology) -> None:
+    async def publish(self, message: Message, *, exchange: str, routing_key: str, fallback: Topology) -> None:
         """Return once the broker keeps `message` in a queue. Raises `NotPublishedError` after the confirm time-out.
 
         A channel that is lost meanwhile is waited for, and the message published again: at worst it is there twice.
-        `belt` is declared if the message cannot be routed because somebody deleted what it needs.
+        `fallback` is declared if the message cannot be routed because somebody deleted what it needs.
         """
         deadline_s = asyncio.get_running_loop().time() + self._confirm_timeout_s
         declared = False
@@ -307,11 +307,11 @@ class Publisher:
                     raise NotPublishedError(f"{exchange or routing_key} leads to no queue") from None
             _log.warning("topology_missing", exchange=exchange, routing_key=routing_key)
             declared = True
-            await self._mend(channel.connection, belt, deadline_s)
+            await self._ensure_topology(channel.connection, fallback, deadline_s)
 
-    async def _mend(self, connection: Connection, belt: Topology, deadline_s: float) -> None:
+    async def _ensure_topology(self, connection: Connection, fallback: Topology, deadline_s: float) -> None:
         # In a task of its own: to interrupt a declaration takes time, too, which the deadline does not have.
-        mending = self._beside(self._declarer.declare(connection, belt), name="amqp belt")
+        mending = self._beside(self._declarer.declare(connection, fallback), name="amqp fallback topology")
         await asyncio.wait((mending,), timeout=deadline_s - asyncio.get_running_loop().time())
         if not mending.done():
             mending.add_done_callback(let_fail)

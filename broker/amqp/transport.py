@@ -29,8 +29,8 @@ from schemas import UNRECOGNIZED
 _LONGEST_ROUTING_KEY = 255
 
 # What somebody may have deleted, see `Publisher.publish`; made once, as every publish hands it over.
-_BELT_OF_HOME = topology((), retry_delays_s=())
-_BELT_OF_EVENTS = topology(
+_HOME_TOPOLOGY = topology((), retry_delays_s=())
+_EVENTS_TOPOLOGY = topology(
     [queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED], retry_delays_s=()
 )
 
@@ -93,7 +93,9 @@ class AmqpTransport:
         routing_key = message.routing_key
         if len(routing_key.encode(errors="replace")) > _LONGEST_ROUTING_KEY:
             routing_key = UNRECOGNIZED
-        await self._publisher.publish(message, exchange=EVENTS_EXCHANGE, routing_key=routing_key, belt=_BELT_OF_EVENTS)
+        await self._publisher.publish(
+            message, exchange=EVENTS_EXCHANGE, routing_key=routing_key, fallback=_EVENTS_TOPOLOGY
+        )
 
     async def send(self, consumer: str, message: Message) -> None:
         """Put a message into one consumer's queue. If it has none, the message goes to `tiw.orphaned`."""
@@ -101,7 +103,7 @@ class AmqpTransport:
             message,
             exchange=HOME_EXCHANGE,
             routing_key=queue_name(consumer),
-            belt=_BELT_OF_HOME,
+            fallback=_HOME_TOPOLOGY,
         )
 
     async def retry(self, consumer: str, message: Message, *, delay_s: float) -> None:
@@ -115,13 +117,13 @@ class AmqpTransport:
             message,
             exchange=retry_name(delay_s),
             routing_key=queue_name(consumer),
-            belt=topology((), retry_delays_s=(delay_s,)),
+            fallback=topology((), retry_delays_s=(delay_s,)),
         )
 
     async def dead_letter(self, consumer: str, message: Message) -> None:
         """Put a message into the consumer's queue of dead letters."""
         name = dead_queue_name(consumer)
-        await self._publisher.publish(message, exchange="", routing_key=name, belt=_dead_queue(consumer))
+        await self._publisher.publish(message, exchange="", routing_key=name, fallback=_dead_queue(consumer))
 
     def subscribe(
         self, queues: ConsumerQueues, on_delivery: OnDelivery, *, prefetch: int, dead: bool = False

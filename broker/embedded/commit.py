@@ -379,7 +379,7 @@ class GroupCommit:
             return
         self._check()
         if self._is_suspect:
-            self._mend(connection)
+            self._ensure_topology(connection)
         if level is not self._level:
             connection.execute(f"PRAGMA synchronous = {'FULL' if level is Level.DURABLE else 'NORMAL'}")
             self._level = level
@@ -394,7 +394,7 @@ class GroupCommit:
             else:
                 return
 
-    def _mend(self, connection: sqlite3.Connection) -> None:
+    def _ensure_topology(self, connection: sqlite3.Connection) -> None:
         """Begin a new WAL after an I/O error.
 
         A failed fsync is not repeated by the next one: pages that it lost would tear the log before everything

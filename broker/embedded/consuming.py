@@ -226,7 +226,7 @@ class EmbeddedSubscription:
         await self.close()
 
     async def close(self) -> None:
-        """Stop the intake and let go of what is not settled; nothing is handed over afterwards."""
+        """Stop deliveries and let go of what is not settled; nothing is handed over afterwards."""
         if not self._is_open:
             return
         self._is_open = False

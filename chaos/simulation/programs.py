@@ -19,7 +19,7 @@ from chaos.simulation.vendor import IngestAddress, Listener
 from chaos.simulation.virtual_time import VirtualLoop
 from ingest import IngestConfig, KeyRing
 from ingest.callbacks import Callbacks
-from ingest.durability import Keeper
+from ingest.durability import Durability
 from ingest.server import DRAIN_TIMEOUT_S
 from ingest.spool import Spool
 from workers import Consumer, Worker
@@ -113,8 +113,8 @@ class Ingest:
             await stack.enter_async_context(spool)
             config = IngestConfig()
             publish_to = UnconfirmedTransport(transport) if Bug.ANSWERED_BEFORE_CONFIRM in bugs else transport
-            keeper = Keeper(publish_to, spool, max_unconfirmed=config.max_unconfirmed)
-            callbacks = Callbacks(config, keeper, keys, rejected=None)
+            durability = Durability(publish_to, spool, max_unconfirmed=config.max_unconfirmed)
+            callbacks = Callbacks(config, durability, keys, rejected=None)
             listener = Listener(process, callbacks)
             self._ingest_address.listeners.append(listener)
             process.on_death.append(lambda: self._leave(listener))

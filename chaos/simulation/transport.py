@@ -125,16 +125,16 @@ class SimulatedTransport:
         self._subscriptions: list[SimulatedSubscription] = []
         self._ready = asyncio.Event()
         self._lost = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeping_connected: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._keeper = asyncio.create_task(self._keep_connected(), name="connection")
+        self._keeping_connected = asyncio.create_task(self._keep_connected(), name="connection")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        if self._keeping_connected is not None:
+            self._keeping_connected.cancel()
+            await asyncio.wait([self._keeping_connected])
         if self.session is not None:
             self.session.lose("closed")
 

@@ -7,9 +7,9 @@ itself; what they hold is in `contents`. SQLite would do as well until a page of
 that page is gone.
 """
 
-from ingest.spool.drain import Breaker, Emptied, empty
+from ingest.spool.drain import Breaker, Emptied, empty_spool
 from ingest.spool.files import SpoolError
-from ingest.spool.inspection import FileState, Waiting, file_states, waiting_callbacks
+from ingest.spool.inspection import SpoolFile, WaitingCallback, spool_files, waiting_callbacks
 from ingest.spool.spool import DEFAULT_MAX_BYTES, Depth, Spool
 
 __all__ = [
@@ -17,11 +17,11 @@ __all__ = [
     "Breaker",
     "Depth",
     "Emptied",
-    "FileState",
     "Spool",
     "SpoolError",
-    "Waiting",
-    "empty",
-    "file_states",
+    "SpoolFile",
+    "WaitingCallback",
+    "empty_spool",
+    "spool_files",
     "waiting_callbacks",
 ]

@@ -177,7 +177,7 @@ class Drain:
         """Take a locked file that nobody appends to any more."""
         self.backlog.append(Backlog(file=file))
 
-    def hurry(self) -> None:
+    def try_now(self) -> None:
         """Try again at once: the broker has come back. What may have sent it away is not in a hurry."""
         for waiting in self.backlog:
             if not waiting.is_suspect:
@@ -333,7 +333,7 @@ class Emptied(Struct, frozen=True, kw_only=True):
     owned_files: int
 
 
-async def empty(folder: Path, publisher: Publisher, *, with_set_aside: bool) -> Emptied:
+async def empty_spool(folder: Path, publisher: Publisher, *, with_set_aside: bool) -> Emptied:
     """Publish all callbacks in files without an owner; `with_set_aside` those set aside, too.
 
     Each is tried once; what the broker does not confirm stays where it is. Raises OSError if a file cannot be read.

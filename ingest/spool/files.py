@@ -22,7 +22,7 @@ from typing import Self
 
 import msgspec
 
-from broker.embedded.database import network_file_system
+from broker import network_file_system
 from ingest.spool.format import MARKER_BYTES, Contents, Record, Refused, read_contents, render_record, render_refused
 
 

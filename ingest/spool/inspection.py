@@ -11,7 +11,7 @@ from ingest.spool.files import DAMAGED, SET_ASIDE, WAITING, files, marker_of
 from ingest.spool.format import Contents, Record, read_contents
 
 
-class FileState(Struct, frozen=True, kw_only=True):
+class SpoolFile(Struct, frozen=True, kw_only=True):
     """One file. `kind` is `spool`, `set-aside` or `damaged`; `owned`: by a process that runs and drains it itself.
 
     `torn_bytes` at the end are a write that a crash cut off: whoever sent it was not told that it is kept.
@@ -35,7 +35,7 @@ class FileState(Struct, frozen=True, kw_only=True):
         return self.error is None and not self.damaged_bytes and not self.unknown_frames
 
 
-class Waiting(Struct, frozen=True, kw_only=True):
+class WaitingCallback(Struct, frozen=True, kw_only=True):
     """A callback in the spool: where it is, and how often the broker refused it."""
 
     file: str
@@ -45,13 +45,13 @@ class Waiting(Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
-def file_states(folder: Path) -> list[FileState]:
+def spool_files(folder: Path) -> list[SpoolFile]:
     """Return the state of every file in `folder`, those that wait first."""
     return [_state(path, kind) for kind in (WAITING, SET_ASIDE, DAMAGED) for path in files(folder, kind)]
 
 
-def waiting_callbacks(folder: Path) -> Iterator[Waiting]:
-    """Yield what waits in `folder`, file by file; files that cannot be read are left out: see `file_states`."""
+def waiting_callbacks(folder: Path) -> Iterator[WaitingCallback]:
+    """Yield what waits in `folder`, file by file; files that cannot be read are left out: see `spool_files`."""
     for kind in (WAITING, SET_ASIDE):
         for path in files(folder, kind):
             try:
@@ -60,7 +60,7 @@ def waiting_callbacks(folder: Path) -> Iterator[Waiting]:
                 continue
             for record in contents.pending:
                 refused = contents.refused.get(record.sequence)
-                yield Waiting(
+                yield WaitingCallback(
                     file=path.name,
                     record=record,
                     is_set_aside=kind == SET_ASIDE,
@@ -74,7 +74,7 @@ def count_set_aside(folder: Path) -> int:
     return sum(len(_read(path).pending) for path in files(folder, SET_ASIDE))
 
 
-def _state(path: Path, kind: str) -> FileState:
+def _state(path: Path, kind: str) -> SpoolFile:
     contents, size_bytes, error, owned = Contents(pending=[], refused={}), 0, None, False
     try:
         owned = _is_owned(path)
@@ -82,7 +82,7 @@ def _state(path: Path, kind: str) -> FileState:
         contents = _read(path)
     except OSError as trouble:
         error = trouble.strerror
-    return FileState(
+    return SpoolFile(
         file=path.name,
         kind=kind,
         owned=owned,

@@ -128,7 +128,7 @@ class Spool:
         if not is_ready:
             return _TURN_S
         if not was_ready:
-            self._drain.hurry()
+            self._drain.try_now()
         waiting = self._drain.next_due()
         if waiting is not None:
             await self._drain.run_once(waiting)

@@ -1,4 +1,4 @@
-"""What only a broker in another process can do to a transport: vanish, refuse, hang, and be changed by strangers."""
+"""What only a broker in another process can do to a transport: vanish, refuse, hang, and be changed by others."""
 
 import asyncio
 import contextlib
@@ -175,10 +175,10 @@ async def test_a_consumer_is_back_when_its_channel_was_closed(transport: AmqpTra
     async with transport.subscribe(ARCHIVE, inbox, prefetch=1) as subscription:
         await transport.publish(_message())
         (delivery,) = await inbox.wait(1)
-        intake = subscription._intake
-        assert intake is not None
+        deliveries = subscription._deliveries
+        assert deliveries is not None
         # An unknown delivery tag: the broker closes the channel.
-        await intake._channel.basic_ack(4711)
+        await deliveries._channel.basic_ack(4711)
         _, again = await inbox.wait(2)
         assert not await delivery.ack()
         assert again.crashes == 1
@@ -303,7 +303,7 @@ async def test_what_leads_to_no_queue_is_an_error(transport: AmqpTransport) -> N
     nothing = Topology(exchanges=(), queues=())
     for exchange in ("", "tiw.nowhere"):
         with pytest.raises(NotPublishedError, match="leads to no queue"):
-            await transport._publisher.publish(_message(), exchange=exchange, routing_key="nobody", belt=nothing)
+            await transport._publisher.publish(_message(), exchange=exchange, routing_key="nobody", fallback=nothing)
     await transport.publish(_message())
 
 
@@ -423,7 +423,7 @@ async def test_without_the_management_api_it_does_not_tell(url: str, unused_tcp_
         {"when": datetime(2026, 1, 1, tzinfo=UTC), "much": Decimal("1.5"), "x-death": [{"count": 1}], "n": None},
     ],
 )
-async def test_a_strangers_message_is_taken(url: str, transport: AmqpTransport, headers: dict[str, Any] | None) -> None:
+async def test_a_foreign_message_is_taken(url: str, transport: AmqpTransport, headers: dict[str, Any] | None) -> None:
     body = b'{"EventType":"Strange"}'
     inbox = Inbox()
     async with _stranger(url) as channel, transport.subscribe(ARCHIVE, inbox, prefetch=1):
@@ -443,7 +443,7 @@ async def test_a_strangers_message_is_taken(url: str, transport: AmqpTransport, 
         (b"\0\0\0\0\x07[\xcd\x15", b"\x7f" * 8),
     ],
 )
-async def test_a_stranger_may_send_what_cannot_be_decoded(
+async def test_anybody_may_send_what_cannot_be_decoded(
     url: str, transport: AmqpTransport, readable: bytes, unreadable: bytes
 ) -> None:
     class Unreadable(aiormq.spec.Basic.Properties):

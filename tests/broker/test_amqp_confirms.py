@@ -145,9 +145,9 @@ async def test_a_deadline_fails_what_it_concerns_and_the_others_are_still_confir
 
 async def test_an_earlier_deadline_that_comes_later_holds(broker: _Broker) -> None:
     patient = broker.publish("patient")
-    hasty = broker.publish("hasty", within_s=0.02)
-    await asyncio.wait({hasty}, timeout=5)
-    assert _failures([hasty]) == [NotPublishedError]
+    impatient = broker.publish("impatient", within_s=0.02)
+    await asyncio.wait({impatient}, timeout=5)
+    assert _failures([impatient]) == [NotPublishedError]
     assert not patient.done()
     broker.channel.let_go()
     assert _failures([patient]) == [ChannelLostError]

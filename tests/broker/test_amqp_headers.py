@@ -116,7 +116,7 @@ def test_it_is_read_whoever_wrote_the_same_headers(message: Message) -> None:
     headers=st.none() | st.dictionaries(_names, _strange_values),
     content_type=st.none() | st.just("text/strange"),
 )
-def test_nothing_that_a_stranger_sends_is_too_strange(
+def test_nothing_that_somebody_else_sends_is_too_strange(
     body: bytes, headers: dict[str, Any] | None, content_type: str | None
 ) -> None:
     message, returns = read_message(body, _theirs(headers=headers, content_type=content_type), "their.key")
@@ -135,14 +135,14 @@ def test_nothing_is_raised_for_any_bytes(properties: bytes) -> None:
     assert returns >= 0
 
 
-@pytest.mark.parametrize("stranger", ["x-before", "zz-after"])
-def test_what_cannot_be_decoded_hides_nothing_that_can(stranger: str) -> None:
-    unreadable = spec.Basic.Properties(headers={"x-delivery-count": 5, stranger: "strange"}).marshal()
-    unreadable = unreadable.replace(b"strange", b"\xff" * 7).replace(stranger.encode(), b"\xfe" * len(stranger))
+@pytest.mark.parametrize("foreign", ["x-before", "zz-after"])
+def test_what_cannot_be_decoded_hides_nothing_that_can(foreign: str) -> None:
+    unreadable = spec.Basic.Properties(headers={"x-delivery-count": 5, foreign: "strange"}).marshal()
+    unreadable = unreadable.replace(b"strange", b"\xff" * 7).replace(foreign.encode(), b"\xfe" * len(foreign))
     assert read_message(b"{}", unreadable, "k")[1] == 5
 
 
-def test_a_strangers_message_gets_the_event_id_of_its_body() -> None:
+def test_a_foreign_message_gets_the_event_id_of_its_body() -> None:
     body = b'{"EventType":"OnlineRecordStopped","EventData":{"TaskId":"t"},"Timestamp":1575545412,"SdkAppId":1}'
     message, returns = read_message(body, _theirs(), "their.key")
     assert message.event_id == schemas.decode(body, received_at_us=message.received_at_us).event_id

@@ -8,7 +8,7 @@ from pamqp import frame as their_frame
 
 from broker import Delivery
 from broker.amqp.connection import Connection
-from broker.amqp.consuming import MOST, Intake, Survivals
+from broker.amqp.consuming import MOST, ChannelDeliveries, OwnConnectionLosses
 from broker.amqp.wire import HEADER, METHOD, Taker
 
 
@@ -34,7 +34,9 @@ class _Broker:
         self.number = 1
         self.on_consumer_cancel_callbacks: set[object] = set()
         self.handed_over: list[Delivery] = []
-        self.intake = Intake(cast("Connection", self), cast("Any", self), "q", self.handed_over.append, Survivals())
+        self.deliveries = ChannelDeliveries(
+            cast("Connection", self), cast("Any", self), "q", self.handed_over.append, OwnConnectionLosses()
+        )
 
     async def basic_qos(self, **_: object) -> None: ...
 
@@ -71,7 +73,7 @@ async def _turn() -> None:
 
 async def test_acknowledgements_of_one_turn_leave_in_one_frame() -> None:
     broker = _Broker()
-    await broker.intake.resume(100)
+    await broker.deliveries.resume(100)
     for tag in range(1, 51):
         broker.deliver(tag)
     for delivery in broker.handed_over:
@@ -84,11 +86,11 @@ async def test_acknowledgements_of_one_turn_leave_in_one_frame() -> None:
 
 async def test_what_was_acknowledged_is_written_before_the_channel_ends() -> None:
     broker = _Broker()
-    await broker.intake.resume(2)
+    await broker.deliveries.resume(2)
     broker.deliver(1)
     broker.deliver(2)
     assert await broker.handed_over[0].ack()
-    broker.intake.give_up("closed")
+    broker.deliveries.give_up("closed")
     assert broker.acknowledged() == [{1}]
     assert not await broker.handed_over[1].ack()
     await _turn()
@@ -97,18 +99,18 @@ async def test_what_was_acknowledged_is_written_before_the_channel_ends() -> Non
 
 async def test_a_second_acknowledgement_says_what_the_first_did() -> None:
     broker = _Broker()
-    await broker.intake.resume(1)
+    await broker.deliveries.resume(1)
     broker.deliver(1)
     assert await broker.handed_over[0].ack()
     await _turn()
-    broker.intake.give_up("closed")
+    broker.deliveries.give_up("closed")
     assert await broker.handed_over[0].ack()
     assert broker.acknowledged() == [{1}]
 
 
 async def test_a_lost_connection_settles_nothing() -> None:
     broker = _Broker()
-    await broker.intake.resume(1)
+    await broker.deliveries.resume(1)
     broker.deliver(1)
     broker.wire.is_lost = True
     assert not await broker.handed_over[0].ack()
@@ -123,7 +125,7 @@ async def test_a_lost_connection_settles_nothing() -> None:
 def test_exactly_what_is_acknowledged_is_settled_in_whatever_order(turns: list[list[int]], prefetch: int) -> None:
     async def run() -> None:
         broker = _Broker()
-        await broker.intake.resume(prefetch)
+        await broker.deliveries.resume(prefetch)
         delivered = 0
         acked: set[int] = set()
         for turn in turns:
@@ -142,16 +144,16 @@ def test_exactly_what_is_acknowledged_is_settled_in_whatever_order(turns: list[l
 
 
 def test_a_loss_that_this_process_survived_is_counted_until_the_event_is_settled() -> None:
-    survivals = Survivals()
-    survivals.lost(["a", "b"])
-    survivals.lost(["a"])
-    assert [survivals.count(event_id) for event_id in "abc"] == [2, 1, 0]
-    survivals.settled("a")
-    assert [survivals.count(event_id) for event_id in "abc"] == [0, 1, 0]
+    own_losses = OwnConnectionLosses()
+    own_losses.lost(["a", "b"])
+    own_losses.lost(["a"])
+    assert [own_losses.count(event_id) for event_id in "abc"] == [2, 1, 0]
+    own_losses.settled("a")
+    assert [own_losses.count(event_id) for event_id in "abc"] == [0, 1, 0]
 
 
-def test_no_more_survivals_are_remembered_than_have_room() -> None:
-    survivals = Survivals()
-    survivals.lost(["first"])
-    survivals.lost(f"{number}" for number in range(MOST))
-    assert (survivals.count("first"), survivals.count("0"), survivals.count(f"{MOST - 1}")) == (0, 1, 1)
+def test_no_more_own_losses_are_remembered_than_have_room() -> None:
+    own_losses = OwnConnectionLosses()
+    own_losses.lost(["first"])
+    own_losses.lost(f"{number}" for number in range(MOST))
+    assert (own_losses.count("first"), own_losses.count("0"), own_losses.count(f"{MOST - 1}")) == (0, 1, 1)

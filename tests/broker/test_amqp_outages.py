@@ -191,7 +191,7 @@ async def test_a_declaration_that_hangs_ends_a_publish_in_time(proxy: TcpProxy, 
         began_s = loop.time()
         with pytest.raises(NotPublishedError):
             await transport._publisher.publish(
-                _MESSAGE, exchange="tiw.nowhere", routing_key="k", belt=Topology(exchanges=(), queues=())
+                _MESSAGE, exchange="tiw.nowhere", routing_key="k", fallback=Topology(exchanges=(), queues=())
             )
         assert loop.time() - began_s < _CONFIRM_S + _SLACK_S
 

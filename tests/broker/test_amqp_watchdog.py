@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from broker import Message
-from broker.amqp.consuming import AmqpSubscription, Intake, Watchdog
+from broker.amqp.consuming import AmqpSubscription, ChannelDeliveries, Watchdog
 from broker.amqp.transport import AmqpTransport
 from telemetry import metrics
 from tests.broker.consumers import ARCHIVE, CONSUMERS, FINISHED, LADDER
@@ -37,10 +37,10 @@ async def _holds(condition: Callable[[], bool]) -> None:
     await eventually(holds)
 
 
-async def _intake(subscription: AmqpSubscription) -> Intake:
-    await _holds(lambda: subscription._intake is not None and subscription._intake.is_open)
-    assert subscription._intake is not None
-    return subscription._intake
+async def _deliveries(subscription: AmqpSubscription) -> ChannelDeliveries:
+    await _holds(lambda: subscription._deliveries is not None and subscription._deliveries.is_open)
+    assert subscription._deliveries is not None
+    return subscription._deliveries
 
 
 async def test_a_consumer_whose_queue_has_events_that_do_not_come_is_subscribed_anew(transport: AmqpTransport) -> None:
@@ -49,10 +49,10 @@ async def test_a_consumer_whose_queue_has_events_that_do_not_come_is_subscribed_
     before = counter._value.get()
     with structlog.testing.capture_logs() as logs:
         async with transport.subscribe(ARCHIVE, inbox, prefetch=5) as subscription:
-            intake = await _intake(subscription)
+            deliveries = await _deliveries(subscription)
             # The broker has no such consumer any more, and nobody here knows.
-            assert intake._consumer_tag is not None
-            await intake._channel.basic_cancel(intake._consumer_tag)
+            assert deliveries._consumer_tag is not None
+            await deliveries._channel.basic_cancel(deliveries._consumer_tag)
             assert subscription.is_consuming
             await transport.publish(_message("waits"))
             await inbox.wait(1)
@@ -64,16 +64,16 @@ async def test_what_the_broker_wrongly_counts_as_delivered_comes_again(
     transport: AmqpTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inbox = AckingInbox()
-    on_arrival = Intake._on_arrival
+    on_arrival = ChannelDeliveries._on_arrival
     arrived = 0
 
-    def lose_the_second(self: Intake, arrival: object) -> None:
+    def lose_the_second(self: ChannelDeliveries, arrival: object) -> None:
         nonlocal arrived
         arrived += 1
         if arrived != 2:
             on_arrival(self, arrival)  # type: ignore[arg-type]  # passed on as it came
 
-    monkeypatch.setattr(Intake, "_on_arrival", lose_the_second)
+    monkeypatch.setattr(ChannelDeliveries, "_on_arrival", lose_the_second)
     with structlog.testing.capture_logs() as logs:
         async with transport.subscribe(ARCHIVE, inbox, prefetch=5) as subscription:
             await transport.publish(_message("first"))
@@ -92,17 +92,17 @@ async def test_a_consumer_that_is_slow_or_paused_is_left_alone(transport: AmqpTr
         await transport.publish(_message(f"{number}"))
     async with transport.subscribe(ARCHIVE, inbox, prefetch=2) as subscription:
         slow, other = await inbox.wait(2)
-        intake = await _intake(subscription)
+        deliveries = await _deliveries(subscription)
         # Far longer than an idle one would be left alone, with more in the queue.
         await asyncio.sleep(1)
-        assert subscription._intake is intake
+        assert subscription._deliveries is deliveries
         assert await other.ack()
         await inbox.wait(3)
         await subscription.set_prefetch(0)
         assert await slow.ack()
         assert await inbox.deliveries[2].ack()
         await asyncio.sleep(1)
-        assert subscription._intake is intake
+        assert subscription._deliveries is deliveries
         assert len(inbox) == 3
         await subscription.set_prefetch(5)
         await inbox.wait(5)

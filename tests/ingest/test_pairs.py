@@ -3,7 +3,7 @@
 import pytest
 
 import ingest.callbacks
-from ingest.callbacks import LATE_S, Pairs
+from ingest.callbacks import LATE_S, SignatureReuse
 from telemetry import render_metrics
 from tests.ingest.callback_bodies import callback, soon
 from tests.ingest.conftest import Serve
@@ -16,31 +16,31 @@ LATE_US = LATE_S * 1_000_000
 
 
 def test_the_tries_of_one_callback_are_none() -> None:
-    pairs = Pairs()
+    reuse = SignatureReuse()
     for second in range(200):
-        pairs.note(PAIR, "one", second * 1_000_000)
-    assert (pairs.soon, pairs.late) == (0, 0)
+        reuse.note(PAIR, "one", second * 1_000_000)
+    assert (reuse.soon, reuse.late) == (0, 0)
 
 
 def test_what_is_signed_in_the_same_second_is_told_from_what_comes_later() -> None:
-    pairs = Pairs()
-    pairs.note(PAIR, "one", 0)
-    pairs.note(PAIR, "two", LATE_US)
-    assert (pairs.soon, pairs.late) == (1, 0)
-    pairs.note(PAIR, "three", LATE_US + 1)
-    pairs.note(OTHER_PAIR, "four", LATE_US + 1)
-    assert (pairs.soon, pairs.late) == (1, 1)
+    reuse = SignatureReuse()
+    reuse.note(PAIR, "one", 0)
+    reuse.note(PAIR, "two", LATE_US)
+    assert (reuse.soon, reuse.late) == (1, 0)
+    reuse.note(PAIR, "three", LATE_US + 1)
+    reuse.note(OTHER_PAIR, "four", LATE_US + 1)
+    assert (reuse.soon, reuse.late) == (1, 1)
 
 
 def test_it_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.callbacks, "REMEMBERED", 10)
-    pairs = Pairs()
+    reuse = SignatureReuse()
     for number in range(1000):
-        pairs.note((1, b"%d" % number), "one", 0)
-        assert len(pairs._now) + len(pairs._before) <= 20
+        reuse.note((1, b"%d" % number), "one", 0)
+        assert len(reuse._now) + len(reuse._before) <= 20
     for number in range(990, 1000):
-        pairs.note((1, b"%d" % number), "another", 0)
-    assert pairs.soon == 10
+        reuse.note((1, b"%d" % number), "another", 0)
+    assert reuse.soon == 10
 
 
 async def test_a_pair_that_signs_other_bodies_shows_in_the_metrics_and_all_are_kept(

@@ -46,7 +46,7 @@ def test_it_is_judged_as_of_its_arrival_not_of_now() -> None:
 
 
 def test_what_no_key_signed_stays_out() -> None:
-    assert reason(rejected(callback(key="a stranger's", expire_time=NOW_S))) == "wrong_sign"
+    assert reason(rejected(callback(key="not ours", expire_time=NOW_S))) == "wrong_sign"
     assert reason(rejected(callback(expire_time=NOW_S)), keys={}) == "unknown_app"
 
 

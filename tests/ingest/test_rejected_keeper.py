@@ -12,7 +12,7 @@ import structlog
 import ingest.rejected
 from ingest import Rejected, RejectedFileError, read_rejected
 from ingest.refusals import Refusal
-from ingest.rejected import MAX_WAITING, MAX_WAITING_BYTES, RejectedKeeper, Sample, keep_rejected
+from ingest.rejected import MAX_WAITING, MAX_WAITING_BYTES, RejectedWriter, Sample, keep_rejected
 from telemetry import metrics, render_metrics
 from tests.ingest.callback_bodies import SDK_APP_ID, callback, sign_of
 from tests.ingest.conftest import Serve
@@ -155,11 +155,11 @@ async def test_once_a_disk_goes_on_what_waited_is_written(serve: Serve, tmp_path
 async def test_a_flood_is_sampled_and_leaves_room_for_applications_that_there_are(
     tmp_path: Path, disk: HangingDisk
 ) -> None:
-    async with RejectedKeeper(tmp_path) as keeper:
+    async with RejectedWriter(tmp_path) as writer:
         await until(lambda: disk.writes == 1)
         for number in range(10_000):
-            note(keeper, b"rubbish %d" % number, Refusal.UNKNOWN_APP, app=number)
-        note(keeper, b"real", Refusal.WRONG_SIGN, app=SDK_APP_ID)
+            note(writer, b"rubbish %d" % number, Refusal.UNKNOWN_APP, app=number)
+        note(writer, b"real", Refusal.WRONG_SIGN, app=SDK_APP_ID)
         disk.gate.set()
         await until(lambda: len(kept(tmp_path)) == MAX_WAITING + 1)
     assert b"real" in {one.body for one in kept(tmp_path)}
@@ -167,8 +167,8 @@ async def test_a_flood_is_sampled_and_leaves_room_for_applications_that_there_ar
     assert any(one.sdk_app_id > 1000 for one in kept(tmp_path) if one.reason == "unknown_app")
 
 
-def note(keeper: RejectedKeeper, body: bytes, refusal: Refusal, *, app: int) -> None:
-    keeper.note(body, refusal, sdk_app_id=app, received_at_us=NEVER_US)
+def note(writer: RejectedWriter, body: bytes, refusal: Refusal, *, app: int) -> None:
+    writer.note(body, refusal, sdk_app_id=app, received_at_us=NEVER_US)
 
 
 def rejected(body: bytes, **members: Any) -> Rejected:
@@ -190,7 +190,7 @@ def test_what_waits_is_bounded_in_bytes_and_the_largest_go() -> None:
 
 async def test_what_is_too_old_goes_although_nothing_new_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.rejected, "SWEEP_INTERVAL_S", 0.01)
-    async with RejectedKeeper(tmp_path):
+    async with RejectedWriter(tmp_path):
         keep_rejected(tmp_path, [rejected(b"old")], now_us=2)
         await until(lambda: kept(tmp_path) == [])
 

@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from schemas import EVENT_TYPES, Unrecognized
-from schemas.json_schema import callback_schema, definitions
+from schemas.json_schema import callback_schema, event_definitions
 from tests.schemas.bodies import callback, decoded, envelope, sample
 
 VALIDATOR = Draft202012Validator(json.loads(json.dumps(callback_schema())))
@@ -72,7 +72,7 @@ def test_what_is_not_recognized_is_not_valid(body: bytes) -> None:
 
 
 def test_every_part_is_referred_to_where_it_is_put() -> None:
-    parts = definitions("#/somewhere/{name}")
+    parts = event_definitions("#/somewhere/{name}")
     assert set(EVENT_TYPES) < set(parts)
     references: set[str] = set()
 

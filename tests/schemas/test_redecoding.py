@@ -108,7 +108,7 @@ def test_a_sample_is_the_same_event_as_before(path: Any) -> None:
 
 
 @pytest.mark.parametrize("event_data", [b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000])
-def test_a_strangers_message_that_nests_too_deep_is_no_event(event_data: bytes) -> None:
+def test_a_foreign_message_that_nests_too_deep_is_no_event(event_data: bytes) -> None:
     for place in (b'"EventData":%b', b'"EventData":{"TaskId":"t","a":%b}', b'"EventData":{"TaskId":"t"},"a":%b'):
         check(b'{"EventType":"OnlineRecordStarted","Timestamp":1,%b}' % (place % event_data), "OnlineRecordStarted")
 

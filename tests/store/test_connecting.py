@@ -72,9 +72,9 @@ async def test_a_missing_database_is_a_store_that_is_away(postgres: PostgresServ
 
 
 async def test_a_role_without_privileges_is_a_store_that_is_away(postgres: PostgresServer, postgres_url: str) -> None:
-    postgres.query("DROP ROLE IF EXISTS stranger")
-    postgres.query("CREATE ROLE stranger LOGIN")
-    async with Store(postgres_url.replace("tiw@", "stranger@")) as store:
+    postgres.query("DROP ROLE IF EXISTS outsider")
+    postgres.query("CREATE ROLE outsider LOGIN")
+    async with Store(postgres_url.replace("tiw@", "outsider@")) as store:
         with pytest.raises(StoreUnavailableError, match="permission denied"):
             await migrate(store)
 

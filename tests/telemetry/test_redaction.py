@@ -1,4 +1,4 @@
-"""The last belt: what a text may show."""
+"""The last check: what a text may show."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What is printed is for reading, whatever strangers put into it."""
+"""What is printed is for reading, whatever anybody puts into it."""
 
 import json
 

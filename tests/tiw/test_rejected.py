@@ -125,7 +125,7 @@ def test_who_was_authentic_when_it_came_is_let_in_and_the_others_remain(
 ) -> None:
     # Judged as of its arrival: by now the first has expired.
     authentic = [callback("t1", expires_in_s=-10_000), callback("t2")]
-    forged, late = callback("t3", key="a stranger's"), callback("t4", expires_in_s=-20_000)
+    forged, late = callback("t3", key="not ours"), callback("t4", expires_in_s=-20_000)
     keep(settings, *(rejected(body, age_s=9_800) for body in (*authentic, forged, late)))
     dry = {"authentic": 2, "let_in": 0, "remaining": 4, "refused": {"expired": 1, "wrong_sign": 1}}
     assert reverified(settings, capsys, dry_run=True) == dry
@@ -163,7 +163,7 @@ async def test_what_is_not_confirmed_is_not_removed(settings: Settings, monkeypa
 
 def test_the_doctor_tells_those_that_would_be_let_in_now(settings: Settings) -> None:
     assert check_rejected(settings).detail == "none in the last 24 hours"
-    keep(settings, rejected(callback("t1", key="a stranger's"), age_s=1))
+    keep(settings, rejected(callback("t1", key="not ours"), age_s=1))
     found = check_rejected(settings)
     assert (found.ok, found.detail) == (True, "wrong_sign 1")
     assert "tiw rejected list" in found.remedy

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from broker import BUILT_IN_CONSUMERS
-from broker.amqp import headers as amqp_headers
+from broker import BUILT_IN_CONSUMERS, Headers
 from ingest.refusals import Refusal
 from schemas import EVENT_TYPES, UNRECOGNIZED
 from tests.schemas.bodies import sample
@@ -100,7 +99,7 @@ def test_every_built_in_consumer_has_its_queue_and_its_events() -> None:
 
 
 def test_every_header_of_ours_is_described() -> None:
-    ours = {value for name, value in vars(amqp_headers).items() if name.isupper() and str(value).startswith("tiw-")}
+    ours = {value for name, value in vars(Headers).items() if name.isupper() and str(value).startswith("tiw-")}
     assert set(ASYNCAPI["components"]["schemas"]["Headers"]["properties"]) == ours
 
 

@@ -1,4 +1,4 @@
-"""Lanes: calls at once without a task for each, deadlines, and what a handler cannot leave behind for the next."""
+"""Slots: calls at once without a task for each, deadlines, and what a handler cannot leave behind for the next."""
 
 import asyncio
 import contextlib
@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from schemas import OnlineRecordStarted
 from tests.workers.house import eventually
 from workers import Consumer
-from workers.slots import Ending, Interruption, Lanes
+from workers.slots import Ending, Interruption, Slots
 
 VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="clean")
 
 
 class Desk:
-    """Gives calls, of one argument each, to lanes, and notes how each ended."""
+    """Gives calls, of one argument each, to slots, and notes how each ended."""
 
     def __init__(self, handler: Callable[[Any], Any], *, concurrency: int = 3, timeout_s: float = 10) -> None:
         self.waiting: deque[Any] = deque()
         self.endings: list[tuple[Any, Ending]] = []
-        self.lanes = Lanes[Any](
+        self.slots = Slots[Any](
             Consumer(
                 name="desk",
                 function=handler,
@@ -42,7 +42,7 @@ class Desk:
 
     def give(self, calls: Iterable[Any]) -> None:
         self.waiting.extend(calls)
-        self.lanes.wake()
+        self.slots.wake()
 
     async def ended(self, count: int) -> dict[Any, Ending]:
         await eventually(lambda: len(self.endings) == count)
@@ -69,7 +69,7 @@ async def test_many_calls_that_do_not_wait_take_no_task_each(monkeypatch: pytest
         await asyncio.sleep(0)
     endings = await desk.ended(2000)
     monkeypatch.undo()
-    await desk.lanes.stop()
+    await desk.slots.stop()
 
     assert {call: ending.result for call, ending in endings.items()} == {call: -call for call in range(1, 2001)}
     assert made <= 3
@@ -97,7 +97,7 @@ async def test_the_loop_turns_while_many_calls_do_not_wait(monkeypatch: pytest.M
     desk.give(range(1, 10_001))
     await desk.ended(10_000)
     turning.cancel()
-    await desk.lanes.stop()
+    await desk.slots.stop()
 
     assert turns > 10
 
@@ -115,7 +115,7 @@ async def test_a_variable_that_a_handler_sets_is_not_seen_by_the_next() -> None:
     desk = Desk(handler, concurrency=2)
     desk.give(range(1, 21))
     endings = await desk.ended(20)
-    await desk.lanes.stop()
+    await desk.slots.stop()
 
     assert seen == ["clean"] * 20
     assert all(ending.error is None for ending in endings.values())
@@ -132,7 +132,7 @@ async def test_variables_that_were_set_before_are_seen_by_all() -> None:
     desk = Desk(handler)
     desk.give([1, 2, 3])
     await desk.ended(3)
-    await desk.lanes.stop()
+    await desk.slots.stop()
 
     assert seen == ["from outside"] * 3
 
@@ -153,7 +153,7 @@ async def test_a_variable_whose_values_cannot_be_compared_does_no_harm() -> None
     desk = Desk(handler)
     desk.give([1, 2, 3])
     endings = await desk.ended(3)
-    await desk.lanes.stop()
+    await desk.slots.stop()
 
     assert all(ending.error is None for ending in endings.values())
 
@@ -172,10 +172,10 @@ async def test_as_many_run_at_once_as_the_consumer_says_and_no_more() -> None:
     desk = Desk(handler, concurrency=3)
     desk.give(range(1, 11))
     await eventually(lambda: running == 3)
-    assert desk.lanes.running == 3
+    assert desk.slots.running == 3
     go_on.set()
     await desk.ended(10)
-    await desk.lanes.stop()
+    await desk.slots.stop()
 
     assert most == 3
 
@@ -196,13 +196,13 @@ async def test_each_call_has_its_whole_time() -> None:
         desk.give([call])
         await asyncio.sleep(0.07)
     endings = await desk.ended(3)
-    await desk.lanes.stop()
+    await desk.slots.stop()
 
     assert {ending.interruption for ending in endings.values()} == {Interruption.TIMED_OUT}
     assert min(ended_after_s.values()) >= 0.195
 
 
-async def test_a_handler_left_behind_frees_its_lane() -> None:
+async def test_a_handler_left_behind_frees_its_slot() -> None:
     stubborn_may_end = asyncio.Event()
     said: list[str] = []
 
@@ -223,11 +223,11 @@ async def test_a_handler_left_behind_frees_its_lane() -> None:
     stubborn_may_end.set()
     await eventually(lambda: said == ["next", "stubborn"])
     assert len(desk.endings) == 2
-    await desk.lanes.stop()
+    await desk.slots.stop()
 
 
 @pytest.mark.parametrize("when", ["idle", "running"])
-async def test_a_lane_that_somebody_else_cancels_is_replaced(when: str) -> None:
+async def test_a_slot_that_somebody_else_cancels_is_replaced(when: str) -> None:
     tasks: list[asyncio.Task[Any] | None] = []
 
     async def handler(call: int) -> None:
@@ -243,7 +243,7 @@ async def test_a_lane_that_somebody_else_cancels_is_replaced(when: str) -> None:
     tasks[0].cancel()
     desk.give([2, 3])
     endings = await desk.ended(3)
-    await desk.lanes.stop()
+    await desk.slots.stop()
 
     assert isinstance(endings[1].error, asyncio.CancelledError) == (when == "running")
     assert (endings[2].error, endings[3].error) == (None, None)
@@ -255,8 +255,8 @@ async def test_stopping_interrupts_what_runs_and_says_so() -> None:
 
     desk = Desk(handler, concurrency=2)
     desk.give([1, 2, 3])
-    await eventually(lambda: desk.lanes.running == 2)
-    await desk.lanes.stop()
+    await eventually(lambda: desk.slots.running == 2)
+    await desk.slots.stop()
     desk.give([4])
     await asyncio.sleep(0.01)
 
@@ -289,7 +289,7 @@ async def _check_each_ends_once(behaviours: list[str], concurrency: int) -> None
     desk = Desk(handler, concurrency=concurrency, timeout_s=0.02)
     desk.give(range(1, len(behaviours) + 1))
     endings = await desk.ended(len(behaviours))
-    await desk.lanes.stop()
+    await desk.slots.stop()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert len(desk.endings) == len(behaviours) == len(endings)

@@ -10,7 +10,7 @@ from broker import QueueState
 from schemas import OnlineRecordStarted
 from tests.workers.house import House, eventually, started
 from workers import Consumer, Context, consumer
-from workers.runner import MAX_BYTES, Portions
+from workers.runner import MAX_BYTES, Prefetch
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -33,34 +33,34 @@ def noting(concurrency: int, batch: int | None) -> Consumer:
 def test_it_is_enough_for_all_calls_and_as_many_waiting_and_fits_into_16_bits(
     concurrency: int, batch: int | None, prefetch: int
 ) -> None:
-    portions = Portions(noting(concurrency, batch))
-    portions.note(KIB)
+    sizing = Prefetch(noting(concurrency, batch))
+    sizing.note(KIB)
 
-    assert portions.prefetch == prefetch < 2**16
+    assert sizing.count == prefetch < 2**16
 
 
-def test_large_bodies_are_taken_in_smaller_portions_and_later_small_ones_in_large_ones_again() -> None:
-    portions = Portions(noting(2, 500))
-    portions.note(KIB)
-    assert portions.prefetch == 2000
-    assert portions.note(MIB)
-    assert portions.prefetch == 64
-    assert portions.note(15 * MIB)
-    assert portions.prefetch == 4
+def test_large_bodies_are_taken_in_smaller_numbers_and_later_small_ones_in_large_ones_again() -> None:
+    sizing = Prefetch(noting(2, 500))
+    sizing.note(KIB)
+    assert sizing.count == 2000
+    assert sizing.note(MIB)
+    assert sizing.count == 64
+    assert sizing.note(15 * MIB)
+    assert sizing.count == 4
 
-    assert sum(portions.note(KIB) for _ in range(10_000)) < 10
-    assert portions.prefetch == 2000
+    assert sum(sizing.note(KIB) for _ in range(10_000)) < 10
+    assert sizing.count == 2000
 
 
 @given(sizes=st.lists(st.integers(0, 15 * MIB), min_size=1), concurrency=st.integers(1, 100), batch=st.integers(1, 500))
 def test_what_is_held_is_bounded_whatever_comes(sizes: list[int], concurrency: int, batch: int) -> None:
-    portions = Portions(noting(concurrency, batch))
+    sizing = Prefetch(noting(concurrency, batch))
     for size in sizes:
-        before = portions.prefetch
-        changed = portions.note(size)
-        assert changed or portions.prefetch == before
-        assert portions.prefetch <= 2 * concurrency or portions.prefetch * size <= MAX_BYTES
-        assert 1 <= portions.prefetch <= 2 * concurrency * batch
+        before = sizing.count
+        changed = sizing.note(size)
+        assert changed or sizing.count == before
+        assert sizing.count <= 2 * concurrency or sizing.count * size <= MAX_BYTES
+        assert 1 <= sizing.count <= 2 * concurrency * batch
 
 
 async def test_a_worker_takes_fewer_of_large_ones(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

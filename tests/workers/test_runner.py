@@ -440,7 +440,7 @@ async def test_tasks_do_not_grow_with_the_events_that_were_handled(house: House)
         for _ in range(3):
             await asyncio.gather(*(transport.publish(started(f"task-{handled}-{number}")) for number in range(100)))
             await eventually(lambda: is_settled(house, "archive"))
-        # No more than the lanes were added.
+        # No more than the slots were added.
         await eventually(lambda: len(asyncio.all_tasks()) <= before + 3)
 
     assert handled >= 300

@@ -9,8 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ingest import KeyRing
-from ingest.keys import SDK_APP_ID
+from ingest import GENERATED_SDK_APP_ID, KeyRing
 from simulator import SimulationConfig, show_progress, simulate
 from store import Store, count_events, list_recordings
 from telemetry import configure_logging
@@ -32,13 +31,13 @@ async def demo(settings: Settings, args: argparse.Namespace) -> int:
             database_url=f"sqlite+aiosqlite:///{folder}/store.db",
             data_dir=Path(folder),
         )
-        keys = KeyRing({SDK_APP_ID: (key,)})
+        keys = KeyRing({GENERATED_SDK_APP_ID: (key,)})
         async with run_pipeline(own, keys=keys, admin=None, custom=[], environ=os.environ) as pipeline:
             address = f"http://127.0.0.1:{pipeline.http_port}{pipeline.path}"
             print(f"The pipeline listens on {address}; {args.classes} classes are played to it.", flush=True)
             config = SimulationConfig(
                 url=address,
-                sdk_app_id=SDK_APP_ID,
+                sdk_app_id=GENERATED_SDK_APP_ID,
                 key=key,
                 classes=args.classes,
                 seed=args.seed,

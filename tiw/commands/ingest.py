@@ -5,8 +5,7 @@ import os
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from ingest import IngestServer
-from telemetry import AdminListener, Readiness, configure_logging
-from telemetry.admin import ReadyCheck
+from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
 from tiw.children import Processes, announce_readiness, children_readiness, shared_port, tiw_command
 from tiw.keys import open_keys
 from tiw.opening import ingest_config, listening, open_spool, open_transport, require_amqp

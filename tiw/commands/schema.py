@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.json_schema import callback_schema
+from schemas import callback_schema
 from tiw.documents.asyncapi import asyncapi_document
 from tiw.documents.openapi import openapi_document
 from tiw.output import print_json

@@ -4,9 +4,9 @@ import argparse
 import itertools
 
 from broker import Message
-from ingest.spool import FileState, Waiting, empty, file_states, waiting_callbacks
+from ingest import SpoolFile, WaitingCallback, empty_spool, spool_files, waiting_callbacks
 from schemas import Unrecognized, decode
-from store.tables import iso8601
+from store import iso8601
 from tiw.opening import open_transport, require_amqp, spool_folder
 from tiw.output import print_json, print_table, require_broker, show_iso
 from tiw.settings import FailedError, Settings
@@ -46,7 +46,7 @@ async def drain(settings: Settings, args: argparse.Namespace) -> int:
     """Publish what is in files that no process owns. Exit code 1 if something is left in them."""
     folder = spool_folder(settings)
     if args.dry_run:
-        states = file_states(folder)
+        states = spool_files(folder)
         count = sum(state.waiting for state in states if _is_drained(state, with_set_aside=args.set_aside))
         _report(args, {"drained": 0, "matching": count}, f"{count} callbacks would be drained")
         return 0
@@ -54,7 +54,7 @@ async def drain(settings: Settings, args: argparse.Namespace) -> int:
     async with open_transport(settings) as transport:
         await require_broker(transport)
         try:
-            emptied = await empty(folder, transport, with_set_aside=args.set_aside)
+            emptied = await empty_spool(folder, transport, with_set_aside=args.set_aside)
         except OSError as error:
             raise FailedError(f"{folder} cannot be read: {error.strerror}; see `tiw spool verify`") from error
     others = f"; {emptied.owned_files} files belong to nodes that run and drain them" if emptied.owned_files else ""
@@ -64,7 +64,7 @@ async def drain(settings: Settings, args: argparse.Namespace) -> int:
 
 def verify(settings: Settings, args: argparse.Namespace) -> int:
     """Print the state of every file; exit code 1 if one is damaged or cannot be read."""
-    states = file_states(spool_folder(settings))
+    states = spool_files(spool_folder(settings))
     if args.json:
         print_json(states)
     else:
@@ -89,11 +89,11 @@ def verify(settings: Settings, args: argparse.Namespace) -> int:
     return 0 if all(state.is_sound for state in states) else 1
 
 
-def _is_drained(state: FileState, *, with_set_aside: bool) -> bool:
+def _is_drained(state: SpoolFile, *, with_set_aside: bool) -> bool:
     return not state.owned and (state.kind == "spool" or (with_set_aside and state.kind == "set-aside"))
 
 
-def _problem(state: FileState) -> str:
+def _problem(state: SpoolFile) -> str:
     if state.error is not None:
         return f"cannot be read: {state.error}"
     if state.damaged_bytes:
@@ -101,7 +101,7 @@ def _problem(state: FileState) -> str:
     return "written by a newer version" if state.unknown_frames else ""
 
 
-def _shown(one: Waiting) -> dict[str, object]:
+def _shown(one: WaitingCallback) -> dict[str, object]:
     message: Message = one.record.message
     event = decode(message.body, received_at_us=message.received_at_us).event
     return {

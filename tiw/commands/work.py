@@ -14,8 +14,7 @@ import msgspec
 import structlog
 
 from broker import BUILT_IN_CONSUMERS
-from telemetry import AdminListener, Readiness, configure_logging
-from telemetry.admin import ReadyCheck
+from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
 from tiw.children import Processes, announce_readiness, children_readiness, consumer_command, tiw_command
 from tiw.discovery import CustomConsumer, discover_consumers
 from tiw.opening import listening, open_store, open_transport, require_amqp

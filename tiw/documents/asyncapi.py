@@ -5,11 +5,8 @@ https://www.asyncapi.com/docs/reference/specification/v3.0.0
 
 from typing import Any
 
-from broker import BUILT_IN_CONSUMERS, ConsumerQueues, queue_name
-from broker.amqp import headers as amqp_headers
-from broker.topology import EVENTS_EXCHANGE, ROUTING_KEYS
-from schemas import EVENT_TYPES, UNRECOGNIZED
-from schemas.json_schema import definitions
+from broker import BUILT_IN_CONSUMERS, EVENTS_EXCHANGE, ROUTING_KEYS, ConsumerQueues, Headers, queue_name
+from schemas import EVENT_TYPES, UNRECOGNIZED, event_definitions
 from tiw import __version__
 
 _SCHEMA_PLACE = "#/components/schemas/{name}"
@@ -42,7 +39,7 @@ def asyncapi_document() -> dict[str, Any]:
         },
         "components": {
             "messages": {key: _message(key) for key in ROUTING_KEYS},
-            "schemas": {**definitions(_SCHEMA_PLACE), "Headers": _headers()},
+            "schemas": {**event_definitions(_SCHEMA_PLACE), "Headers": _headers()},
         },
     }
 
@@ -107,18 +104,18 @@ def _headers() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            amqp_headers.EVENT_ID: {"type": "string", "description": "The same for every repetition of an event."},
-            amqp_headers.ROUTING_KEY: {
+            Headers.EVENT_ID: {"type": "string", "description": "The same for every repetition of an event."},
+            Headers.ROUTING_KEY: {
                 "enum": list(ROUTING_KEYS),
                 "description": "Absent where the message was published with it as its routing key.",
             },
-            amqp_headers.RECEIVED_AT_US: instant | {"title": "When the callback came in"},
-            amqp_headers.ATTEMPT: {"type": "integer", "minimum": 1, "description": "Absent: 1."},
-            amqp_headers.CRASHES: {"type": "integer", "description": "Workers that died holding this message."},
-            amqp_headers.TRACE: {"type": "string", "description": "A W3C traceparent."},
-            amqp_headers.FIRST_FAILED_AT_US: instant | {"title": "When its first attempt failed"},
-            amqp_headers.LAST_FAILED_AT_US: instant | {"title": "When its last attempt failed"},
-            amqp_headers.REASON: {"type": "string", "description": "Why the last attempt failed."},
+            Headers.RECEIVED_AT_US: instant | {"title": "When the callback came in"},
+            Headers.ATTEMPT: {"type": "integer", "minimum": 1, "description": "Absent: 1."},
+            Headers.CRASHES: {"type": "integer", "description": "Workers that died holding this message."},
+            Headers.TRACE: {"type": "string", "description": "A W3C traceparent."},
+            Headers.FIRST_FAILED_AT_US: instant | {"title": "When its first attempt failed"},
+            Headers.LAST_FAILED_AT_US: instant | {"title": "When its last attempt failed"},
+            Headers.REASON: {"type": "string", "description": "Why the last attempt failed."},
         },
-        "required": [amqp_headers.EVENT_ID, amqp_headers.RECEIVED_AT_US],
+        "required": [Headers.EVENT_ID, Headers.RECEIVED_AT_US],
     }

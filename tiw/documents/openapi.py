@@ -6,11 +6,9 @@ https://spec.openapis.org/oas/v3.1.0
 from itertools import groupby
 from typing import Any
 
-from ingest import IngestConfig
-from ingest.refusals import Refusal
-from schemas import EVENT_TYPES
-from schemas.json_schema import DIALECT, definitions
-from telemetry.metrics import CONTENT_TYPE
+from ingest import IngestConfig, Refusal
+from schemas import EVENT_TYPES, JSON_SCHEMA_DIALECT, event_definitions
+from telemetry import metrics
 from tiw import __version__
 
 _JSON = "application/json"
@@ -35,7 +33,7 @@ def openapi_document() -> dict[str, Any]:
     """Return the document, complete in itself."""
     return {
         "openapi": "3.1.0",
-        "jsonSchemaDialect": DIALECT,
+        "jsonSchemaDialect": JSON_SCHEMA_DIALECT,
         "info": {
             "title": "Receiver of the recording callbacks of Tencent Interactive Whiteboard",
             "version": __version__,
@@ -50,7 +48,7 @@ def openapi_document() -> dict[str, Any]:
         ],
         "paths": _callback_paths() | _admin_paths(),
         "components": {
-            "schemas": {**definitions(_SCHEMA_PLACE), "Callback": _callback()},
+            "schemas": {**event_definitions(_SCHEMA_PLACE), "Callback": _callback()},
             "responses": {**_callback_answers(), **_admin_answers()},
         },
     }
@@ -165,7 +163,7 @@ def _admin_answers() -> dict[str, Any]:
         "NotReady": _answer("It could not; the reasons are named.", not_ready),
         "Metrics": {
             "description": "The metrics in the text format of Prometheus.",
-            "content": {CONTENT_TYPE: {"schema": {"type": "string"}}},
+            "content": {metrics.CONTENT_TYPE: {"schema": {"type": "string"}}},
         },
         "AdminWrongMethod": {
             **wrong_method,

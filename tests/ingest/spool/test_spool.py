@@ -12,7 +12,7 @@ import pytest
 
 from broker import BrokerError, Message, NotPublishedError
 from ingest import Spool, SpoolError
-from ingest.spool import drain, file_states, waiting_callbacks, writer
+from ingest.spool import drain, spool_files, waiting_callbacks, writer
 from ingest.spool import spool as spool_module
 from ingest.spool.files import WAITING, files, marker_of
 from telemetry.metrics import REGISTRY as METRICS
@@ -77,7 +77,7 @@ async def test_it_keeps_while_the_broker_is_away_and_drains_when_it_is_back(
     await until(lambda: len(transport.published) == 200)
     await until(lambda: spool.depth.callbacks == 0)
     assert sorted(ids(transport), key=int) == [f"{number}" for number in range(200)]
-    await until(lambda: sum(state.waiting for state in file_states(folder)) == 0)
+    await until(lambda: sum(state.waiting for state in spool_files(folder)) == 0)
 
 
 async def test_what_was_put_is_durable_before_its_future_ends(
@@ -105,11 +105,11 @@ async def test_what_is_left_at_the_end_is_drained_by_the_next_start(folder: Path
     away.is_ready = False
     async with Spool(folder, away) as spool:
         await spool.put(message("left"))
-    assert [state.owned for state in file_states(folder)] == [False]
+    assert [state.owned for state in spool_files(folder)] == [False]
     async with Spool(folder, back) as spool:
         await until(lambda: ids(back) == ["left"])
         await until(lambda: spool.depth.bytes == 0)
-    assert file_states(folder) == []
+    assert spool_files(folder) == []
 
 
 async def test_a_file_of_a_process_that_lives_is_left_to_it(folder: Path) -> None:
@@ -260,7 +260,7 @@ async def test_a_damaged_file_is_drained_as_far_as_it_can_be_read_and_kept(folde
     path.write_bytes(data[:middle] + b"\0" + data[middle + 1 :])
     async with Spool(folder, back) as spool:
         await until(lambda: len(back.published) == 2)
-        await until(lambda: [state.kind for state in file_states(folder) if state.damaged_bytes] == ["damaged"])
+        await until(lambda: [state.kind for state in spool_files(folder) if state.damaged_bytes] == ["damaged"])
         assert spool.is_ready
 
 
@@ -395,6 +395,6 @@ async def test_a_file_that_cannot_be_read_now_is_left_to_whoever_can(
     monkeypatch.setattr(os, "pread", fail)
     async with Spool(folder, back) as spool:
         await until(lambda: bool(spool._unreadable))
-        await until(lambda: [state.owned for state in file_states(folder) if state.waiting] == [False])
+        await until(lambda: [state.owned for state in spool_files(folder) if state.waiting] == [False])
         monkeypatch.undo()
         await until(lambda: ids(back) == ["left"])

@@ -1,0 +1,27 @@
+"""Open the transport that an address names. Each is imported only when it is opened: embedded needs no AMQP library."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from broker.api import Transport
+from broker.topology import DEFAULT_RETRY_DELAYS_S, ConsumerQueues
+
+
+def open_transport(
+    *,
+    urls: Sequence[str],
+    folder: Path,
+    consumers: Sequence[ConsumerQueues] = (),
+    retry_delays_s: Sequence[float] = DEFAULT_RETRY_DELAYS_S,
+) -> Transport:
+    """Return the `amqp` transport at `urls`, or without any the `embedded` one in `folder`; neither is entered yet.
+
+    `consumers` are those beside the built-in ones. Raises `BrokerError` for an address that cannot be right.
+    """
+    if urls:
+        from broker.amqp.transport import AmqpTransport  # noqa: PLC0415 - its libraries take 20 MB
+
+        return AmqpTransport(urls, consumers=consumers, retry_delays_s=retry_delays_s)
+    from broker.embedded.transport import EmbeddedTransport  # noqa: PLC0415 - no other transport needs SQLite
+
+    return EmbeddedTransport(folder, consumers=consumers, retry_delays_s=retry_delays_s)
