@@ -108,6 +108,18 @@ class DeadLetter(_Final):
 Outcome: TypeAlias = Ack | Retry | Drop | DeadLetter
 
 
+_MAX_REASON_CHARACTERS = 500
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line that a person can act on: its type and its message. Never raises."""
+    try:
+        message = " ".join(str(error)[: 2 * _MAX_REASON_CHARACTERS].split())
+    except Exception:  # noqa: BLE001 - the text of a user's error is made by a user's code
+        message = "its text cannot be made"
+    return f"{type(error).__name__}: {message}"[:_MAX_REASON_CHARACTERS] if message else type(error).__name__
+
+
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 

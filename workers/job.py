@@ -1,29 +1,129 @@
-"""Gathering: one operation at a time, over everything that came while the last one ran.
-
-Groups form by themselves: under load they are large, and a single item never waits for another.
-
-Metrics and log lines about a consumer's deliveries, at a small cost for each.
-"""
+"""A job is a delivery and all that is known of it. Nobody keeps a second list of what is here."""
 
 import asyncio
 import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
 from typing import Generic, Self, TypeVar
 
 import structlog
 
-from broker import Message
+from broker import Delivery
+from schemas import Event
 from telemetry import metrics
+from workers.api import Context
 
 Item = TypeVar("Item")
 
 _log = structlog.get_logger()
 
 
-class Gathering(Generic[Item]):
-    """Hands all items that wait, at most `at_most`, to `operate` at once; an async context manager.
+class Disposition(StrEnum):
+    """What became of a delivery, in the words of the metrics' label. The first four are a handler's outcomes."""
+
+    ACK = "ack"
+    RETRY = "retry"
+    DROP = "drop"
+    DEAD_LETTER = "dead_letter"
+    #: The store remembers that its event was handled.
+    DUPLICATE = "duplicate"
+    #: Another delivery of its event is being handled, here or elsewhere.
+    LEASED = "leased"
+    #: Its consumer takes no such events any more.
+    UNWANTED = "unwanted"
+    #: A newer ingest node recognized what this worker does not: kept as unrecognized.
+    PASSED_ON = "passed_on"
+
+
+class Job:
+    """One delivery, from its arrival until it is settled.
+
+    `event` and `context` are there once it is admitted. `came_s` is when it came, by the monotonic clock; `crashes` how
+    many workers died with it. `failed_in_group` is why the call for its whole group failed, if it did: it is then run
+    alone.
+    """
+
+    __slots__ = ("came_s", "context", "delivery", "event", "failed_in_group")
+
+    context: Context
+    event: Event | None
+
+    def __init__(self, delivery: Delivery, *, came_s: float) -> None:
+        self.delivery = delivery
+        self.came_s = came_s
+        self.event = None
+        self.failed_in_group: str | None = None
+
+    @property
+    def event_id(self) -> str:
+        """The id of the event that was delivered."""
+        return self.delivery.message.event_id
+
+    @property
+    def crashes(self) -> int:
+        """How many workers died with this delivery."""
+        return self.delivery.crashes
+
+
+class Jobs:
+    """The jobs of one consumer in this process: which are not settled, and which event each is handling."""
+
+    def __init__(self) -> None:
+        self._unsettled: set[Job] = set()
+        self._handled: dict[str, Job] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def unsettled(self) -> list[Job]:
+        """The jobs whose deliveries are here and not settled."""
+        return list(self._unsettled)
+
+    def add(self, delivery: Delivery) -> Job:
+        """Take in a delivery that came."""
+        job = Job(delivery, came_s=time.monotonic())
+        self._unsettled.add(job)
+        return job
+
+    def handler_of(self, event_id: str) -> Job | None:
+        """Return the job that handles an event now."""
+        return self._handled.get(event_id)
+
+    def handle(self, job: Job) -> None:
+        """Take note that from now on it is this job that handles its event."""
+        self._handled[job.event_id] = job
+
+    def handled(self, job: Job) -> None:
+        """Take note that a job handles its event no longer."""
+        if self._handled.get(job.event_id) is job:
+            del self._handled[job.event_id]
+
+    def settled(self, job: Job) -> None:
+        """Forget a job: its delivery is acknowledged, or left for the broker to deliver again."""
+        self._unsettled.discard(job)
+        self._changed.set()
+
+    def look_again(self) -> None:
+        """Let whoever waits in `until` ask its question again."""
+        self._changed.set()
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Return once `is_so`, which is asked whenever a job is settled."""
+        while not is_so():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def are_settled(self, *, but: Job | None = None) -> bool:
+        """Say whether no job is left, `but` apart."""
+        return all(job is but for job in self._unsettled)
+
+
+class Group(Generic[Item]):
+    """One operation at a time, over all items that came while the last one ran; an async context manager.
+
+    Groups form by themselves: under load they are large, and a single item never waits for another. At most `at_most`
+    items are one group.
 
     `operate` sees to its own errors: one that it raises is logged, and its items are forgotten. Leaving cancels it.
     """
@@ -73,19 +173,19 @@ class Gathering(Generic[Item]):
             self._is_busy = False
 
 
-_LEVELS = {"ack": logging.DEBUG, "dead_letter": logging.WARNING}
+_LEVELS = {Disposition.ACK: logging.DEBUG, Disposition.DEAD_LETTER: logging.WARNING}
 _EVENTS = {
-    "ack": "event_handled",
-    "retry": "retry_scheduled",
-    "drop": "event_dropped",
-    "dead_letter": "dead_lettered",
+    Disposition.ACK: "event_handled",
+    Disposition.RETRY: "retry_scheduled",
+    Disposition.DROP: "event_dropped",
+    Disposition.DEAD_LETTER: "dead_lettered",
 }
 
 
-class Bookkeeping:
-    """Keeps the books of one consumer.
+class JobTelemetry:
+    """Metrics and log lines about one consumer's jobs, at a small cost for each.
 
-    What happens in one turn of the event loop is gathered in plain numbers, and becomes metrics in the next.
+    What happens in one turn of the event loop is counted in plain numbers, and becomes metrics in the next.
     """
 
     def __init__(self, consumer: str) -> None:
@@ -95,53 +195,53 @@ class Bookkeeping:
         self._running = metrics.RUNNING.labels(consumer)
         self._retries_scheduled = metrics.RETRIES_SCHEDULED.labels(consumer)
         self._calls = 0
-        self._outcomes: Counter[str] = Counter()
-        self._is_gathering = False
+        self._settled: Counter[Disposition] = Counter()
+        self._will_flush = False
         self._is_debugging = bool(_log.is_enabled_for(logging.DEBUG))
 
-    def begun(self, messages: Sequence[Message]) -> None:
-        """Note that a call of the handler begins, for these messages."""
+    def begun(self, jobs: Sequence[Job]) -> None:
+        """Note that a call of the handler begins, for these jobs."""
         self._calls += 1
         now_us = time.time_ns() // 1000
-        for message in messages:
-            lag_us = now_us - message.received_at_us
+        for job in jobs:
+            lag_us = now_us - job.delivery.message.received_at_us
             self._lag_seconds.observe(lag_us / 1e6 if lag_us > 0 else 0.0)
-        self._gather()
+        self._flush_soon()
 
     def ended(self, took_s: float) -> None:
         """Note that a call of the handler has ended."""
         self._calls -= 1
         self._handler_seconds.observe(took_s)
-        self._gather()
+        self._flush_soon()
 
-    def settled(self, message: Message, outcome: str, **details: float | str) -> None:
-        """Note that a delivery is settled; `outcome` says in a word what became of it."""
-        self._outcomes[outcome] += 1
-        self._gather()
-        level = _LEVELS.get(outcome, logging.INFO)
+    def settled(self, job: Job, disposition: Disposition, **details: float | str) -> None:
+        """Note what became of a delivery."""
+        self._settled[disposition] += 1
+        self._flush_soon()
+        level = _LEVELS.get(disposition, logging.INFO)
         if level > logging.DEBUG or self._is_debugging:
             _log.log(
                 level,
-                _EVENTS.get(outcome, f"delivery_{outcome}"),
+                _EVENTS.get(disposition, f"delivery_{disposition}"),
                 consumer=self._consumer,
-                event_id=message.event_id,
-                attempt=message.attempt,
+                event_id=job.event_id,
+                attempt=job.delivery.message.attempt,
                 **details,
             )
 
-    def _gather(self) -> None:
-        if not self._is_gathering:
-            self._is_gathering = True
-            asyncio.get_running_loop().call_soon(self._hand_over)
+    def _flush_soon(self) -> None:
+        if not self._will_flush:
+            self._will_flush = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
-    def _hand_over(self) -> None:
-        self._is_gathering = False
+    def _flush(self) -> None:
+        self._will_flush = False
         self._lag_seconds.flush()
         self._handler_seconds.flush()
         if self._calls:
             self._running.inc(self._calls)
             self._calls = 0
-        for outcome, count in self._outcomes.items():
-            metrics.DELIVERIES.labels(self._consumer, outcome).inc(count)
-        self._retries_scheduled.inc(self._outcomes["retry"])
-        self._outcomes.clear()
+        for disposition, count in self._settled.items():
+            metrics.DELIVERIES.labels(self._consumer, disposition.value).inc(count)
+        self._retries_scheduled.inc(self._settled[Disposition.RETRY])
+        self._settled.clear()

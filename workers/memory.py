@@ -1,8 +1,7 @@
-"""What a consumer remembers of its events in the store: who is handling them, and which were handled.
+"""What a consumer remembers of its events in the store: which are being handled, by whom, and which were handled.
 
-Whether leases still hold: a process that stood still may have lost them to others without noticing.
-
-The name under which a process holds leases, and what to do when the process behind a name is gone.
+An event is claimed before its handler is called, under a lease, and completed or released after it. A consumer that
+does not remember has a `MemoryOff`, which claims everything at once.
 """
 
 import asyncio
@@ -12,13 +11,19 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import ClassVar, Protocol, Self, TypeAlias
 
 import structlog
 
 from store import Claim, Store, StoreError, claim, complete, lease_owners, release, release_owner
+from workers.api import Ack, Drop, Outcome, Retry, describe
+from workers.job import Group, Job
 from workers.store_watch import AWAY_ERRORS, StoreWatch
+
+_log = structlog.get_logger()
 
 
 class Leases:
@@ -48,21 +53,21 @@ class Leases:
 #: Names that this process made: they are alive as long as it is.
 _OURS: set[str] = set()
 
-_OWNER = re.compile(r"(?P<host>.*)/(?P<namespace>[^/]*)/(?P<pid>[0-9]+)/[0-9a-f]+")
+_LEASE_HOLDER = re.compile(r"(?P<host>.*)/(?P<namespace>[^/]*)/(?P<pid>[0-9]+)/[0-9a-f]+")
 
 
-def new_owner() -> str:
+def new_lease_holder() -> str:
     """Return a name that no other process has, and that tells where this one runs."""
-    owner = f"{socket.gethostname()}/{_namespace()}/{os.getpid()}/{secrets.token_hex(4)}"
-    _OURS.add(owner)
-    return owner
+    name = f"{socket.gethostname()}/{_namespace()}/{os.getpid()}/{secrets.token_hex(4)}"
+    _OURS.add(name)
+    return name
 
 
-def is_gone(owner: str) -> bool:
+def is_dead(lease_holder: str) -> bool:
     """Say whether the process that made this name has certainly ended; False where that cannot be seen from here."""
-    match = _OWNER.fullmatch(owner)
+    match = _LEASE_HOLDER.fullmatch(lease_holder)
     # Containers can share a host's name but not its process ids; without namespaces to compare, nothing is certain.
-    if owner in _OURS or match is None or not _namespace():
+    if lease_holder in _OURS or match is None or not _namespace():
         return False
     if (match["host"], match["namespace"]) != (socket.gethostname(), _namespace()):
         return False
@@ -79,13 +84,13 @@ def is_gone(owner: str) -> bool:
     return False
 
 
-async def release_leases_of_the_gone(store: Store) -> int:
+async def release_leases_of_dead_holders(store: Store, *, is_dead: Callable[[str], bool] = is_dead) -> int:
     """Let go of what killed processes of this host held, so that it need not run out first; return how much it was.
 
     Raises `StoreUnavailableError`.
     """
-    gone = [owner for owner in await lease_owners(store) if is_gone(owner)]
-    return sum([await release_owner(store, owner) for owner in gone])
+    dead = [name for name in await lease_owners(store) if is_dead(name)]
+    return sum([await release_owner(store, name) for name in dead])
 
 
 def _namespace() -> str:
@@ -96,23 +101,31 @@ def _namespace() -> str:
         return ""
 
 
-_log = structlog.get_logger()
-
-
-class Memory:
+class Claims:
     """Claims and completions of one consumer, each call for a group of events in one transaction.
 
-    `owner` is this process's name in the leases, which last for `lease_s` unless they are renewed; `leases` tells
-    whether they still do.
+    `lease_holder` is this process's name in the leases, which last for `lease_s` unless they are renewed; `leases`
+    tells whether they still do.
     """
 
-    def __init__(self, consumer: str, *, store: Store, store_watch: StoreWatch, owner: str, lease_s: float) -> None:
+    def __init__(
+        self,
+        consumer: str,
+        *,
+        store: Store,
+        store_watch: StoreWatch,
+        lease_holder: str,
+        lease_s: float,
+        is_dead: Callable[[str], bool] = is_dead,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._consumer = consumer
         self._store = store
         self._store_watch = store_watch
-        self._owner = owner
+        self._lease_holder = lease_holder
         self._lease_s = lease_s
-        self.leases = Leases(lease_s)
+        self._is_dead = is_dead
+        self.leases = Leases(lease_s, monotonic_s=monotonic_s)
         #: Leases that nobody here needs, but the store was away when they should have been given back.
         self._owed: set[str] = set()
         #: What is given back late must not be what is claimed anew at the same moment.
@@ -124,7 +137,7 @@ class Memory:
             self._owed.difference_update(event_ids)
             claims = await self._claim(event_ids)
             leased = [event_id for event_id, claimed in claims.items() if claimed is Claim.LEASED]
-            if leased and await release_leases_of_the_gone(self._store):
+            if leased and await release_leases_of_dead_holders(self._store, is_dead=self._is_dead):
                 claims |= await self._claim(leased)
             return claims
 
@@ -133,7 +146,7 @@ class Memory:
         while True:
             await self._store_watch.wait()
             try:
-                await complete(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._owner)
+                await complete(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._lease_holder)
             except AWAY_ERRORS:
                 self._store_watch.report_away()
                 continue
@@ -170,9 +183,183 @@ class Memory:
             self._owed.difference_update(owed)
 
     async def _release(self, event_ids: list[str]) -> None:
-        await release(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._owner)
+        await release(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._lease_holder)
 
     async def _claim(self, event_ids: list[str]) -> dict[str, Claim]:
         return await claim(
-            self._store, consumer=self._consumer, event_ids=event_ids, owner=self._owner, lease_s=self._lease_s
+            self._store, consumer=self._consumer, event_ids=event_ids, owner=self._lease_holder, lease_s=self._lease_s
         )
+
+
+class Remembering(Protocol):
+    """Whose events a memory looks after; it is told what came of each."""
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether nothing can be claimed now."""
+
+    def admit(self, job: Job) -> bool:
+        """Say whether a job is worth claiming; one that is not is settled."""
+
+    def claimed(self, job: Job) -> None:
+        """Handle a job: its event is ours."""
+
+    def not_claimed(self, job: Job, claim: Claim) -> None:
+        """Settle a job whose event was handled, or is being handled elsewhere."""
+
+    def concluded(self, job: Job, outcome: Outcome | None) -> None:
+        """Settle a job: its outcome is remembered. None: as if nobody had seen it."""
+
+    def found_away(self, jobs: Sequence[Job]) -> None:
+        """Requeue jobs: the store that they need is away."""
+
+
+class Memory:
+    """Claims jobs and remembers their outcomes, many in one transaction; an async context manager.
+
+    Leaving cuts short what waits for the store, and leaves it unsettled.
+    """
+
+    needs_store: ClassVar = True
+
+    def __init__(self, consumer: str, claims: Claims) -> None:
+        self._consumer = consumer
+        self._claims = claims
+        self._claiming = Group(self._claim, name=f"claims of {consumer}")
+        self._completing = Group(self._complete, name=f"completions of {consumer}")
+        self._releasing = Group(self._release, name=f"releases of {consumer}")
+        self._user: Remembering
+        self._stack = AsyncExitStack()
+
+    def serve(self, user: Remembering) -> None:
+        """Tell `user` what comes of jobs; before this is entered."""
+        self._user = user
+
+    async def __aenter__(self) -> Self:
+        for group in (self._completing, self._releasing, self._claiming):
+            await self._stack.enter_async_context(group)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    def claim(self, job: Job) -> None:
+        """Claim the event of a job, so that nobody else handles it meanwhile."""
+        self._claiming.add(job)
+
+    def conclude(self, job: Job, outcome: Outcome | None) -> None:
+        """Remember what came of a job; None: nothing did, and somebody else may handle its event."""
+        (self._completing if isinstance(outcome, Ack | Drop) else self._releasing).add((job, outcome))
+
+    def holds(self, job: Job) -> bool:
+        """Say whether the event of a claimed job is certainly still ours.
+
+        After this process stood still another may have handled it.
+        """
+        return self._claims.leases.hold(job.came_s)
+
+    async def release(self, jobs: Sequence[Job]) -> None:
+        """Let go of what is going to be requeued."""
+        if jobs:
+            await self._claims.release([job.event_id for job in jobs])
+
+    def renewed(self, *, began_s: float) -> None:
+        """Take note that the leases of this process were renewed, by a statement that was begun then."""
+        self._claims.leases.renewed(began_s=began_s)
+
+    async def release_owed(self) -> None:
+        """Let go of what could not be released while the store was away. Raises `StoreError`."""
+        await self._claims.release_owed()
+
+    async def _claim(self, arrived: list[Job]) -> None:
+        jobs = [job for job in arrived if self._user.admit(job)]
+        if jobs and self._user.must_wait:
+            self._user.found_away(jobs)
+        elif jobs:
+            await self._claim_admitted(jobs)
+
+    async def _claim_admitted(self, jobs: list[Job]) -> None:
+        try:
+            claims = await self._claims.claim([job.event_id for job in jobs])
+        except StoreError:
+            self._user.found_away(jobs)
+        except Exception as error:  # noqa: BLE001 - logged below; one bad event must not fail its neighbours
+            if len(jobs) > 1:
+                for job in jobs:
+                    await self._claim_admitted([job])
+                return
+            _log.exception("claim_failed", consumer=self._consumer, event_id=jobs[0].event_id)
+            self.conclude(jobs[0], Retry(reason=describe(error)))
+        else:
+            for job in jobs:
+                found = claims[job.event_id]
+                if found is Claim.CLAIMED:
+                    self._user.claimed(job)
+                else:
+                    self._user.not_claimed(job, found)
+
+    async def _complete(self, concluded: list[tuple[Job, Outcome | None]]) -> None:
+        """Remember completions in one transaction, then let the outcomes take effect."""
+        try:
+            await self._claims.complete([job.event_id for job, _ in concluded])
+        except Exception as error:  # noqa: BLE001 - logged below; one bad event must not fail its neighbours
+            if len(concluded) > 1:
+                for one in concluded:
+                    await self._complete([one])
+                return
+            _log.exception("completion_failed", consumer=self._consumer)
+            concluded = [(job, Retry(reason=describe(error))) for job, _ in concluded]
+        for job, outcome in concluded:
+            self._user.concluded(job, outcome)
+
+    async def _release(self, concluded: list[tuple[Job, Outcome | None]]) -> None:
+        """Let go of leases in one transaction, then let the outcomes take effect."""
+        try:
+            await self._claims.release([job.event_id for job, _ in concluded])
+        except Exception:  # noqa: BLE001 - leases run out by themselves
+            _log.exception("release_failed", consumer=self._consumer)
+        for job, outcome in concluded:
+            self._user.concluded(job, outcome)
+
+
+class MemoryOff:
+    """The memory of a consumer that does not remember: claims everything, at once, and needs no store."""
+
+    needs_store: ClassVar = False
+
+    def __init__(self) -> None:
+        self._user: Remembering
+
+    def serve(self, user: Remembering) -> None:
+        """Tell `user` what comes of jobs."""
+        self._user = user
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    def claim(self, job: Job) -> None:
+        """Let a job be handled."""
+        self._user.claimed(job)
+
+    def conclude(self, job: Job, outcome: Outcome | None) -> None:
+        """Let what came of a job take effect."""
+        self._user.concluded(job, outcome)
+
+    def holds(self, job: Job) -> bool:
+        """Say yes: nobody else can have claimed it."""
+        del job
+        return True
+
+    async def release(self, jobs: Sequence[Job]) -> None:
+        """Let go of nothing."""
+
+    def renewed(self, *, began_s: float) -> None:
+        """Have no leases to renew."""
+
+    async def release_owed(self) -> None:
+        """Owe nothing."""
+
+
+AnyMemory: TypeAlias = Memory | MemoryOff

@@ -16,9 +16,9 @@ import structlog
 from broker import Delivery, Subscription, Transport
 from store import Store
 from workers.api import Consumer
-from workers.execution import Handling
-from workers.job import Bookkeeping
-from workers.memory import Memory
+from workers.execution import Execution
+from workers.job import Job, Jobs, JobTelemetry
+from workers.memory import AnyMemory
 from workers.settling import Settler
 from workers.store_watch import StoreWatch
 
@@ -66,9 +66,8 @@ _log = structlog.get_logger()
 class Runner:
     """Runs one consumer on its queue until it is drained; an async context manager.
 
-    At most `consumer.concurrency` calls of its handler at once; see `Prefetch` for how much waits here. `owner` is this
-    process's name in the leases. While the store is away, a consumer that needs it takes nothing and hands back what it
-    has.
+    At most `consumer.concurrency` calls of its handler at once; see `Prefetch` for how much waits here. `memory` says
+    which events are ours. While the store is away, a consumer that needs it takes nothing and requeues what it has.
     """
 
     def __init__(
@@ -79,26 +78,28 @@ class Runner:
         store: Store,
         store_watch: StoreWatch,
         retry_delays_s: tuple[float, ...],
-        owner: str,
-        lease_s: float,
+        memory: AnyMemory,
     ) -> None:
         self.consumer = consumer
         self._store_watch = store_watch
-        book = Bookkeeping(consumer.name)
-        self._settler = Settler(consumer, transport, book, retry_delays_s)
-        self._memory = Memory(consumer.name, store=store, store_watch=store_watch, owner=owner, lease_s=lease_s)
+        self._memory = memory
+        self._jobs = Jobs()
+        telemetry = JobTelemetry(consumer.name)
+        self._settler = Settler(
+            consumer, transport=transport, jobs=self._jobs, telemetry=telemetry, retry_delays_s=retry_delays_s
+        )
         self._attention = asyncio.Event()
-        self._handling = Handling(
+        self._execution = Execution(
             consumer,
-            self._settler,
-            book,
-            self._memory if consumer.remember else None,
+            jobs=self._jobs,
+            memory=memory,
+            settler=self._settler,
+            telemetry=telemetry,
             store=store,
             store_watch=store_watch,
-            retry_delays_s=retry_delays_s,
             on_away=self._attention.set,
         )
-        self._suspects: list[Delivery] = []
+        self._suspects: list[Job] = []
         self._is_probing = True
         self._has_seen_harmless = False
         self._is_draining = False
@@ -115,16 +116,16 @@ class Runner:
 
     def note_renewal(self, *, began_s: float) -> None:
         """Take note that the leases of this process were renewed, by a statement that was begun then."""
-        self._memory.leases.renewed(began_s=began_s)
+        self._memory.renewed(began_s=began_s)
 
     async def release_owed(self) -> None:
-        """Let go of leases that could not be given back while the store was away. Raises `StoreError`."""
+        """Let go of leases that could not be released while the store was away. Raises `StoreError`."""
         await self._memory.release_owed()
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._subscription)
         await self._stack.enter_async_context(self._settler)
-        await self._stack.enter_async_context(self._handling)
+        await self._stack.enter_async_context(self._execution)
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervisor of {self.consumer.name}")
         return self
 
@@ -133,44 +134,44 @@ class Runner:
         await self._stack.aclose()
 
     async def drain(self, *, grace_s: float) -> None:
-        """Take nothing more, finish what is here within `grace_s`, hand back the rest without counting it."""
+        """Take nothing more, finish what is here within `grace_s`, requeue the rest without counting it."""
         if self._is_draining:
             return
         self._is_draining = True
-        self._handling.begin_draining()
+        self._execution.begin_draining()
         await self._subscription.set_prefetch(0)
         try:
             async with asyncio.timeout(grace_s):
                 await self._settler.settled()
         except TimeoutError:
-            _log.warning("drain_cut_short", consumer=self.consumer.name, running=self._handling.running)
+            _log.warning("drain_cut_short", consumer=self.consumer.name, running=self._execution.running)
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor})
-        await self._handling.stop()
+        await self._execution.stop()
         await self._settler.stop()
-        rest = self._settler.held
-        await self._handling.release_all(rest)
-        await self._settler.hand_back_all(rest)
+        rest = self._jobs.unsettled
+        await self._memory.release(rest)
+        await self._settler.requeue_all(rest)
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        self._settler.hold(delivery)
+        job = self._jobs.add(delivery)
         if self._sizing.note(len(delivery.message.body)):
             self._attention.set()
-        if delivery.crashes >= SUSPECT_CRASHES and not self._handling.is_running(delivery.message.event_id):
-            self._suspects.append(delivery)
+        if job.crashes >= SUSPECT_CRASHES and self._jobs.handler_of(job.event_id) is None:
+            self._suspects.append(job)
             self._attention.set()
             return
         if self._is_probing:
             self._has_seen_harmless = True
             self._attention.set()
-        self._handling.accept(delivery)
+        self._execution.accept(job)
 
     async def _supervise(self) -> None:
         while True:
             await self._attention.wait()
             self._attention.clear()
-            if self._handling.must_wait:
+            if self._execution.must_wait:
                 await self._sit_out()
             while self._suspects:
                 await self._run_alone()
@@ -196,24 +197,24 @@ class Runner:
         await self._take_at_most(0)
         suspect = self._suspects[0]
         while len(self._suspects) > 1:
-            self._settler.hand_back(self._suspects.pop())
-        # It is held by the settler meanwhile, where a drain that comes in between finds it.
+            self._settler.requeue(self._suspects.pop())
+        # It is among the jobs meanwhile, where a drain that comes in between finds it.
         await self._settler.settled(but=suspect)
         self._suspects.remove(suspect)
-        self._handling.accept(suspect)
+        self._execution.accept(suspect)
         await self._settler.settled()
         await self._probe()
 
     async def _sit_out(self) -> None:
-        """Hand back what is here and wait until the store answers again.
+        """Requeue what is here and wait until the store answers again.
 
         Not held on to: a delivery that stays unsettled for 30 minutes costs the channel, and counts as a crash.
         """
         _log.warning("consumer_paused", consumer=self.consumer.name, reason="the store does not answer")
         await self._take_at_most(0)
-        self._handling.hand_back_waiting()
+        self._execution.requeue_waiting()
         while self._suspects:
-            self._settler.hand_back(self._suspects.pop())
+            self._settler.requeue(self._suspects.pop())
         await self._store_watch.wait()
         _log.info("consumer_resumed", consumer=self.consumer.name)
         await self._probe()

@@ -9,10 +9,10 @@ from typing import Any, Self
 import structlog
 from msgspec import structs
 
-from broker import Delivery, Message, NotPublishedError, Transport, delay_for_retry, delay_not_shorter
+from broker import LEASE_WAIT_S, Message, NotPublishedError, Transport, delay_for_retry, delay_not_shorter
 from schemas import UNRECOGNIZED
-from workers.api import Consumer, Retry
-from workers.job import Bookkeeping, Gathering
+from workers.api import Ack, Consumer, DeadLetter, Drop, Outcome, Retry
+from workers.job import Disposition, Group, Job, Jobs, JobTelemetry
 
 #: Between two tries to publish an outcome that the broker did not confirm.
 _PUBLISH_AGAIN_S = 0.5
@@ -21,24 +21,30 @@ _log = structlog.get_logger()
 
 
 class Settler:
-    """Holds the deliveries of one consumer until each is settled; an async context manager.
+    """Settles the jobs of one consumer; an async context manager.
 
     What settles a delivery begins with the call; what has to be published for it is published beside all else.
     Where the broker does not confirm, publishing is tried again until it does: the outcome is known and the delivery
-    cannot be let go of before it is kept. Only `hand_back` tries once: an unsettled delivery returns by itself.
+    cannot be let go of before it is kept. Only `requeue` tries once: an unsettled delivery returns by itself.
     """
 
     def __init__(
-        self, consumer: Consumer, transport: Transport, book: Bookkeeping, retry_delays_s: tuple[float, ...]
+        self,
+        consumer: Consumer,
+        *,
+        transport: Transport,
+        jobs: Jobs,
+        telemetry: JobTelemetry,
+        retry_delays_s: tuple[float, ...],
     ) -> None:
         self._consumer = consumer
         self._transport = transport
-        self._book = book
+        self._jobs = jobs
+        self._telemetry = telemetry
         self._retry_delays_s = retry_delays_s
-        self._held: dict[Delivery, float] = {}
+        self._lease_wait_s = delay_not_shorter(retry_delays_s, LEASE_WAIT_S)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._acks = Gathering(self._await_acks, name=f"acks of {consumer.name}")
-        self._changed = asyncio.Event()
+        self._acks = Group(self._await_acks, name=f"acks of {consumer.name}")
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -49,24 +55,9 @@ class Settler:
         await self.stop()
         await self._stack.aclose()
 
-    @property
-    def held(self) -> list[Delivery]:
-        """The deliveries that are here and not settled."""
-        return list(self._held)
-
-    def hold(self, delivery: Delivery) -> None:
-        """Take in a delivery that came."""
-        self._held[delivery] = time.monotonic()
-
-    def held_since_s(self, delivery: Delivery) -> float:
-        """Return when a delivery came, by the monotonic clock."""
-        return self._held[delivery]
-
-    async def settled(self, *, but: Delivery | None = None) -> None:
-        """Return once nothing is held, `but` apart, and every acknowledgement is made."""
-        while any(delivery is not but for delivery in self._held) or not self._acks.is_idle:
-            self._changed.clear()
-            await self._changed.wait()
+    async def settled(self, *, but: Job | None = None) -> None:
+        """Return once every job is settled, `but` apart, and every acknowledgement is made."""
+        await self._jobs.until(lambda: self._jobs.are_settled(but=but) and self._acks.is_idle)
 
     async def stop(self) -> None:
         """Publish nothing more: what is not settled stays so."""
@@ -76,67 +67,90 @@ class Settler:
         if tasks:
             await asyncio.wait(tasks)
 
-    def ack(self, delivery: Delivery, outcome: str, **details: str) -> None:
-        """Acknowledge an event that needs nothing more; `outcome` says why in a word."""
-        self._settle(delivery)
-        self._book.settled(delivery.message, outcome, **details)
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """Let the outcome of a handler take effect."""
+        match outcome:
+            case Ack():
+                self.ack(job, Disposition.ACK)
+            case Drop():
+                self.ack(job, Disposition.DROP, reason=outcome.reason)
+            case DeadLetter():
+                self._dead_letter(job, outcome.reason)
+            case Retry():
+                self._retry(job, outcome)
 
-    def retry(self, delivery: Delivery, outcome: Retry) -> None:
+    def ack(self, job: Job, disposition: Disposition, **details: str) -> None:
+        """Acknowledge a delivery that needs nothing more; `disposition` says why."""
+        self._acknowledge(job)
+        self._telemetry.settled(job, disposition, **details)
+
+    def wait_for_lease(self, job: Job, *, crashes: int) -> None:
+        """Look again later: somebody else handles the event, or died with it. It counts as no attempt."""
+        again = structs.replace(job.delivery.message, crashes=crashes)
+        self._publish(job, lambda: self._publish_retry(again, self._lease_wait_s), Disposition.LEASED)
+
+    def pass_on(self, job: Job) -> None:
+        """Keep as unrecognized what a newer ingest node understood and this worker does not."""
+        foreign = structs.replace(job.delivery.message, routing_key=UNRECOGNIZED, attempt=1, crashes=0)
+        self._publish(job, lambda: self._transport.publish(foreign), Disposition.PASSED_ON)
+
+    def requeue(self, job: Job) -> None:
+        """Put the event back into the queue as it was. A return by the broker would count as a crash."""
+        self._spawn(self._requeue(job))
+
+    async def requeue_all(self, jobs: Iterable[Job]) -> None:
+        """Requeue several, and return when all are."""
+        await asyncio.gather(*(self._requeue(job) for job in jobs))
+        await self.settled()
+
+    def _retry(self, job: Job, outcome: Retry) -> None:
         """Let the event wait for its next attempt, or dead-letter it if this was its last."""
-        message = delivery.message
+        message = job.delivery.message
         reason = outcome.reason or "the handler asked for another attempt"
         if message.attempt >= self._consumer.attempts:
-            self.dead_letter(delivery, reason)
+            self._dead_letter(job, reason)
             return
         if outcome.after_s is None:
             delay_s = delay_for_retry(self._retry_delays_s, message.attempt)
         else:
             delay_s = delay_not_shorter(self._retry_delays_s, outcome.after_s)
         again = structs.replace(_failed(message, reason), attempt=message.attempt + 1, crashes=0)
-        self._keep(delivery, lambda: self._retry(again, delay_s), "retry", delay_s=delay_s, reason=reason)
-
-    def dead_letter(self, delivery: Delivery, reason: str) -> None:
-        """Make the event a dead letter."""
-        letter = structs.replace(_failed(delivery.message, reason), crashes=0)
-        self._keep(
-            delivery, lambda: self._transport.dead_letter(self._consumer.name, letter), "dead_letter", reason=reason
+        self._publish(
+            job, lambda: self._publish_retry(again, delay_s), Disposition.RETRY, delay_s=delay_s, reason=reason
         )
 
-    def wait_for_lease(self, delivery: Delivery, delay_s: float, *, crashes: int) -> None:
-        """Look again later: somebody else handles the event, or died with it. It counts as no attempt."""
-        again = structs.replace(delivery.message, crashes=crashes)
-        self._keep(delivery, lambda: self._retry(again, delay_s), "leased")
+    def _dead_letter(self, job: Job, reason: str) -> None:
+        letter = structs.replace(_failed(job.delivery.message, reason), crashes=0)
+        self._publish(
+            job,
+            lambda: self._transport.dead_letter(self._consumer.name, letter),
+            Disposition.DEAD_LETTER,
+            reason=reason,
+        )
 
-    def pass_on(self, delivery: Delivery) -> None:
-        """Keep as unrecognized what a newer ingest node understood and this worker does not."""
-        foreign = structs.replace(delivery.message, routing_key=UNRECOGNIZED, attempt=1, crashes=0)
-        self._keep(delivery, lambda: self._transport.publish(foreign), "passed_on")
-
-    def hand_back(self, delivery: Delivery) -> None:
-        """Put the event back into the queue as it was. A return by the broker would count as a crash."""
-        self._spawn(self._hand_back(delivery))
-
-    async def hand_back_all(self, deliveries: Iterable[Delivery]) -> None:
-        """Hand back several, and return when all are."""
-        await asyncio.gather(*(self._hand_back(delivery) for delivery in deliveries))
-        await self.settled()
-
-    async def _hand_back(self, delivery: Delivery) -> None:
-        same = structs.replace(delivery.message, crashes=delivery.crashes)
+    async def _requeue(self, job: Job) -> None:
+        same = structs.replace(job.delivery.message, crashes=job.crashes)
         try:
             await self._transport.send(self._consumer.name, same)
         except NotPublishedError:
-            self._let_go(delivery)  # still unsettled: the broker delivers it again
+            self._jobs.settled(job)  # the broker has no acknowledgement, and delivers it again
         else:
-            self._settle(delivery)
+            self._acknowledge(job)
 
-    def _keep(
-        self, delivery: Delivery, publish: Callable[[], Awaitable[None]], outcome: str, **details: float | str
+    def _publish_retry(self, message: Message, delay_s: float) -> Awaitable[None]:
+        return self._transport.retry(self._consumer.name, message, delay_s=delay_s)
+
+    def _publish(
+        self, job: Job, publish: Callable[[], Awaitable[None]], disposition: Disposition, **details: float | str
     ) -> None:
-        self._spawn(self._publish_and_settle(delivery, publish, outcome, details))
+        self._spawn(self._publish_and_acknowledge(job, publish, disposition, details))
 
-    async def _publish_and_settle(
-        self, delivery: Delivery, publish: Callable[[], Awaitable[None]], outcome: str, details: dict[str, float | str]
+    async def _publish_and_acknowledge(
+        self,
+        job: Job,
+        publish: Callable[[], Awaitable[None]],
+        disposition: Disposition,
+        details: dict[str, float | str],
     ) -> None:
         while True:
             try:
@@ -147,11 +161,8 @@ class Settler:
                 await self._transport.wait_ready()
                 continue
             break
-        self._settle(delivery)
-        self._book.settled(delivery.message, outcome, **details)
-
-    def _retry(self, message: Message, delay_s: float) -> Awaitable[None]:
-        return self._transport.retry(self._consumer.name, message, delay_s=delay_s)
+        self._acknowledge(job)
+        self._telemetry.settled(job, disposition, **details)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -164,19 +175,15 @@ class Settler:
             # The delivery stays unsettled and comes back, counted as a crash: never silent, never lost.
             _log.error("runner_failed", consumer=self._consumer.name, exc_info=error)
 
-    def _settle(self, delivery: Delivery) -> None:
-        self._acks.add(delivery.ack())
-        self._let_go(delivery)
-
-    def _let_go(self, delivery: Delivery) -> None:
-        self._held.pop(delivery, None)
-        self._changed.set()
+    def _acknowledge(self, job: Job) -> None:
+        self._acks.add(job.delivery.ack())
+        self._jobs.settled(job)
 
     async def _await_acks(self, acks: list[Awaitable[bool]]) -> None:
         # False: the connection was lost, and the event is delivered again.
         for ack in acks:
             await ack
-        self._changed.set()
+        self._jobs.look_again()
 
 
 def _failed(message: Message, reason: str) -> Message:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from schemas import Event
 from store import Store
 from workers.api import Consumer, Context, Outcome
-from workers.execution import GroupFailure, judge
+from workers.execution import EachAlone, StoreAway, judge
 from workers.slots import Ending, Slots
 
 _Group: TypeAlias = list[tuple[Event, Context]]
@@ -51,7 +51,9 @@ async def run_batch(consumer: Consumer, events: Sequence[Event], *, store: Store
 
 async def _attempt(consumer: Consumer, group: _Group) -> list[Outcome]:
     judged = judge(consumer, [context for _, context in group], await _call(consumer, group))
-    if isinstance(judged, GroupFailure):
+    if isinstance(judged, StoreAway):
+        raise judged.error
+    if isinstance(judged, EachAlone):
         return [outcome for one in group for outcome in await _attempt(consumer, [one])]
     return list(judged)
 

@@ -16,8 +16,8 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import CodeType, FrameType
 from typing import Final, Self
 
@@ -42,7 +42,15 @@ from store import (
 )
 from telemetry import metrics
 from workers.api import Consumer
-from workers.memory import new_owner, release_leases_of_the_gone
+from workers.memory import (
+    AnyMemory,
+    Claims,
+    Memory,
+    MemoryOff,
+    is_dead,
+    new_lease_holder,
+    release_leases_of_dead_holders,
+)
 from workers.runner import Runner
 from workers.store_watch import AWAY_ERRORS, StoreWatch
 
@@ -227,7 +235,7 @@ class StallWatch:
 #: A lease outlives a missed renewal or two; after a crash the event waits this long at most, plus a retry delay.
 LEASE_S = 30.0
 
-#: What unfinished handlers get on shutdown before they are handed back.
+#: What unfinished handlers get on shutdown before they are requeued.
 DRAIN_GRACE_S = 25.0
 
 
@@ -235,8 +243,11 @@ class Worker:
     """Runs `consumers` until it is left, as an async context manager.
 
     Entering returns at once: the consumers start when the store has its schema, and say that they wait for it.
-    Leaving drains them: nothing new is taken, what runs may finish within `drain_grace_s`, the rest is handed back.
+    Leaving drains them: nothing new is taken, what runs may finish within `drain_grace_s`, the rest is requeued.
     Meanwhile the store forgets what is older than `retention_days` (0: keeps it); see `prune`.
+
+    The last four are for whoever imitates processes: how this one is named in the leases and told to be dead, which
+    clock tells whether leases still hold, and who watches for handlers that block.
     """
 
     def __init__(
@@ -249,6 +260,10 @@ class Worker:
         lease_s: float = LEASE_S,
         drain_grace_s: float = DRAIN_GRACE_S,
         retention_days: int = 0,
+        new_lease_holder: Callable[[], str] = new_lease_holder,
+        is_dead: Callable[[str], bool] = is_dead,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        stall_watch: Callable[[Mapping[CodeType, str]], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
         self._consumers = consumers
         self._transport = transport
@@ -257,7 +272,10 @@ class Worker:
         self._lease_s = lease_s
         self._drain_grace_s = drain_grace_s
         self._retention_days = retention_days
-        self._owner = new_owner()
+        self._lease_holder = new_lease_holder()
+        self._is_dead = is_dead
+        self._monotonic_s = monotonic_s
+        self._stall_watch = StallWatch if stall_watch is None else stall_watch
         self._runners: list[Runner] = []
         self._main: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -287,7 +305,7 @@ class Worker:
         await self._register()
         async with AsyncExitStack() as stack:
             code = {consumer.function.__code__: consumer.name for consumer in self._consumers}
-            await stack.enter_async_context(StallWatch(code))
+            await stack.enter_async_context(self._stall_watch(code))
             store_watch = await stack.enter_async_context(StoreWatch(self._store))
             pruning = keep_pruning(self._store, store_watch, retention_days=self._retention_days)
             for chore in (self._renew_leases(store_watch), pruning):
@@ -303,14 +321,27 @@ class Worker:
                     store=self._store,
                     store_watch=store_watch,
                     retry_delays_s=self._retry_delays_s,
-                    owner=self._owner,
-                    lease_s=self._lease_s,
+                    memory=self._memory_of(consumer, store_watch),
                 )
                 self._runners.append(await stack.enter_async_context(runner))
             _log.info("worker_started", consumers=[consumer.name for consumer in self._consumers])
             await self._stopping.wait()
             await asyncio.gather(*(runner.drain(grace_s=self._drain_grace_s) for runner in self._runners))
             _log.info("worker_drained")
+
+    def _memory_of(self, consumer: Consumer, store_watch: StoreWatch) -> AnyMemory:
+        if not consumer.remember:
+            return MemoryOff()
+        claims = Claims(
+            consumer.name,
+            store=self._store,
+            store_watch=store_watch,
+            lease_holder=self._lease_holder,
+            lease_s=self._lease_s,
+            is_dead=self._is_dead,
+            monotonic_s=self._monotonic_s,
+        )
+        return Memory(consumer.name, claims)
 
     async def _register(self) -> None:
         """Tell the store which consumers there are, so that they can be listed where they do not run."""
@@ -319,7 +350,7 @@ class Worker:
             await wait_for_schema(self._store)
             try:
                 await register_consumers(self._store, routing_keys)
-                await release_leases_of_the_gone(self._store)
+                await release_leases_of_dead_holders(self._store, is_dead=self._is_dead)
             except StoreUnavailableError:
                 continue
             return
@@ -328,9 +359,9 @@ class Worker:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
-                began_s = time.monotonic()
+                began_s = self._monotonic_s()
                 # First: what follows takes as long as it takes.
-                await renew(self._store, owner=self._owner, lease_s=self._lease_s)
+                await renew(self._store, owner=self._lease_holder, lease_s=self._lease_s)
                 for runner in self._runners:
                     runner.note_renewal(began_s=began_s)
                 for runner in self._runners:

@@ -132,11 +132,18 @@ class Ingest:
 class Work:
     """A worker: all of it is real but the transport and the driver of its database."""
 
-    def __init__(self, consumers: Sequence[Consumer], broker: Broker, database: Database, *, lease_s: float) -> None:
+    def __init__(
+        self,
+        consumers: Sequence[Consumer],
+        broker: Broker,
+        database: Database,
+        *,
+        make_worker: Callable[..., Worker],
+    ) -> None:
         self._consumers = consumers
         self._broker = broker
         self._database = database
-        self._lease_s = lease_s
+        self._make_worker = make_worker
 
     async def run(self, process: Process, stopping: asyncio.Event) -> None:
         """Run the consumers until `stopping` is set, and drain them."""
@@ -144,7 +151,7 @@ class Work:
             store = await stack.enter_async_context(self._database.store())
             transport = SimulatedTransport(self._broker, process, DEFAULT_RETRY_DELAYS_S)
             await stack.enter_async_context(transport)
-            worker = Worker(self._consumers, transport=transport, store=store, lease_s=self._lease_s)
+            worker = self._make_worker(self._consumers, transport=transport, store=store)
             await stack.enter_async_context(worker)
             await stopping.wait()
 

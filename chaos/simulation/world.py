@@ -27,8 +27,7 @@ from chaos.simulation.programs import Ingest, Member, NoStallWatch, Program, Tok
 from chaos.simulation.vendor import FORGED_KEY, KEY, SDK_APP_ID, IngestAddress, Vendor
 from chaos.simulation.virtual_time import Clock, StuckError, Threading, VirtualLoop, VirtualQueue
 from ingest.spool import waiting_callbacks
-from workers import BUILT_IN
-from workers.memory import Leases
+from workers import BUILT_IN, Worker
 
 
 @contextmanager
@@ -129,11 +128,6 @@ class World:
             "chaos.simulation.transport:CONFIRM_TIMEOUT_S": _TOO_LONG_S,
         }
         return (without_deadlines if Bug.NO_DEADLINE in self._bugs else {}) | {
-            "workers.worker:StallWatch": NoStallWatch,
-            "workers.worker:new_owner": self._new_owner,
-            "workers.memory:is_gone": self._is_gone,
-            # Its clock is an argument with a default, which is the real one.
-            "workers.memory:Leases": partial(Leases, monotonic_s=self.clock.monotonic),
             # Idle ingest nodes turn ten times a second: that would be most of the work, and changes nothing but delays.
             "ingest.spool.spool:_TURN_S": 1.0,
             "ingest.spool.spool:_HOUSEKEEPING_S": 5.0,
@@ -228,11 +222,19 @@ class World:
             self.ingests.append(
                 self._member(f"ingest{number}", Ingest(self.ingest_address, self.broker, spool, self.keys))
             )
+        make_worker = partial(
+            Worker,
+            lease_s=self.plan.lease_s,
+            new_lease_holder=self._new_lease_holder,
+            is_dead=self._is_dead,
+            monotonic_s=self.clock.monotonic,
+            stall_watch=NoStallWatch,
+        )
         for number in range(self.plan.workers):
             consumers = (*BUILT_IN, *self._custom)
             if self.plan.has_splitted_consumers and self.plan.workers > 1:
                 consumers = (BUILT_IN, self._custom, (*BUILT_IN, *self._custom))[number]
-            program = Work(consumers, self.broker, self.database, lease_s=self.plan.lease_s)
+            program = Work(consumers, self.broker, self.database, make_worker=make_worker)
             self.workers.append(self._member(f"worker{number}", program, on_death=self.evidence.disturbed))
         for member in (*self.ingests, *self.workers):
             member.start()
@@ -292,14 +294,14 @@ class World:
                 task.cancel()
             await asyncio.sleep(1)
 
-    def _new_owner(self) -> str:
+    def _new_lease_holder(self) -> str:
         process = _current()
         return f"{process.name}/{self._secrets.getrandbits(32):08x}"
 
-    def _is_gone(self, owner: str) -> bool:
+    def _is_dead(self, lease_holder: str) -> bool:
         if not self.plan.is_one_host:
             return False
-        name = owner.partition("/")[0]
+        name = lease_holder.partition("/")[0]
         return all(member.process is None or member.process.name != name for member in self.workers)
 
 

@@ -1,4 +1,4 @@
-"""Gathering: what comes while an operation runs is the next group."""
+"""Group: what comes while an operation runs is the next group."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.workers.house import eventually
-from workers.job import Gathering
+from workers.job import Group
 
 
 class Operation:
@@ -24,14 +24,14 @@ class Operation:
 
 async def test_a_single_item_waits_for_no_other() -> None:
     operation = Operation()
-    async with Gathering(operation, name="test") as gathering:
+    async with Group(operation, name="test") as gathering:
         gathering.add(1)
         await eventually(lambda: operation.groups == [[1]])
 
 
 async def test_what_comes_while_an_operation_runs_is_the_next_group() -> None:
     operation = Operation()
-    async with Gathering(operation, name="test", at_most=3) as gathering:
+    async with Group(operation, name="test", at_most=3) as gathering:
         gathering.add(1)
         await eventually(lambda: operation.groups == [[1]])
         for item in (2, 3, 4, 5):
@@ -52,7 +52,7 @@ async def test_an_operation_that_fails_is_logged_and_does_not_hold_up_the_next()
         done.extend(group)
 
     with structlog.testing.capture_logs() as logs:
-        async with Gathering(operate, name="test") as gathering:
+        async with Group(operate, name="test") as gathering:
             gathering.add(1)
             await eventually(lambda: bool(logs))
             gathering.add(2)
@@ -77,7 +77,7 @@ def test_every_item_is_handed_over_once_in_the_order_it_came(steps: list[int | s
             for _ in range(turns):
                 await asyncio.sleep(0)
 
-        async with Gathering(operate, name="test", at_most=at_most) as gathering:
+        async with Group(operate, name="test", at_most=at_most) as gathering:
             for step in steps:
                 if isinstance(step, str):
                     await asyncio.sleep(0)

@@ -13,7 +13,8 @@ from schemas import OnlineRecordStarted
 from store import Claim, StoreUnavailableError, claim, list_dead_letters
 from tests.workers.house import House, eventually, started
 from workers import Consumer, Context, Retry, consumer
-from workers.memory import Memory
+from workers.job import Disposition
+from workers.memory import Claims
 from workers.settling import Settler
 from workers.store_watch import StoreWatch
 
@@ -164,7 +165,7 @@ async def test_leases_of_what_is_handed_back_are_free_for_others(house: House) -
 
 async def test_a_lease_that_could_not_be_given_back_is_given_back_later(house: House) -> None:
     async with StoreWatch(house.store) as watch:
-        memory = Memory("archive", store=house.store, store_watch=watch, owner="here/ns/1/cd", lease_s=60)
+        memory = Claims("archive", store=house.store, store_watch=watch, lease_holder="here/ns/1/cd", lease_s=60)
         assert await memory.claim(["a", "b"]) == {"a": Claim.CLAIMED, "b": Claim.CLAIMED}
         watch.report_away()
         await memory.release(["a", "b"])
@@ -191,7 +192,7 @@ async def test_a_worker_gives_back_what_it_owes_instead_of_renewing_it_for_ever(
 
     monkeypatch.setattr(workers.memory, "claim", commit_and_lose)
     # As if another worker got what is handed back: this one would simply take over its own lease.
-    monkeypatch.setattr(Settler, "hand_back", lambda settler, delivery: settler.ack(delivery, "taken elsewhere"))
+    monkeypatch.setattr(Settler, "requeue", lambda settler, job: settler.ack(job, Disposition.DUPLICATE))
     message = started()
     async with house.working(noting(Counter()), lease_s=0.6) as transport:
         await transport.send("archive", message)

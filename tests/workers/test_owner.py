@@ -8,9 +8,9 @@ from schemas import OnlineRecordStarted
 from store import claim
 from tests.workers.house import House, eventually, started
 from workers import Context, consumer
-from workers.memory import is_gone, new_owner
+from workers.memory import is_dead, new_lease_holder
 
-IMITATION = "import workers.memory; print(workers.memory.new_owner())"
+IMITATION = "import workers.memory; print(workers.memory.new_lease_holder())"
 
 
 def owner_of_another_process() -> str:
@@ -20,27 +20,27 @@ def owner_of_another_process() -> str:
 
 
 def test_names_are_never_the_same() -> None:
-    assert new_owner() != new_owner()
+    assert new_lease_holder() != new_lease_holder()
 
 
-def test_a_process_that_ended_is_gone() -> None:
-    assert is_gone(owner_of_another_process())
+def test_a_process_that_ended_is_dead() -> None:
+    assert is_dead(owner_of_another_process())
 
 
 def test_one_that_runs_is_not_gone() -> None:
-    host, namespace, _, token = new_owner().rsplit("/", 3)
+    host, namespace, _, token = new_lease_holder().rsplit("/", 3)
 
-    assert not is_gone(new_owner())
-    assert not is_gone(f"{host}/{namespace}/{os.getppid()}/{token}")
+    assert not is_dead(new_lease_holder())
+    assert not is_dead(f"{host}/{namespace}/{os.getppid()}/{token}")
 
 
 def test_one_elsewhere_is_never_known_to_be_gone() -> None:
     _, namespace, pid, token = owner_of_another_process().rsplit("/", 3)
-    host, _, _, _ = new_owner().rsplit("/", 3)
+    host, _, _, _ = new_lease_holder().rsplit("/", 3)
 
-    assert not is_gone(f"elsewhere/{namespace}/{pid}/{token}")
-    assert not is_gone(f"{host}/pid:[1]/{pid}/{token}")
-    assert not is_gone("not a name of ours")
+    assert not is_dead(f"elsewhere/{namespace}/{pid}/{token}")
+    assert not is_dead(f"{host}/pid:[1]/{pid}/{token}")
+    assert not is_dead("not a name of ours")
 
 
 async def test_the_lease_of_a_killed_worker_does_not_have_to_run_out(house: House) -> None:

@@ -11,6 +11,7 @@ from broker import Message, OnDelivery, Transport
 from schemas import OnlineRecordStarted
 from tests.workers.house import LADDER, House, eventually, started
 from workers import Context, consumer
+from workers.memory import MemoryOff
 from workers.runner import Runner
 from workers.store_watch import StoreWatch
 
@@ -80,8 +81,7 @@ async def test_suspects_that_come_one_after_the_other_are_all_run(house: House) 
             store=house.store,
             store_watch=store_watch,
             retry_delays_s=LADDER,
-            owner="nobody",
-            lease_s=30.0,
+            memory=MemoryOff(),
         ),
     ):
         await eventually(lambda: sorted(handled) == tasks)
