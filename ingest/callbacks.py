@@ -84,9 +84,6 @@ class SignatureReuse:
 #: A larger body is looked at in a thread: 1 MiB made for the purpose takes some tenths of a second.
 LARGE_BODY_BYTES = 64 * 1024
 
-#: How long that may take, the wait for a thread included: the answer to a flood of such bodies must leave in time, too.
-ADMISSION_TIMEOUT_S = 1.0
-
 _NOT_KEPT = frozenset({Refusal.NO_ROOM, Refusal.NOT_CONFIRMED, Refusal.BROKEN})
 
 
@@ -115,7 +112,7 @@ class Callbacks:
         self._accepted = {
             key: metrics.CALLBACKS_ACCEPTED.labels(routing_key=key) for key in (*EVENT_TYPES, UNRECOGNIZED)
         }
-        self._accepted_since_told = dict.fromkeys(self._accepted, 0)
+        self._accepted_since_flush = dict.fromkeys(self._accepted, 0)
         self._refused = {refusal: _counter(refusal) for refusal in Refusal}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -140,11 +137,11 @@ class Callbacks:
         self._refusals.note(refusal, sdk_app_id=sdk_app_id)
         return self.answers.refused(refusal)
 
-    def tell(self) -> None:
+    def flush(self) -> None:
         """Bring the metrics up to date: for each callback it would cost as much as a look at its Sign."""
-        for routing_key, count in self._accepted_since_told.items():
+        for routing_key, count in self._accepted_since_flush.items():
             self._accepted[routing_key].inc(count)
-            self._accepted_since_told[routing_key] = 0
+            self._accepted_since_flush[routing_key] = 0
         metrics.CALLBACKS_PAIR_REUSED.labels(when="soon").inc(self._signature_reuse.soon)
         metrics.CALLBACKS_PAIR_REUSED.labels(when="late").inc(self._signature_reuse.late)
         self._signature_reuse.soon = self._signature_reuse.late = 0
@@ -155,14 +152,15 @@ class Callbacks:
 
     def close(self) -> None:
         """Write what the metrics and the log of refusals hold back."""
-        self.tell()
+        self.flush()
         self._refusals.close()
 
     async def _keep(self, request: web.BaseRequest, began_s: float) -> None:
         received_at_us = time.time_ns() // 1000
+        budget = self._config.budget
         check_headers(request, path=self._path, max_body_bytes=self._config.max_body_bytes)
         with Reservation(self.in_flight) as reservation:
-            body = await read_body(request, reservation, max_bytes=self._config.max_body_bytes)
+            body = await read_body(request, reservation, max_bytes=self._config.max_body_bytes, timeout_s=budget.body_s)
             try:
                 if len(body) <= LARGE_BODY_BYTES:
                     admitted = self._admit(body, received_at_us)
@@ -179,10 +177,10 @@ class Callbacks:
             try:
                 # Half of the room for bodies is for those that can be in the spool in a moment.
                 prefer_spool = 2 * self.in_flight.taken_bytes > self.in_flight.limit_bytes
-                await self._durability.keep(message, began_s=began_s, prefer_spool=prefer_spool)
+                await self._durability.keep(message, deadline_s=began_s + budget.total_s, prefer_spool=prefer_spool)
             except NotKeptError:
                 raise RefusedError(Refusal.NOT_CONFIRMED, sdk_app_id=admitted.sdk_app_id) from None
-        self._accepted_since_told[message.routing_key] += 1
+        self._accepted_since_flush[message.routing_key] += 1
 
     def _admit(self, body: bytes, received_at_us: int) -> Admitted:
         return admit(
@@ -194,7 +192,7 @@ class Callbacks:
 
     async def _admit_in_thread(self, body: bytes, received_at_us: int) -> Admitted:
         try:
-            async with asyncio.timeout(ADMISSION_TIMEOUT_S):
+            async with asyncio.timeout(self._config.budget.look_s):
                 return await asyncio.to_thread(self._admit, body, received_at_us)
         except TimeoutError:
             raise RefusedError(Refusal.NO_ROOM) from None

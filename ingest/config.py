@@ -1,9 +1,4 @@
-"""What an ingest server is told, and what it needs of a transport.
-
-What an ingest server is told.
-
-What ingest needs of a transport: that it publishes, and whether it could.
-"""
+"""What an ingest server is told, and what it needs of a transport."""
 
 import re
 from pathlib import Path
@@ -14,6 +9,21 @@ from msgspec import Struct
 from broker import Message
 
 _PATH_TOKEN = re.compile(r"[A-Za-z0-9._~-]{22,}")
+
+
+class Budget(Struct, frozen=True, kw_only=True):
+    """The seconds of one callback, from its complete headers to its answer: the sender hangs up after 10 s.
+
+    `body_s` for the body, `look_s` for the look at a large one, the wait for a thread included, `confirm_s` for the
+    broker to confirm it, `spool_s` for the spool after that. Whatever came before, it is kept within `total_s` or
+    answered 503, so that every answer leaves within 8 s.
+    """
+
+    body_s: float = 2.0
+    look_s: float = 1.0
+    confirm_s: float = 2.5
+    spool_s: float = 2.5
+    total_s: float = 7.5
 
 
 class IngestConfig(Struct, frozen=True, kw_only=True):
@@ -39,6 +49,7 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     reuse_port: bool = False
     rejected_folder: Path | None = None
     max_connections: int = 10_000
+    budget: Budget = Budget()
 
     def __post_init__(self) -> None:
         if self.path_token is not None and not _PATH_TOKEN.fullmatch(self.path_token):

@@ -1,7 +1,4 @@
-"""How an authentic callback becomes durable: the broker confirms it in time, or the spool takes it.
-
-Bounds on many waits of the same length, with one timer for all of them.
-"""
+"""How an authentic callback becomes durable: the broker confirms it in time, or the spool takes it."""
 
 import asyncio
 import time
@@ -11,14 +8,78 @@ from typing import TypeVar
 import structlog
 
 from broker import BrokerError, Message
-from ingest.config import Publisher
-from ingest.spool import Spool, SpoolError
+from ingest.config import Budget, Publisher
+from ingest.spool import NoSpool, Spool, SpoolError
 from telemetry import locations, metrics
 
 T = TypeVar("T")
 
+_log = structlog.get_logger()
+
 #: How much later than promised a wait may end: the timer looks this often.
 TICK_S = 0.1
+
+
+#: So many publishes in a row that were not confirmed open the breaker.
+FAILURES_TO_OPEN = 3
+
+#: How long a broker may be away before it counts: a channel that is opened anew is back within a moment.
+AWAY_S = 0.5
+
+#: While it is open, one callback in this time tries the broker.
+PROBE_EVERY_S = 1.0
+
+
+class Breaker:
+    """Watches what becomes of publishes; `confirmations` counts those that the broker confirmed."""
+
+    __slots__ = ("_away_since_s", "_failures", "_next_probe_s", "_transport", "confirmations")
+
+    def __init__(self, transport: Publisher) -> None:
+        self._transport = transport
+        self._failures = 0
+        self._away_since_s: float | None = None
+        self._next_probe_s = 0.0
+        self.confirmations = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callbacks go straight to the spool."""
+        return self._failures >= FAILURES_TO_OPEN or self._is_away()
+
+    def allows(self) -> bool:
+        """Say whether to try the broker with this callback."""
+        if self._is_away():
+            return False
+        if self._failures < FAILURES_TO_OPEN:
+            return True
+        now_s = time.monotonic()
+        if now_s < self._next_probe_s:
+            return False
+        self._next_probe_s = now_s + PROBE_EVERY_S
+        return True
+
+    def confirmed(self) -> None:
+        """Take note that the broker confirmed a publish."""
+        self.confirmations += 1
+        self._failures = 0
+
+    def failed(self) -> None:
+        """Take note that a publish was not confirmed."""
+        self._failures += 1
+
+    def _is_away(self) -> bool:
+        if self._transport.is_ready:
+            self._away_since_s = None
+            return False
+        now_s = time.monotonic()
+        if self._away_since_s is None:
+            self._away_since_s = now_s
+        return now_s - self._away_since_s >= AWAY_S
+
+
+#: More live callbacks than this waiting for the broker slow the drain down.
+_BUSY = 100
 
 
 class Deadlines:
@@ -69,69 +130,80 @@ class Deadlines:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
 
-#: How long the transport has to say that a callback is durable.
-PUBLISH_TIMEOUT_S = 2.5
-
-#: How long the spool has to do so, after that.
-SPOOL_TIMEOUT_S = 2.5
-
-#: Whatever came before, nobody waits longer than this after a request's headers: its answer leaves within 8 s.
-KEPT_BY_S = 7.5
-
-_log = structlog.get_logger()
-
-
 class NotKeptError(Exception):
     """Raised when a callback is not known to be durable. It may be, all the same."""
 
 
 class Durability:
-    """Keeps callbacks through `transport` and `spool`; without a spool, through the transport alone.
+    """Keeps callbacks through `transport` and `spool`.
 
-    `max_unconfirmed` bounds how many wait for the broker at once: more go straight to the spool.
+    `max_unconfirmed` bounds how many wait for the broker at once: more go straight to the spool. Without a
+    spool all go to the broker, whatever that is known to do. The spool's drain leaves room for what is live here.
     """
 
-    def __init__(self, transport: Publisher, spool: Spool | None, *, max_unconfirmed: int) -> None:
+    def __init__(self, transport: Publisher, spool: Spool | NoSpool, *, budget: Budget, max_unconfirmed: int) -> None:
         self._transport = transport
         self._spool = spool
+        self._budget = budget
         self._max_unconfirmed = max_unconfirmed
-        self._publishing = Deadlines(PUBLISH_TIMEOUT_S)
-        self._spooling = Deadlines(SPOOL_TIMEOUT_S)
+        self._breaker = Breaker(transport)
+        #: How many callbacks wait for the broker.
+        self._live = 0
+        self._publishing = Deadlines(budget.confirm_s)
+        self._spooling = Deadlines(budget.spool_s)
+        spool.make_way_for(self)
 
     @property
     def is_ready(self) -> bool:
         """Whether a callback could be kept now."""
-        spool = self._spool
-        if spool is None:
-            return self._transport.is_ready
-        return spool.is_ready or (self._transport.is_ready and not spool.breaker.is_open)
+        return self._spool.is_ready or (self._transport.is_ready and not self._breaker.is_open)
 
-    async def keep(self, message: Message, *, began_s: float, prefer_spool: bool = False) -> None:
+    async def keep(self, message: Message, *, deadline_s: float, prefer_spool: bool = False) -> None:
         """Return once `message` is durable. Raises `NotKeptError` if it is not known to be.
 
-        `began_s` is when its request's headers were complete, by the monotonic clock. With `prefer_spool` it is not
-        published: what waits for the broker takes memory, what is in the spool does not.
+        `deadline_s` is when that has to be decided, by the monotonic clock. With `prefer_spool` it is not published:
+        what waits for the broker takes memory, what is in the spool does not.
         """
-        spool = self._spool
-        if spool is None:
-            if not await self._publish(message):
-                raise NotKeptError
-            return
-        if not prefer_spool and spool.live < self._max_unconfirmed and spool.breaker.allows():
-            spool.live += 1
+        if self._spool.is_off or (not prefer_spool and self._live < self._max_unconfirmed and self._breaker.allows()):
+            self._live += 1
             try:
                 is_confirmed = await self._publish(message)
             finally:
-                spool.live -= 1
+                self._live -= 1
             if is_confirmed:
-                spool.breaker.confirmed()
+                self._breaker.confirmed()
                 return
-            spool.breaker.failed()
+            if not self._spool.is_off:
+                self._breaker.failed()
         try:
-            await self._put(spool, message, left_s=began_s + KEPT_BY_S - time.monotonic())
+            await self._put(message, left_s=deadline_s - time.monotonic())
         except (SpoolError, TimeoutError):
             raise NotKeptError from None
         metrics.CALLBACKS_SPOOLED.inc()
+
+    # What the drain asks, see `ingest.spool.drain.Traffic`.
+    @property
+    def is_busy(self) -> bool:
+        """Whether many callbacks wait for the broker."""
+        return self._live > _BUSY
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the broker is known not to confirm."""
+        return self._breaker.is_open
+
+    @property
+    def confirmations(self) -> int:
+        """How many publishes the broker has confirmed, the drain's included."""
+        return self._breaker.confirmations
+
+    def confirmed(self) -> None:
+        """Take note that the broker confirmed a publish of the drain."""
+        self._breaker.confirmed()
+
+    def flush(self) -> None:
+        """Bring the metrics up to date, and look whether the broker is there also while nobody calls."""
+        metrics.BREAKER_OPEN.set(self._breaker.is_open)
 
     async def _publish(self, message: Message) -> bool:
         began_s = time.monotonic()
@@ -140,16 +212,16 @@ class Durability:
             await self._publishing.bound(self._transport.publish(message))
         except (BrokerError, TimeoutError):
             return False
-        except Exception as error:  # noqa: BLE001 - the sender can do nothing about it; the spool keeps it until somebody does
+        except Exception as error:  # noqa: BLE001 - the sender can do nothing about it
             _log.error("publishing_failed", error=type(error).__name__, frames=locations(error))
             return False
         finally:
             metrics.PUBLISH_SECONDS.observe(time.monotonic() - began_s)
         return True
 
-    async def _put(self, spool: Spool, message: Message, *, left_s: float) -> None:
-        if left_s >= SPOOL_TIMEOUT_S:
-            await self._spooling.bound(spool.put(message))
+    async def _put(self, message: Message, *, left_s: float) -> None:
+        if left_s >= self._budget.spool_s:
+            await self._spooling.bound(self._spool.put(message))
         else:
             async with asyncio.timeout(left_s):
-                await spool.put(message)
+                await self._spool.put(message)

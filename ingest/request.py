@@ -70,9 +70,6 @@ class Reservation:
         self._limit.taken_bytes -= self._taken_bytes
 
 
-#: From a request's complete headers to its complete body, however it drips.
-BODY_TIMEOUT_S = 2.0
-
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -105,10 +102,10 @@ def _is_for(path: bytes, request: web.BaseRequest) -> bool:
     )
 
 
-async def read_body(request: web.BaseRequest, reservation: Reservation, *, max_bytes: int) -> bytes:
+async def read_body(request: web.BaseRequest, reservation: Reservation, *, max_bytes: int, timeout_s: float) -> bytes:
     """Return the whole body. Every part of it is taken from `reservation` as it arrives.
 
-    Raises `RefusedError`: 413 over `max_bytes`, 408 after `BODY_TIMEOUT_S`, 503 if there is no room, 400 if the
+    Raises `RefusedError`: 413 over `max_bytes`, 408 after `timeout_s`, 503 if there is no room, 400 if the
     sender hangs up or breaks the framing.
     """
     try:
@@ -117,7 +114,7 @@ async def read_body(request: web.BaseRequest, reservation: Reservation, *, max_b
             body = request.content.read_nowait()
             reservation.take(len(body))
         else:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 body = await _receive(request, reservation, max_bytes=max_bytes)
     except TimeoutError:
         raise RefusedError(Refusal.TOO_SLOW) from None

@@ -15,7 +15,7 @@ from ingest.keys import KeyRing
 from ingest.refusals import Refusal
 from ingest.rejected import RejectedWriter
 from ingest.request import require_safe_http
-from ingest.spool import Spool
+from ingest.spool import NoSpool, Spool
 from telemetry import Readiness, locations, metrics
 
 #: A drain waits this long for requests in flight; each of them is answered within 8 s.
@@ -28,7 +28,7 @@ CLOSE_TIMEOUT_S = 0.75
 _BACKLOG = 4096
 
 #: How often the metrics of callbacks are brought up to date.
-TELL_INTERVAL_S = 0.25
+FLUSH_INTERVAL_S = 0.25
 
 #: What was accepted just before needs a few turns of the loop to be counted as in flight.
 _TURN_S = 0.02
@@ -48,13 +48,18 @@ class IngestServer:
         self, config: IngestConfig, transport: Publisher, keys: KeyRing, *, spool: Spool | None = None
     ) -> None:
         self._config = config
-        self._durability = Durability(transport, spool, max_unconfirmed=config.max_unconfirmed)
+        self._durability = Durability(
+            transport,
+            NoSpool() if spool is None else spool,
+            budget=config.budget,
+            max_unconfirmed=config.max_unconfirmed,
+        )
         self._rejected = None if config.rejected_folder is None else RejectedWriter(config.rejected_folder)
         self._callbacks = Callbacks(config, self._durability, keys, rejected=self._rejected)
         self._listener: asyncio.Server | None = None
         self._connections: Connections | None = None
         self._is_draining = False
-        self._telling: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
         self.port = config.port
 
     async def __aenter__(self) -> Self:
@@ -71,7 +76,7 @@ class IngestServer:
         self.port = self._listener.sockets[0].getsockname()[1]
         if self._rejected is not None:
             await self._rejected.__aenter__()
-        self._telling = asyncio.create_task(self._tell(), name="metrics of callbacks")
+        self._flushing = asyncio.create_task(self._flush_metrics(), name="metrics of callbacks")
         _log.info("ingest_started", host=self._config.host, port=self.port, max_connections=limit)
         return self
 
@@ -93,9 +98,9 @@ class IngestServer:
             _log.warning("drain_timed_out", requests_in_flight=self._callbacks.running)
         self._connections.pre_shutdown()
         await self._connections.shutdown(CLOSE_TIMEOUT_S)
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.wait({self._telling})
+        if self._flushing is not None:
+            self._flushing.cancel()
+            await asyncio.wait({self._flushing})
         if self._rejected is not None:
             await self._rejected.__aexit__(None, None, None)
         self._callbacks.close()
@@ -110,12 +115,13 @@ class IngestServer:
         }
         return Readiness(not_ready=tuple(reason for reason, holds in reasons.items() if holds))
 
-    async def _tell(self) -> None:
+    async def _flush_metrics(self) -> None:
         while True:
-            self._callbacks.tell()
+            self._callbacks.flush()
+            self._durability.flush()
             if self._connections is not None:
                 metrics.CONNECTIONS.set(self._connections.count)
-            await asyncio.sleep(TELL_INTERVAL_S)
+            await asyncio.sleep(FLUSH_INTERVAL_S)
 
     def _on_error(self, status: int, error: BaseException | None) -> web.StreamResponse:
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:

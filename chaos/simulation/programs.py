@@ -19,10 +19,16 @@ from chaos.simulation.vendor import IngestAddress, Listener
 from chaos.simulation.virtual_time import VirtualLoop
 from ingest import IngestConfig, KeyRing
 from ingest.callbacks import Callbacks
+from ingest.config import Budget
 from ingest.durability import Durability
 from ingest.server import DRAIN_TIMEOUT_S
 from ingest.spool import Spool
 from workers import Consumer, Worker
+
+#: As long as nobody waits.
+_TOO_LONG_S = 60.0
+
+NO_DEADLINE = Budget(confirm_s=_TOO_LONG_S, total_s=2 * _TOO_LONG_S)
 
 
 class UnconfirmedTransport:
@@ -111,10 +117,12 @@ class Ingest:
             drain_to = UnconfirmedTransport(transport) if Bug.DELETED_BEFORE_CONFIRM in bugs else transport
             spool = (UnsyncedSpool if Bug.ANSWERED_BEFORE_SPOOLED in bugs else Spool)(self._folder, drain_to)
             await stack.enter_async_context(spool)
-            config = IngestConfig()
+            config = IngestConfig(budget=NO_DEADLINE if Bug.NO_DEADLINE in bugs else Budget())
             publish_to = UnconfirmedTransport(transport) if Bug.ANSWERED_BEFORE_CONFIRM in bugs else transport
-            durability = Durability(publish_to, spool, max_unconfirmed=config.max_unconfirmed)
+            durability = Durability(publish_to, spool, budget=config.budget, max_unconfirmed=config.max_unconfirmed)
             callbacks = Callbacks(config, durability, keys, rejected=None)
+            flushing = asyncio.create_task(_keep_flushing(durability), name="metrics")
+            stack.callback(flushing.cancel)
             listener = Listener(process, callbacks)
             self._ingest_address.listeners.append(listener)
             process.on_death.append(lambda: self._leave(listener))
@@ -127,6 +135,13 @@ class Ingest:
     def _leave(self, listener: Listener) -> None:
         if listener in self._ingest_address.listeners:
             self._ingest_address.listeners.remove(listener)
+
+
+async def _keep_flushing(durability: Durability) -> None:
+    """Do what a server does at its own, faster pace: most of a world's steps would be this."""
+    while True:
+        durability.flush()
+        await asyncio.sleep(1.0)
 
 
 class Work:

@@ -27,6 +27,9 @@ from chaos.simulation.virtual_time import VirtualLoop
 #: As of the real one.
 CONFIRM_TIMEOUT_S = 2.5
 
+#: What a planted bug makes of it.
+NO_DEADLINE_S = 60.0
+
 #: How long a planted bug leaves undone what it says is done.
 HASTE_S = 1.0
 
@@ -228,7 +231,8 @@ class SimulatedTransport:
 
     async def _keep(self, what: str, keep: Callable[[], None], *, is_awaited: bool = True) -> None:
         """Return once the broker has kept it. A session that is lost meanwhile is waited for, and it is sent again."""
-        deadline_s = self.loop.time() + CONFIRM_TIMEOUT_S
+        timeout_s = NO_DEADLINE_S if Bug.NO_DEADLINE in self.broker.bugs else CONFIRM_TIMEOUT_S
+        deadline_s = self.loop.time() + timeout_s
         operation = what.partition(" ")[0]
         await self._process.passes(f"{operation} begun")
         try:
@@ -237,7 +241,7 @@ class SimulatedTransport:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             self.broker.story.tell(self._process.name, "not confirmed", what)
-            raise NotPublishedError(f"not confirmed in {CONFIRM_TIMEOUT_S:g} s") from None
+            raise NotPublishedError(f"not confirmed in {timeout_s:g} s") from None
         await self._process.passes(f"{operation} confirmed")
 
     async def _send(self, what: str, keep: Callable[[], None], *, is_awaited: bool) -> bool:

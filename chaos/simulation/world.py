@@ -52,9 +52,6 @@ _POLL_S = 5.0
 
 _UNWINDING_ROUNDS = 200
 
-#: What is waited for without a deadline.
-_TOO_LONG_S = 60.0
-
 T = TypeVar("T")
 
 
@@ -122,12 +119,7 @@ class World:
 
     def _doubles(self) -> dict[str, Any]:
         """Return what stands in the place of threads and of the system's randomness."""
-        without_deadlines = {
-            "ingest.durability:PUBLISH_TIMEOUT_S": _TOO_LONG_S,
-            "ingest.durability:KEPT_BY_S": 2 * _TOO_LONG_S,
-            "chaos.simulation.transport:CONFIRM_TIMEOUT_S": _TOO_LONG_S,
-        }
-        return (without_deadlines if Bug.NO_DEADLINE in self._bugs else {}) | {
+        return {
             # Idle ingest nodes turn ten times a second: that would be most of the work, and changes nothing but delays.
             "ingest.spool.spool:_TURN_S": 1.0,
             "ingest.spool.spool:_HOUSEKEEPING_S": 5.0,

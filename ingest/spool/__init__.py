@@ -2,21 +2,21 @@
 
     put -> writer (one thread, group commit, fsync) -> file -> sealed -> drain -> broker
 
-A file is a row of frames (`frames`), each with a digest, so that a torn write or a bad block takes nothing with it but
-itself; what they hold is in `contents`. SQLite would do as well until a page of it is damaged: then what hangs below
+A file is a row of frames, each with a digest, so that a torn write or a bad block takes nothing with it but
+itself; `format` says what they hold. SQLite would do as well until a page of it is damaged: then what hangs below
 that page is gone.
 """
 
-from ingest.spool.drain import Breaker, Emptied, empty_spool
+from ingest.spool.drain import Emptied, empty_spool
 from ingest.spool.files import SpoolError
 from ingest.spool.inspection import SpoolFile, WaitingCallback, spool_files, waiting_callbacks
-from ingest.spool.spool import DEFAULT_MAX_BYTES, Depth, Spool
+from ingest.spool.spool import DEFAULT_MAX_BYTES, Depth, NoSpool, Spool
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
-    "Breaker",
     "Depth",
     "Emptied",
+    "NoSpool",
     "Spool",
     "SpoolError",
     "SpoolFile",

@@ -1,9 +1,4 @@
-"""The drain: publishes what waits in the spool, oldest first, and leaves room for live traffic.
-
-Whether to try the broker at all: a callback need not wait 2.5 s to learn what the one before it has learnt.
-
-Drain what nobody owns, now: for a command beside running nodes, or instead of one that will not start again.
-"""
+"""The drain: publishes what waits in the spool, oldest first, and leaves room for live traffic."""
 
 import asyncio
 import time
@@ -11,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from msgspec import Struct, field
@@ -21,64 +16,6 @@ from ingest.config import Publisher
 from ingest.spool.files import SET_ASIDE, WAITING, SpoolFile, files, set_aside
 from ingest.spool.format import Contents, Record, Refused, render_refused, render_settled
 from telemetry import locations, metrics
-
-#: So many publishes in a row that were not confirmed open the breaker.
-FAILURES_TO_OPEN = 3
-
-#: How long a broker may be away before it counts: a channel that is opened anew is back within a moment.
-AWAY_S = 0.5
-
-#: While it is open, one callback in this time tries the broker.
-PROBE_EVERY_S = 1.0
-
-
-class Breaker:
-    """Watches what becomes of publishes; `confirmations` counts those that the broker confirmed."""
-
-    __slots__ = ("_away_since_s", "_failures", "_next_probe_s", "_transport", "confirmations")
-
-    def __init__(self, transport: Publisher) -> None:
-        self._transport = transport
-        self._failures = 0
-        self._away_since_s: float | None = None
-        self._next_probe_s = 0.0
-        self.confirmations = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether callbacks go straight to the spool."""
-        return self._failures >= FAILURES_TO_OPEN or self._is_away()
-
-    def allows(self) -> bool:
-        """Say whether to try the broker with this callback."""
-        if self._is_away():
-            return False
-        if self._failures < FAILURES_TO_OPEN:
-            return True
-        now_s = time.monotonic()
-        if now_s < self._next_probe_s:
-            return False
-        self._next_probe_s = now_s + PROBE_EVERY_S
-        return True
-
-    def confirmed(self) -> None:
-        """Take note that the broker confirmed a publish."""
-        self.confirmations += 1
-        self._failures = 0
-
-    def failed(self) -> None:
-        """Take note that a publish was not confirmed."""
-        self._failures += 1
-
-    def _is_away(self) -> bool:
-        if self._transport.is_ready:
-            self._away_since_s = None
-            return False
-        now_s = time.monotonic()
-        if self._away_since_s is None:
-            self._away_since_s = now_s
-        return now_s - self._away_since_s >= AWAY_S
-
 
 T = TypeVar("T")
 
@@ -115,6 +52,39 @@ _PUBLISH_TIMEOUT_S = 3.0
 _log = structlog.get_logger()
 
 
+class Traffic(Protocol):
+    """What the drain has to know of live callbacks: they go before it, and the broker confirms both."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether many of them wait for the broker."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the broker does not confirm them."""
+
+    @property
+    def confirmations(self) -> int:
+        """How many publishes the broker has confirmed, the drain's included."""
+
+    def confirmed(self) -> None:
+        """Take note that the broker confirmed a publish of the drain."""
+
+
+class NoTraffic:
+    """Nobody but the drain publishes."""
+
+    is_busy = False
+    is_failing = False
+
+    def __init__(self) -> None:
+        self.confirmations = 0
+
+    def confirmed(self) -> None:
+        """Take note that the broker confirmed a publish of the drain."""
+        self.confirmations += 1
+
+
 class Failure(Struct, frozen=True, kw_only=True):
     """Why a record was not confirmed; `is_answer`: a broker that was there said so, at once.
 
@@ -142,23 +112,12 @@ class Backlog(Struct, kw_only=True):
 
 
 class Drain:
-    """Drains files, until it is closed.
+    """Drains files, until it is closed; `traffic` are the live callbacks that go before it."""
 
-    `is_busy` says whether live callbacks wait for the broker.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        publisher: Publisher,
-        breaker: Breaker,
-        *,
-        is_busy: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, folder: Path, publisher: Publisher) -> None:
         self._folder = folder
         self._publisher = publisher
-        self._breaker = breaker
-        self._is_busy = is_busy
+        self.traffic: Traffic = NoTraffic()
         self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="spool-drain")
         self.backlog: list[Backlog] = []
         #: How many callbacks it has brought to the broker.
@@ -215,7 +174,7 @@ class Drain:
         settled: list[int] = []
         for record in contents.pending:
             failure = waiting.failed.pop(record.sequence, None)
-            if failure is None or self._breaker.confirmations == failure.confirmations:
+            if failure is None or self.traffic.confirmations == failure.confirmations:
                 continue
             before = contents.refused.get(record.sequence)
             refusals = before.refusals if before else 0
@@ -263,7 +222,7 @@ class Drain:
             else:
                 window, fruitless = 1, fruitless + 1
             # As long again: the loop and the broker are free for live traffic for half of the time at least.
-            await asyncio.sleep((time.monotonic() - began_s) * (4 if self._is_busy() else 1))
+            await asyncio.sleep((time.monotonic() - began_s) * (4 if self.traffic.is_busy else 1))
         return len(pending) + len(waiting.failed)
 
     async def _publish(self, record: Record) -> Failure | None:
@@ -273,7 +232,7 @@ class Drain:
             async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
                 await self._publisher.publish(record.message)
         except BrokerError as error:
-            # Not told to the breaker: it may be the record's own fault, and live callbacks find out by themselves.
+            # Not told to live traffic: it may be the record's own fault, and live callbacks find out by themselves.
             reason = str(error)
         except TimeoutError:
             reason = "the broker did not answer in time"
@@ -281,12 +240,12 @@ class Drain:
             _log.error("draining_failed", error=type(error).__name__, frames=locations(error))
             reason = f"it cannot be published: {type(error).__name__}"
         else:
-            self._breaker.confirmed()
+            self.traffic.confirmed()
             return None
         return Failure(
             reason=reason,
             is_answer=self._publisher.is_ready and time.monotonic() - began_s < _ANSWER_S,
-            confirmations=self._breaker.confirmations,
+            confirmations=self.traffic.confirmations,
         )
 
     async def _settle(self, file: SpoolFile, sequences: list[int]) -> None:
@@ -338,7 +297,7 @@ async def empty_spool(folder: Path, publisher: Publisher, *, with_set_aside: boo
 
     Each is tried once; what the broker does not confirm stays where it is. Raises OSError if a file cannot be read.
     """
-    drain = Drain(folder, publisher, Breaker(publisher))
+    drain = Drain(folder, publisher)
     owned_files = 0
     try:
         for kind in (WAITING, SET_ASIDE) if with_set_aside else (WAITING,):

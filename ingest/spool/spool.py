@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from broker import Message
 from ingest.config import Publisher
-from ingest.spool.drain import Breaker, Drain
-from ingest.spool.files import DAMAGED, SET_ASIDE, WAITING, SpoolFile, files, free_bytes, prepare
+from ingest.spool.drain import Drain, Traffic
+from ingest.spool.files import DAMAGED, SET_ASIDE, WAITING, SpoolError, SpoolFile, files, free_bytes, prepare
 from ingest.spool.inspection import count_set_aside
 from ingest.spool.writer import Writer
 from telemetry import locations, metrics
@@ -24,9 +24,6 @@ RESERVED_BYTES = 16 * 1024 * 1024
 
 #: How often the broker's return is looked for, and the metrics are brought up to date.
 _TURN_S = 0.1
-
-#: More live callbacks than this waiting for the broker slow the drain down.
-_BUSY = 100
 
 #: How often the disk is looked at, and the folder for files whose owner is gone.
 _HOUSEKEEPING_S = 1.0
@@ -51,15 +48,14 @@ class Spool:
     what is left on the disk for the next start.
     """
 
+    is_off = False
+
     def __init__(self, folder: Path, publisher: Publisher, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self._folder = folder
         self._publisher = publisher
         self._max_bytes = max_bytes
         self._others_bytes = 0
-        self.breaker = Breaker(publisher)
-        #: Live callbacks that wait for the broker, set by whoever publishes them.
-        self.live = 0
-        self._drain = Drain(folder, publisher, self.breaker, is_busy=lambda: self.live > _BUSY)
+        self._drain = Drain(folder, publisher)
         self._writer = Writer(folder, on_sealed=self._drain.add, room_bytes=self._room_bytes)
         self._was_ready = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -83,6 +79,10 @@ class Spool:
             bytes=sum(file.bytes for file in found),
             oldest_at_us=min((file.oldest_at_us for file in found if file.records and file.oldest_at_us), default=None),
         )
+
+    def make_way_for(self, traffic: Traffic) -> None:
+        """Let the drain leave room for these live callbacks from now on."""
+        self._drain.traffic = traffic
 
     def put(self, message: Message) -> "asyncio.Future[None]":
         """Keep a callback; the future ends once the disk has it, and fails with `SpoolError` if it could not be kept.
@@ -141,7 +141,7 @@ class Spool:
     def _has_more(self) -> bool:
         """Whether to drain what is still written to: nothing else waits, or only for records that were refused."""
         file = self._writer.file
-        return file is not None and file.records > 0 and not (self._drain.backlog and self.breaker.is_open)
+        return file is not None and file.records > 0 and not (self._drain.backlog and self._drain.traffic.is_failing)
 
     async def _look_at_disk(self) -> float:
         """Find out whether the disk takes anything, also while nobody calls."""
@@ -149,8 +149,8 @@ class Spool:
         return _HOUSEKEEPING_S
 
     async def _look_around(self) -> float:
-        """Take over what nobody owns, and tell the metrics."""
-        self._tell()
+        """Take over what nobody owns, and set the metrics."""
+        self._set_metrics()
         try:
             adopted, self._others_bytes = await self._drain.on_disk(self._adopt, not self._drain.backlog)
             await self._drain.on_disk(self._count_set_aside)
@@ -202,13 +202,27 @@ class Spool:
             free_bytes(self._folder) - RESERVED_BYTES,
         )
 
-    def _tell(self) -> None:
+    def _set_metrics(self) -> None:
         depth = self.depth
         metrics.SPOOL_CALLBACKS.set(depth.callbacks)
         metrics.SPOOL_BYTES.set(depth.bytes)
         age_s = 0.0 if depth.oldest_at_us is None else max(0.0, time.time() - depth.oldest_at_us / 1e6)
         metrics.SPOOL_OLDEST_AGE_SECONDS.set(age_s)
-        metrics.BREAKER_OPEN.set(self.breaker.is_open)
+
+
+class NoSpool:
+    """The spool of an ingest node that has none: it is always full."""
+
+    is_off = True
+    is_ready = False
+
+    def make_way_for(self, traffic: Traffic) -> None:
+        """Have nothing to drain."""
+
+    def put(self, message: Message) -> "asyncio.Future[None]":
+        """Keep nothing: raises `SpoolError`."""
+        del message
+        raise SpoolError("this ingest node has no spool")
 
 
 def _adopt_and_count(path: Path) -> SpoolFile | None:

@@ -174,6 +174,7 @@ async def test_a_black_hole_is_noticed_where_nothing_is_published(proxy: TcpProx
             await _ready(transport)
             proxy.black_hole()
             await _holds(lambda: not transport.is_ready)
+            await _holds(lambda: any(entry["event"] == "broker_lost" for entry in logs))
     assert "silent" in next(entry["error"] for entry in logs if entry["event"] == "broker_lost")
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ingest.callbacks
-import ingest.durability
 from broker import NotPublishedError
 from ingest import IngestConfig, IngestServer, KeyRing
+from ingest.config import Budget
 from schemas import EVENT_TYPES, event_id, read_members
 from telemetry import render_metrics
 from tests.ingest.callback_bodies import KEYS, SAMPLES, SDK_APP_ID, callback, sign_of, signed_anew, soon
@@ -126,11 +126,8 @@ async def test_a_callback_that_was_not_confirmed_is_not_kept(serve: Serve, trans
     assert answer.content["error_code"] == 503
 
 
-async def test_a_broker_that_hangs_is_waited_for_in_bounds(
-    serve: Serve, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest.durability, "PUBLISH_TIMEOUT_S", 0.1)
-    server = await serve()
+async def test_a_broker_that_hangs_is_waited_for_in_bounds(serve: Serve, transport: RecordingTransport) -> None:
+    server = await serve(budget=Budget(confirm_s=0.1))
     transport.gate.clear()
     assert (await post(server.port, callback())).status == 503
     assert transport.published == []
@@ -199,9 +196,9 @@ async def test_a_flood_of_large_bodies_is_answered_in_time(
     monkeypatch.setattr(ingest.callbacks, "LARGE_BODY_BYTES", 10)
     server = await serve()
     assert (await post(server.port, callback())).status == 200
-    monkeypatch.setattr(ingest.callbacks, "ADMISSION_TIMEOUT_S", 0)
-    assert (await post(server.port, callback())).status == 503
-    assert (await post(server.port, b"{}")).status == 401
+    hurried = await serve(budget=Budget(look_s=0))
+    assert (await post(hurried.port, callback())).status == 503
+    assert (await post(hurried.port, b"{}")).status == 401
     assert len(transport.published) == 1
 
 

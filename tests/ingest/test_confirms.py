@@ -5,11 +5,9 @@ import random
 from contextlib import AsyncExitStack
 from functools import partial
 
-import pytest
-
-import ingest.durability
 from broker import NotPublishedError
 from ingest import IngestConfig, IngestServer, KeyRing
+from ingest.config import Budget
 from tests.ingest.callback_bodies import KEYS, callback
 from tests.ingest.controlled_transport import ControlledTransport
 from tests.ingest.raw_http import connected, request
@@ -67,11 +65,11 @@ async def test_requests_of_one_connection_wait_for_their_own_confirms() -> None:
         assert await nothing_is_read(connection.reader)
 
 
-async def test_a_confirm_that_comes_too_late_makes_no_200(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.durability, "PUBLISH_TIMEOUT_S", 0.05)
+async def test_a_confirm_that_comes_too_late_makes_no_200() -> None:
     transport = ControlledTransport()
+    config = IngestConfig(port=0, budget=Budget(confirm_s=0.05))
     async with (
-        IngestServer(IngestConfig(port=0), transport, KeyRing(KEYS)) as server,
+        IngestServer(config, transport, KeyRing(KEYS)) as server,
         connected(server.port) as connection,
     ):
         await connection.send(of_task("a"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import ingest.durability
 from broker import NotPublishedError
 from ingest import IngestConfig, IngestServer, KeyRing, Spool
+from ingest.config import Budget
 from ingest.spool import waiting_callbacks
 from tests.ingest.callback_bodies import KEYS, callback
 from tests.ingest.raw_http import connected, request
@@ -19,16 +19,19 @@ from tests.ingest.waiting import until
 
 
 @pytest.fixture
-async def server(spool: Spool, transport: RecordingTransport) -> AsyncIterator[IngestServer]:
-    async with IngestServer(IngestConfig(port=0, max_unconfirmed=3), transport, KeyRing(KEYS), spool=spool) as server:
+async def server(spool: Spool, transport: RecordingTransport, budget: Budget) -> AsyncIterator[IngestServer]:
+    config = IngestConfig(port=0, max_unconfirmed=3, budget=budget)
+    async with IngestServer(config, transport, KeyRing(KEYS), spool=spool) as server:
         yield server
         transport.gate.set()
 
 
 @pytest.fixture
-def _short_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.durability, "PUBLISH_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(ingest.durability, "SPOOL_TIMEOUT_S", 0.2)
+def budget() -> Budget:
+    return Budget()
+
+
+short_of_time = pytest.mark.parametrize("budget", [Budget(confirm_s=0.1, spool_s=0.2)], ids=["short"])
 
 
 async def post(server: IngestServer, task_id: str = "task") -> int:
@@ -59,7 +62,7 @@ async def test_what_the_broker_refuses_is_spooled_and_answered_200(
     assert b"ExpireTime" not in body
 
 
-@pytest.mark.usefixtures("_short_of_time")
+@short_of_time
 async def test_what_the_broker_does_not_confirm_in_time_is_spooled_and_answered_200(
     server: IngestServer, transport: RecordingTransport, folder: Path
 ) -> None:
@@ -73,7 +76,7 @@ async def test_while_the_broker_is_away_nobody_waits_for_it(
 ) -> None:
     transport.gate.clear()
     transport.is_ready = False
-    await until(lambda: spool.breaker.is_open)
+    await until(lambda: server._durability.is_failing)
     assert [await post(server, f"{number}") for number in range(5)] == [200] * 5
     assert transport.waiting == 0
     assert spool.depth.callbacks == 5
@@ -84,12 +87,12 @@ async def test_more_than_may_wait_for_the_broker_go_straight_to_the_spool(
 ) -> None:
     transport.gate.clear()
     waiting = [asyncio.create_task(post(server, f"{number}")) for number in range(3)]
-    await until(lambda: spool.live == 3)
+    await until(lambda: server._durability._live == 3)
     assert await post(server, "fourth") == 200
     assert spool.depth.callbacks == 1
     transport.gate.set()
     assert await asyncio.gather(*waiting) == [200] * 3
-    assert spool.live == 0
+    assert server._durability._live == 0
 
 
 async def test_if_broker_and_spool_both_fail_it_is_503(
@@ -108,9 +111,9 @@ async def test_if_broker_and_spool_both_fail_it_is_503(
     assert await post(server) == 200
 
 
-@pytest.mark.usefixtures("_short_of_time")
+@short_of_time
 async def test_a_disk_that_hangs_is_503_in_time(
-    spool: Spool, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, transport: RecordingTransport, budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport.error = NotPublishedError("refused")
     fdatasync = os.fdatasync
@@ -122,7 +125,8 @@ async def test_a_disk_that_hangs_is_503_in_time(
         fdatasync(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", hang)
-    async with IngestServer(IngestConfig(port=0), transport, KeyRing(KEYS), spool=spool) as server:
+    config = IngestConfig(port=0, budget=budget)
+    async with IngestServer(config, transport, KeyRing(KEYS), spool=spool) as server:
         assert await post(server) == 503
         hangs = False
         await until(lambda: spool.is_ready)
@@ -141,9 +145,9 @@ async def test_it_is_ready_while_the_broker_or_the_spool_is(
 
 
 async def test_a_callback_that_came_late_gets_what_is_left_of_its_time(
-    spool: Spool, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, transport: RecordingTransport
 ) -> None:
     transport.error = NotPublishedError("refused")
-    monkeypatch.setattr(ingest.durability, "KEPT_BY_S", 0.0)
-    async with IngestServer(IngestConfig(port=0), transport, KeyRing(KEYS), spool=spool) as server:
+    config = IngestConfig(port=0, budget=Budget(total_s=0.0))
+    async with IngestServer(config, transport, KeyRing(KEYS), spool=spool) as server:
         assert await post(server) == 503

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-import ingest.request
+from ingest.config import Budget
 from telemetry import metrics
 from tests.ingest import raw_http
 from tests.ingest.callback_bodies import callback
@@ -105,8 +105,7 @@ async def test_broken_chunks_are_a_bad_request(serve: Serve) -> None:
 async def test_a_dripping_body_has_as_long_as_any_other(
     serve: Serve, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.request, "BODY_TIMEOUT_S", 0.2)
-    server = await serve()
+    server = await serve(budget=Budget(body_s=0.2))
     async with connected(server.port) as connection:
         await connection.send(request(b"{", content_length=10_000))
         answering = asyncio.create_task(connection.answer())
@@ -136,8 +135,7 @@ async def test_a_client_that_asks_whether_to_continue_is_refused_before_it_sends
 
 
 async def test_refusals_come_in_the_documented_order(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.request, "BODY_TIMEOUT_S", 0.1)
-    server = await serve(max_body_bytes=1000)
+    server = await serve(budget=Budget(body_s=0.1), max_body_bytes=1000)
     good: dict[str, Any] = {"path": raw_http.PATH, "method": "POST", "headers": {}, "content_length": len(UNSIGNED)}
     wrongs: list[tuple[int, dict[str, Any]]] = [
         (404, {"path": "/wrong"}),

@@ -11,6 +11,7 @@ import pytest
 import ingest.connections
 import ingest.request
 from ingest import IngestServer
+from ingest.config import Budget
 from ingest.connections import MAX_HEAD_BYTES, connection_limit
 from telemetry import render_metrics
 from tests.ingest.callback_bodies import callback
@@ -60,8 +61,7 @@ async def test_who_is_silent_or_drips_is_ended(
 ) -> None:
     monkeypatch.setattr(ingest.connections, "KEEPALIVE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(ingest.connections, "LINGERING_S", 0.1)
-    monkeypatch.setattr(ingest.request, "BODY_TIMEOUT_S", 0.2)
-    server = await serve()
+    server = await serve(budget=Budget(body_s=0.2))
     async with connected(server.port) as connection:
         await connection.send(begin)
         dripping = asyncio.create_task(drip(connection, then) if then else asyncio.sleep(0))

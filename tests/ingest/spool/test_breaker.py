@@ -2,8 +2,8 @@
 
 import pytest
 
-from ingest.spool import drain as module
-from ingest.spool.drain import Breaker
+from ingest import durability as module
+from ingest.durability import Breaker
 from tests.ingest.recording_transport import RecordingTransport
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from broker import BrokerError, Message, NotPublishedError
 from ingest import Spool, SpoolError
+from ingest.config import Budget
+from ingest.durability import Durability
 from ingest.spool import drain, spool_files, waiting_callbacks, writer
 from ingest.spool import spool as spool_module
 from ingest.spool.files import WAITING, files, marker_of
@@ -313,13 +315,14 @@ async def test_an_error_of_the_transport_that_is_no_answer_is_one_all_the_same(
     spool: Spool, transport: RecordingTransport
 ) -> None:
     transport.error = BrokerError("the transport is not open")
+    durability = Durability(transport, spool, budget=Budget(), max_unconfirmed=10)
     await spool.put(message("one"))
     for _ in range(3):
-        spool.breaker.failed()
-    assert spool.breaker.is_open
+        await durability.keep(message("live"), deadline_s=time.monotonic() + 10)
+    assert durability.is_failing
     transport.error = None
-    await until(lambda: ids(transport) == ["one"])
-    assert not spool.breaker.is_open
+    await until(lambda: sorted(ids(transport)) == ["live", "live", "live", "one"])
+    assert not durability.is_failing
 
 
 async def test_a_record_that_breaks_the_transport_is_a_refused_one(folder: Path, transport: RecordingTransport) -> None:
