@@ -1,11 +1,5 @@
 """What ingest and workers see of a transport: messages, deliveries, the protocol, errors.
 
-What travels through a transport: a callback's body and what we add to it.
-
-What ingest and workers see of a transport. `amqp` and `embedded` implement it and pass one contract suite.
-
-Errors of the broker package.
-
 BrokerError
 ├── NotPublishedError       the transport did not say that the message is durable
 ├── MissingQueueError       a queue that must exist does not

@@ -2,8 +2,6 @@
 
 Ingest and workers alike declare the built-in part before their first publish or consume, so that an event is kept
 even if no worker has ever run. Every argument is one that RabbitMQ 3.10 knows: it refuses a declaration with others.
-
-The retry ladder: fixed retry delays, the same for all consumers.
 """
 
 from collections.abc import Sequence

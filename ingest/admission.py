@@ -3,14 +3,11 @@
 Strict about who sent it, lenient about what it says. The cheap questions come first: only a body that is authentic
 is worth a thorough look.
 
-Whether a callback is authentic: `Sign` is `md5(key + ExpireTime)` as lower-case hex, and not expired.
-
 Sign does not cover the body: who has seen one pair of Sign and ExpireTime can sign anything until it expires.
 Source: https://www.tencentcloud.com/document/product/1176/55569
 
-Taking Sign and ExpireTime out of a body: together they are a token that signs any other body.
-
-Every other member goes on, those that nobody knows included, with the bytes of its value as they came.
+Sign and ExpireTime are dropped. Every other member goes on, those that nobody knows included, with the bytes of its
+value as they came.
 """
 
 import hashlib

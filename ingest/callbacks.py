@@ -1,15 +1,4 @@
-"""One callback, from its request to its answer.
-
-What is published of a callback that was let in.
-
-One pair of ExpireTime and Sign under several callbacks: a sign of somebody who has seen one, and signs his own.
-
-Sign is made of the key and ExpireTime alone. So the sender itself uses one pair for everything that it signs in the
-same second, and repeats it for as long as it tries, 85 s at most: that is counted apart from what comes later. Nothing
-is refused for it. A pair is told by its SdkAppId and ExpireTime; no Sign is kept.
-
-Another look at a rejected callback, with the keys that hold now.
-"""
+"""One callback, from its request to its answer."""
 
 import asyncio
 import time
@@ -56,6 +45,11 @@ class SignatureReuse:
     """Counts what was signed with a pair that had signed something else before.
 
     `soon` within `LATE_S` of its first use, `late` after that. Whoever reads them resets them.
+
+    Whoever has seen one pair of ExpireTime and Sign can sign callbacks of his own. But Sign is made of the key and
+    ExpireTime alone, so the sender itself uses one pair for everything that it signs in the same second, and repeats it
+    for as long as it tries, 85 s at most: that is counted apart from what comes later. Nothing is refused for it. A
+    pair is told by its SdkAppId and ExpireTime; no Sign is kept.
     """
 
     __slots__ = ("_before", "_now", "late", "soon")

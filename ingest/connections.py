@@ -3,8 +3,6 @@
 What leans on the inside of aiohttp stands here, and tests/ingest/test_connections.py fails should a new version
 change it.
 
-Which rejected callbacks have to go when there are too many, so that a flood pushes out itself and not the others.
-
 Whoever knows the address can send rubbish. What came in the same ten minutes for the same application is one crowd, and
 the largest crowd loses first: what was kept in other minutes, and for other applications, stays. All applications that
 are not configured are one, as anybody can invent any number of them. The real sender repeats what was refused, so what

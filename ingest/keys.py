@@ -1,8 +1,6 @@
 """The callback keys: which ones are accepted for which SdkAppId.
 
-Keys that change while requests flow: a rotation is a change of one file.
-
-A key for those who have not chosen one yet: made once, for all processes that share the folder.
+They are read anew when their file changes, and one is made where there are none.
 """
 
 import asyncio

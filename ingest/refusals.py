@@ -1,7 +1,4 @@
-"""Why a callback is not answered 200: a fixed set, which is also that of the metrics' labels.
-
-Refusals in the log: enough to see what is wrong, never so many that a flood of requests becomes one of lines.
-"""
+"""Why a callback is not answered 200: a fixed set, which is also that of the metrics' labels."""
 
 import asyncio
 from enum import Enum

@@ -1,14 +1,10 @@
-"""Refused callbacks that a mended key would let in: what is kept of them, and which ones.
+"""Refused callbacks that a mended key would let in: one file per data folder, written while requests flow.
 
 The sender gives a refused callback up after six tries. If its key was right and ours was wrong, a class would be lost:
 so what came is kept for a day, the Sign in it included, for that is what is checked once the key is mended.
 
-The file of rejected callbacks: one per data folder, which ingest processes and commands use beside each other.
-
 It holds signatures that may still be good. So it has mode 0600 in a folder of mode 0700, what is removed is
 overwritten, and there is no write-ahead log in which it would live on.
-
-Keeping rejected callbacks while requests flow: off the event loop, a bounded number a second, never in the way.
 
 A flood of forged callbacks costs the same as before, but for a look at a dictionary: what is written is a sample of it.
 """
@@ -33,6 +29,8 @@ from prometheus_client import Counter
 from ingest.connections import Place, crowded_out
 from ingest.refusals import Refusal
 from telemetry import metrics
+
+_log = structlog.get_logger()
 
 #: What other keys, or another TIW_ALLOW_UNSIGNED, could make authentic. Not the other reasons: no key gives a Sign that
 #: is not 32 hexadecimal digits, and who arrived after the ExpireTime arrived late under any key.
@@ -272,8 +270,6 @@ CLOSE_TIMEOUT_S = 1.0
 
 #: A disk that refuses is logged this often.
 LOG_INTERVAL_S = 60.0
-
-_log = structlog.get_logger()
 
 
 class RejectedWriter:

@@ -1,13 +1,4 @@
-"""A request, from its headers to its complete body, with every refusal on the way in its order.
-
-A bound on how many callbacks can be in flight together, and on the memory they take.
-
-What reads HTTP here has to be a version without known holes.
-
-What the sender gets back. Only the status counts for it: 200, and nothing else, means that it is done.
-
-The trace of a callback: https://www.w3.org/TR/trace-context/#traceparent-header.
-"""
+"""A request, from its headers to its complete body and its answer, with every refusal on the way in its order."""
 
 import asyncio
 import hmac

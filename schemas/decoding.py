@@ -1,7 +1,4 @@
-"""From the bytes of a callback, Sign and ExpireTime taken out, to an event and its id.
-
-A second look at a body that an ingest node has decoded before: its event, in a tenth of the time.
-"""
+"""From the bytes of a callback, Sign and ExpireTime taken out, to an event and its id."""
 
 import hashlib
 from typing import Any

@@ -2,8 +2,6 @@
 
 The stock parsers keep the last of two members with one name, accept unpaired surrogates, or recurse until the
 interpreter stops them. A callback that is signed once and read by several programs must mean the same to all.
-
-Whether a name stands twice in one object: no stock parser says so, they keep the last of the two.
 """
 
 import json

@@ -1,17 +1,8 @@
 """Whole classes: the callbacks of one recording, in the order in which they come to be.
 
 Everything is drawn from a random.Random, so that a seed gives the same bytes on every machine and on every day.
-Source of the contents: https://www.tencentcloud.com/document/product/1176/55568
-
-The files of a finished recording, as its VideoInfos list them.
-
-The vendor's signature.
-
-Source: https://www.tencentcloud.com/document/product/1176/55569
-
-A callback before it is sent, and how the vendor writes it down.
-
-Other families of callbacks: they share the address and the key, and sometimes a TaskId with a recording.
+Sources: https://www.tencentcloud.com/document/product/1176/55568 (contents) and
+https://www.tencentcloud.com/document/product/1176/55569 (signature).
 """
 
 import hashlib

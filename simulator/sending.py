@@ -1,14 +1,6 @@
 """Sending: one callback as the vendor tries it, and many classes at the same time.
 
-The three ways in which the sender looks at time, so that a test can own it.
-
-One callback, as the vendor sends it: tried, tried again on anything but 200, and given up.
-
 Source: https://www.tencentcloud.com/document/product/1176/55569
-
-Many classes at the same time, as one sequence of sends with repetitions and events that overtake each other.
-
-A fixed rate that does not wait for anybody.
 """
 
 import asyncio

@@ -1,16 +1,10 @@
 """Which events a consumer has handled, and which it is handling: so that a repeated delivery is not handled twice.
 
-Any number of events is claimed, completed or released in one transaction: the runner gathers them.
+Any number of events is claimed, completed or released in one transaction: the worker gathers them.
 The database's clock decides, so that workers whose clocks differ agree on when a lease has run out.
 
-The statements about the completions of a group of events: one each, however many events there are.
-
-Each is built once per database. The ids come as one parameter, an array on PostgreSQL and JSON on SQLite. Rows are
-taken in the order of their keys by everybody, so that nobody waits in a circle.
-
-Leases as a whole: whose there are, and letting go of those whose owner is known to be dead.
-
-The consumers that ever ran: so that a queue whose consumer is gone can be named and looked into.
+Each statement is built once per database. The ids come as one parameter, an array on PostgreSQL and JSON on SQLite.
+Rows are taken in the order of their keys by everybody, so that nobody waits in a circle.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Bringing a database to the tables of this version.
 
-Whether the database has the tables that this version works with.
-
 Migrations are numbered; the highest number that this version knows is its level. A migration says from which
 level on code can work with its result: an additive one leaves that as it was, so that old workers go on beside it
 while new ones are rolled out.

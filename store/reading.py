@@ -1,9 +1,4 @@
-"""Kept events and recordings, as people ask for them.
-
-Kept events: to look at, to count, and to publish again.
-
-Recordings as people ask for them.
-"""
+"""Kept events and recordings, as people ask for them."""
 
 from collections.abc import AsyncIterator, Collection
 from typing import Any

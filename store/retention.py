@@ -5,8 +5,6 @@ with them, and the recording is right whenever that is. Everything else goes: wh
 type has superseded, and what belongs to no recording.
 
 Any number of processes may do this at once: on PostgreSQL one of them does it and the others do not wait for it.
-
-Deleting everything known of a recording, because somebody asks for it.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence

@@ -1,16 +1,8 @@
 """The store: a pool of connections, transactions, and errors that say what is wrong.
 
-Errors of the store package.
-
 StoreError
 ├── StoreUnavailableError   the database does not answer now; the same call may succeed later
 └── SchemaMismatchError     the database has no tables, older or too new ones; waiting or `tiw migrate` mends it
-
-SQLAlchemy engines, set up so that what is committed is kept and nothing waits for ever.
-
-What a driver's error means: the database is away, its tables are not ours, or the code is wrong.
-
-What both databases can do, but spell differently.
 """
 
 import asyncio

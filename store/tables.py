@@ -1,16 +1,6 @@
 """The tables as they are now, and what is in their columns.
 
-How a database comes to have them is in `migrations/`; a test compares the two.
-
-The tables as they are now. How a database comes to have them is in `migrations/`; a test compares the two.
-
 All times are microseconds since the Unix epoch in columns named `..._us`; the vendor's own are Unix seconds.
-
-How bodies are shown in JSON.
-
-Points in time: integers inside (microseconds since the Unix epoch), ISO 8601 text in JSON.
-
-Text that comes from anywhere, made fit for every database.
 """
 
 import base64

@@ -22,6 +22,8 @@ from yarl import URL
 
 from telemetry.metrics import CONTENT_TYPE, render_metrics
 
+_log = structlog.get_logger()
+
 _NOWHERE = URL()
 
 
@@ -37,8 +39,6 @@ def with_target(message: RawRequestMessage) -> RawRequestMessage:
 READY_TIMEOUT_S = 2.0
 
 KEEPALIVE_TIMEOUT_S = 15.0
-
-_log = structlog.get_logger()
 
 
 class Readiness(Struct, frozen=True, kw_only=True):

@@ -1,8 +1,6 @@
 """Logs: one line per event on standard error, as JSON or for a terminal.
 
-The last check before a text leaves the process: no secret, no control character, no flood.
-
-The first rule is not to log secrets at all. This one catches what slips through in the messages of libraries.
+The first rule is not to log secrets at all. `presentable` catches what slips through in the messages of libraries.
 """
 
 import logging

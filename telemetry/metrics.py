@@ -4,8 +4,6 @@ They live in a registry of our own. With PROMETHEUS_MULTIPROC_DIR in the environ
 imported, each process writes its values into that folder, and `render_metrics` in any of them sums all:
 https://prometheus.github.io/client_python/multiprocess/
 
-Metrics for what happens thousands of times a second: gathered in plain numbers, handed over now and then.
-
 To count something in prometheus-client takes a lock, and with several processes a write into a shared file: as long as
 it takes to check a signature.
 """

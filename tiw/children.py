@@ -1,10 +1,6 @@
-"""Child processes of the command line: started, kept running, stopped with their parent.
+"""Child processes of the command line: started, kept running, asked whether they are ready, stopped with their parent.
 
-One port for several processes of ours, and for nobody else.
-
-Readiness across processes: each child says whether it is ready, the parent asks all.
-
-They speak through the metrics they share anyway.
+Each child says whether it is ready through the metrics that all share anyway; the parent asks all.
 """
 
 import asyncio

@@ -1,9 +1,4 @@
-"""What `tiw doctor` checks: each a function that returns what it found and, if it is not well, what to do.
-
-What is known of every consumer: from the broker's queues and the store's registry.
-
-What `tiw doctor` says of refused callbacks: whether some of them would be let in now.
-"""
+"""What `tiw doctor` checks: each a function that returns what it found and, if it is not well, what to do."""
 
 import os
 import shutil

@@ -1,9 +1,4 @@
-"""What commands print: one JSON document, or tables for a person.
-
-Points in time on the command line.
-
-Wait for a broker, but not for ever: a person sits before it.
-"""
+"""What commands print: one JSON document, or tables for a person."""
 
 import asyncio
 import re

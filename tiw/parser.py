@@ -1,7 +1,5 @@
 """The parser of the command line: which commands and options there are, and which function runs each.
 
-The command line: what was asked for, and then whoever does it.
-
 `--help` and mistakes are answered with the parser alone: everything else is imported when a command runs.
 """
 

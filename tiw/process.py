@@ -1,19 +1,7 @@
 """A process of the command line, from its start to its exit code: loop, signals, limits, locks.
 
-The event loop of every process: uvloop where it is installed, else that of the standard library.
-
-Run one command: how it starts and how it ends.
-
 Exit codes: 0 done, 1 failed or absent, 2 usage or configuration: one clear sentence, no traceback. Each command imports
 what it needs and no more: an ingest node has no use for a database.
-
-Notice that this process is asked to stop.
-
-Open files: each connection is one, and many systems give a process 1,024 although it may have more.
-
-One pipeline per data folder.
-
-Let a process that will run for long settle: what it has when it is up, it keeps.
 """
 
 import argparse

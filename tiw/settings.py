@@ -1,9 +1,4 @@
-"""The one place that reads the environment: a process's Settings, built once at its start.
-
-Settings as a person may see them.
-
-How a command says that it did not do what it was asked.
-"""
+"""The one place that reads the environment: a process's Settings, built once at its start."""
 
 import ipaddress
 import re

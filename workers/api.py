@@ -1,21 +1,11 @@
 """What a consumer is made of: the decorator, what a handler is told, how it ends, and which events it takes.
 
-Errors of the workers package.
-
 WorkersError
 ├── DefinitionError   a consumer is not written as it must be
 └── LoadError         a user's module cannot be loaded
 
-What becomes of a delivery once its consumer has seen it.
-
 A handler returns (`Ack`), raises one of the others, or returns one of them; any other exception counts as `Retry()`.
 They are exceptions so that they can be raised from deep inside a handler, and values so that tests can compare them.
-
-What a handler is told besides the event.
-
-Which events a handler takes, read from the annotation of its first parameter.
-
-`@consumer`: from a function to a consumer, with a queue, attempts and a time-out of its own.
 """
 
 import inspect

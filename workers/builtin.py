@@ -1,19 +1,4 @@
-"""The built-in consumers: one for each event, one for the rest. Each can run, and be scaled, alone.
-
-What all built-in consumers do: keep events, and bring their recordings up to date.
-
-A recording has begun.
-
-A recording was stopped; the vendor processes its files.
-
-A recording has been paused for long and will be stopped.
-
-A recording was stopped because it had been paused for too long.
-
-The result of a recording: its files, or why there are none.
-
-Authentic callbacks that are none of the five events: other families, or content that fits nothing.
-"""
+"""The built-in consumers: one for each event, one for the rest. Each can run, and be scaled, alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar

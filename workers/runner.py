@@ -1,7 +1,5 @@
 """The runner of one consumer: how many deliveries it takes, when, and what runs beside what.
 
-How many deliveries a worker takes at once: enough to keep its handler busy, and not more than it can hold.
-
 Deliveries that came back unsettled `SUSPECT_CRASHES` times may be what kills the worker, and they drag along
 whatever else is unsettled in the same process. So they are run with nothing beside them, one at a time, and a fresh
 subscription starts with one delivery at a time until it has seen a harmless one.
@@ -21,6 +19,8 @@ from workers.job import Job, Jobs, JobTelemetry
 from workers.memory import AnyMemory
 from workers.settling import Settler
 from workers.store_watch import StoreWatch
+
+_log = structlog.get_logger()
 
 #: The most deliveries at once, unless a single call takes more.
 MAX_DELIVERIES = 2000
@@ -59,8 +59,6 @@ class Prefetch:
 
 #: From this many crashes on a delivery runs alone.
 SUSPECT_CRASHES = 3
-
-_log = structlog.get_logger()
 
 
 class Runner:

@@ -1,11 +1,7 @@
-"""Slots: a handler's calls at once, without a task for each; and threads for plain functions.
+"""Slots: a handler's calls at once, without a task for each, and plain functions in threads.
 
-Plain functions off the event loop.
-
-Not a ThreadPoolExecutor: its threads are joined at interpreter exit, so that one hung handler would keep a worker
-from ever stopping, and a hung thread keeps its place in the pool for good.
-
-Slots: a handler's calls at once, without a task for each.
+A plain function runs in a thread of its own, not in a ThreadPoolExecutor: its threads are joined at interpreter exit,
+so that one hung handler would keep a worker from ever stopping, and a hung thread keeps its place in the pool for good.
 
 A slot is a task that calls the handler again and again, for as long as something waits. A handler that does not wait
 costs no switch of tasks; one that does holds up its own slot alone. One timer looks after the deadlines of all.
@@ -27,6 +23,8 @@ import structlog
 from msgspec import Struct
 
 from workers.api import Consumer
+
+_log = structlog.get_logger()
 
 
 def run_in_thread(function: Callable[..., Any], *arguments: Any, name: str) -> "asyncio.Future[Any]":
@@ -74,8 +72,6 @@ CANCELLATION_GRACE_S = 1.0
 _TURN_S = 0.01
 
 Call = TypeVar("Call")
-
-_log = structlog.get_logger()
 
 
 class Interruption(Enum):

@@ -1,16 +1,4 @@
-"""One process's consumers over one transport and one store, and what runs beside them.
-
-Move dead letters from a consumer's queue into the store, where they can be listed and replayed.
-
-Letting the store forget what is old, a little at a time, beside the consumers.
-
-Tell who blocks the event loop.
-
-A handler that blocks (a sleep, a large file, `requests`) stops every other handler of its process, and the
-connection's heartbeats too: the broker then hands its deliveries to somebody else.
-
-One process's consumers over one transport and one store.
-"""
+"""One process's consumers over one transport and one store, and what runs beside them."""
 
 import asyncio
 import sys
@@ -181,6 +169,9 @@ class StallWatch:
 
     `consumers` maps the code of handlers to their consumer's name, to say whose code the loop is stuck in. A stall
     is logged once when it has lasted `STALL_S`, and once more with its length when it is over.
+
+    A handler that blocks (a sleep, a large file, `requests`) stops every other handler of its process, and the
+    connection's heartbeats too: the broker then hands its deliveries to somebody else.
     """
 
     def __init__(self, consumers: Mapping[CodeType, str], *, stall_s: float = STALL_S) -> None:

@@ -1,13 +1,7 @@
 """A connection that is kept: opened, closed, checked for life, and made anew after any loss.
 
-One AMQP connection: opened, closed, and what its failures are called.
-
-Notice a connection that is dead and does not say so: a network that swallows everything, a broker that hangs.
-
 Heartbeats alone tell late: several may be missing before that means anything. So whoever hears nothing for a moment
 asks for something that a broker answers at once: a channel of its own waits for no queue and no disk.
-
-A connection that is kept: to whichever broker answers, and made anew after any loss.
 """
 
 import asyncio

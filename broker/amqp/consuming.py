@@ -1,20 +1,4 @@
-"""A consumer's hold on its queue, kept through every loss: deliveries in, acknowledgements out.
-
-How often this process lost its connection while it held an event, and lived on.
-
-The broker counts each return alike, whether the worker died or its connection did. A network that comes and goes must
-not make a dead letter of an event that harms nobody.
-
-One channel's deliveries, from the socket to the consumer and back as acknowledgements.
-
-Notice a consumer that the broker has forgotten while both believe that it consumes.
-
-It happens to quorum queues around an election of their leader: events wait and none is delivered, or some count as
-delivered that no channel knows of (https://github.com/rabbitmq/rabbitmq-server/issues/15473). The end of the channel
-sets both right. Deliveries that are here are never disturbed: whoever has some is busy, slow or waiting.
-
-A consumer's hold on its queue, kept through every loss.
-"""
+"""A consumer's hold on its queue, kept through every loss: deliveries in, acknowledgements out."""
 
 import asyncio
 from collections import deque
@@ -46,12 +30,18 @@ from broker.api import Message, OnDelivery, TopologyConflictError
 from broker.topology import Topology
 from telemetry import metrics
 
+_log = structlog.get_logger()
+
 #: More are not remembered; the oldest are forgotten, and count as crashes again.
 MOST = 10_000
 
 
 class OwnConnectionLosses:
-    """Counts by event_id, for one queue; an event that is settled is forgotten."""
+    """Counts by event_id, for one queue; an event that is settled is forgotten.
+
+    The broker counts each return alike, whether the worker died or its connection did. A network that comes and goes
+    must not make a dead letter of an event that harms nobody.
+    """
 
     __slots__ = ("_counts",)
 
@@ -78,8 +68,6 @@ class OwnConnectionLosses:
 
 #: In seconds, for each request of a subscription; the leader of a quorum queue can be in election.
 REQUEST_TIMEOUT_S = 15.0
-
-_log = structlog.get_logger()
 
 
 class AmqpDelivery:
@@ -303,6 +291,10 @@ class Watchdog(Struct, frozen=True, kw_only=True):
 
     One that is idle for `look_after_s` is looked at, and again after `sure_after_s`. A channel is renewed if it had
     deliveries and then none for `renew_idle_after_s`, or at an idle moment after `renew_after_s`.
+
+    It happens to quorum queues around an election of their leader: events wait and none is delivered, or some count as
+    delivered that no channel knows of (https://github.com/rabbitmq/rabbitmq-server/issues/15473). The end of the
+    channel sets both right. Deliveries that are here are never disturbed: whoever has some is busy, slow or waiting.
     """
 
     look_after_s: float = 30.0

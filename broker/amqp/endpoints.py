@@ -1,7 +1,5 @@
 """Addresses of brokers, checked before anything is sent to them, and the order in which they are tried.
 
-Names of brokers to addresses, in threads that nothing else needs.
-
 A resolver that hangs holds its thread for as long as it likes. The event loop's own look-up takes a thread of the pool
 that files and databases share: a few that hang leave none to them, and a process that ends waits for all.
 """

@@ -1,7 +1,4 @@
-"""Counts and removes queues, on a short connection of its own: it works while publishing is blocked by an alarm.
-
-What only RabbitMQ's management API tells. It is a convenience: where it does not answer, None.
-"""
+"""Counts and removes queues, on a short connection of its own: it works while publishing is blocked by an alarm."""
 
 import contextlib
 from base64 import b64encode

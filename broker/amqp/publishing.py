@@ -1,7 +1,5 @@
 """Publishes so that a return means durable: persistent, confirmed, and never unroutable.
 
-Publishing on one channel: many messages in one write, each with its own confirm.
-
 All that is published in one turn of the event loop leaves together, and the broker confirms in groups. Publishes are
 numbered from 1 on a channel in confirm mode: https://www.rabbitmq.com/docs/confirms#publisher-confirms
 """
@@ -45,6 +43,8 @@ from broker.amqp.wire import (
 )
 from broker.api import Message, NotPublishedError, TopologyConflictError
 from broker.topology import Topology
+
+_log = structlog.get_logger()
 
 #: Deadlines are looked at no more often than this, so that many that pass one by one cost little.
 _SWEEP_EVERY_S = 0.02
@@ -242,8 +242,6 @@ def _failure(publish: _Publish, cause: BaseException | None, refused: str) -> Ex
 
 
 OPEN_TIMEOUT_S = 10.0
-
-_log = structlog.get_logger()
 
 
 class Publisher:

@@ -9,8 +9,6 @@ Of aiormq this uses that a `TransportFactory` makes the streams of a connection,
 frames, and that any frame keeps the connection from being taken for silent. tests/broker/test_amqp_wire.py fails if
 that is no longer so.
 
-Frames of AMQP 0-9-1, as far as publishing, confirming, delivering and acknowledging need them.
-
 A frame is a byte of kind, a channel, a length, that many bytes, and `FRAME_END`:
 https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, section 4.2.3. Everything else on a connection is aiormq's.
 """

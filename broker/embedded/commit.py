@@ -1,9 +1,4 @@
-"""Group commit: one thread runs all operations that wait in one transaction, with one fsync for all of them.
-
-Which queues there are and what leads to them, remembered between transactions.
-
-One transaction of the embedded transport: what a group of operations has in common.
-"""
+"""Group commit: one thread runs all operations that wait in one transaction, with one fsync for all of them."""
 
 import asyncio
 import sqlite3
@@ -36,7 +31,8 @@ class Routes:
     def learn(self) -> None:
         """Read the routes, unless no other connection has changed the file since they were last read.
 
-        The file's version stays the same for changes of one's own: https://www.sqlite.org/pragma.html#pragma_data_version
+        The file's version stays the same for changes of one's own:
+        https://www.sqlite.org/pragma.html#pragma_data_version
         """
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         if version == self._version:

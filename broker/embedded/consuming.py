@@ -1,7 +1,4 @@
-"""A consumer's hold on a queue of the embedded transport: claims messages, hands them over, settles them.
-
-Notices what no commit of this process tells: other processes' commits and deaths, and retries that are due.
-"""
+"""A consumer's hold on a queue of the embedded transport: claims messages, hands them over, settles them."""
 
 import asyncio
 import secrets

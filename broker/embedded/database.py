@@ -1,13 +1,7 @@
 """The embedded transport's folder and file: locked, opened, and who holds what in it.
 
-The folder that the embedded transport lives in: made, checked, and locked while a process opens its file.
-
-Who holds what: every open transport is an owner, alive for as long as it holds the lock on a file of its own.
-
 The kernel releases a lock with the process, whatever ended it, so nobody needs heartbeats or time-outs.
 https://man7.org/linux/man-pages/man2/flock.2.html
-
-The embedded transport's file: its schema, how it is opened, and what to do about SQLite's errors.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """The store's database in virtual time: its real statements on SQLite, in this thread, with faults between them.
 
 Only the driver is replaced: SQLAlchemy's dialect for aiosqlite gets connections that run each statement at once, take
-virtual time to begin and to commit, and fail where the world says so. https://docs.sqlalchemy.org/en/20/core/events.html#sqlalchemy.events.DialectEvents.do_connect
+virtual time to begin and to commit, and fail where the world says so.
+https://docs.sqlalchemy.org/en/20/core/events.html#sqlalchemy.events.DialectEvents.do_connect
 """
 
 import asyncio

@@ -1,15 +1,7 @@
 """The spool's files: one per process at a time, locked by its owner for as long as that lives.
 
-Errors of the spool.
-
-The spool's folder: one file per process at a time, each locked by its owner for as long as that lives.
-
 The kernel lets go of a lock with the process, whatever ended it, so a file that can be locked has no owner.
 https://man7.org/linux/man-pages/man2/flock.2.html
-
-One file of the spool, locked by this process.
-
-Records that the broker refuses again and again are put apart, where they hold up nobody and somebody finds them.
 """
 
 import errno

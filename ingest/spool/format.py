@@ -1,12 +1,8 @@
 """How a spool's file is written: frames that stand and fall alone, and the records and marks in them.
 
-Frames: how a spool's file is cut into pieces that stand and fall alone.
-
 A frame is the file's marker, a head and a payload. The marker is random and stands in the file's name, so a reader
 finds the next whole frame behind any damage; the digest is keyed with it, so nothing inside a callback's body is ever
 taken for a frame.
-
-What a spool's file holds: records, and the marks that settle them.
 """
 
 import contextlib
