@@ -3,17 +3,19 @@
 The sender gives a refused callback up after six tries. If its key was right and ours was wrong, a class would be lost:
 so what came is kept for a day, the Sign in it included, for that is what is checked once the key is mended.
 
-It holds signatures that may still be good. So it has mode 0600 in a folder of mode 0700, what is removed is
-overwritten, and there is no write-ahead log in which it would live on.
+Whoever knows the address can send rubbish, so a flood must push out itself and nothing else. What came in the same ten
+minutes for the same application has a fair share of the file; all applications that are not configured are one, as
+anybody can invent any number of them. Within a share, what came again stays rather than what came once, for the real
+sender repeats, then small bodies rather than large ones, then the newest.
 
-A flood of forged callbacks costs the same as before, but for a look at a dictionary: what is written is a sample of it.
+The file holds signatures that may still be good. So it has mode 0600 in a folder of mode 0700, what is removed is
+overwritten, and there is no write-ahead log in which it would live on.
 """
 
 import asyncio
 import errno
 import hashlib
 import os
-import random
 import sqlite3
 import threading
 import time
@@ -24,9 +26,7 @@ from typing import Self
 
 import structlog
 from msgspec import Struct
-from prometheus_client import Counter
 
-from ingest.connections import Place, crowded_out
 from ingest.refusals import Refusal
 from telemetry import metrics
 
@@ -40,6 +40,12 @@ MENDABLE = frozenset({Refusal.UNKNOWN_APP, Refusal.MISSING_SIGN, Refusal.WRONG_S
 MAX_KEPT = 1000
 MAX_KEPT_BYTES = 16 * 1024 * 1024
 MAX_AGE_S = 86_400
+
+#: What came for one application in this time has one share.
+SLOT_US = 600 * 1_000_000
+
+#: The vendor's bodies are smaller.
+SMALL_BYTES = 16 * 1024
 
 #: A larger body is not kept. The vendor's are some kilobytes.
 MAX_BODY_BYTES = 1024 * 1024
@@ -102,9 +108,20 @@ _INSERT = """
         reason = excluded.reason,
         received_at_us = min(received_at_us, excluded.received_at_us)
 """
-_PLACES = (
-    "SELECT id, received_at_us, CASE reason WHEN ? THEN NULL ELSE sdk_app_id END, tries, length(body) FROM rejected"
-)
+#: Those that go so that MAX_KEPT of MAX_KEPT_BYTES stay: the last of the largest shares.
+_EVICT = """
+    DELETE FROM rejected WHERE id IN (
+        SELECT id FROM (
+            SELECT id, row_number() OVER fair AS place, sum(size) OVER fair AS size_up_to_it FROM (
+                SELECT id, length(body) AS size, received_at_us / :slot_us AS slot, row_number() OVER (
+                    PARTITION BY CASE reason WHEN :unknown_app THEN NULL ELSE sdk_app_id END, received_at_us / :slot_us
+                    ORDER BY tries = 1, length(body) > :small_bytes, received_at_us DESC, id DESC
+                ) AS place_in_share
+                FROM rejected
+            ) WINDOW fair AS (ORDER BY place_in_share, slot DESC, id)
+        ) WHERE place > :max_kept OR size_up_to_it > :max_kept_bytes
+    )
+"""
 _UNUSABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -174,9 +191,16 @@ def _write(folder: Path, rows: Sequence[tuple[object, ...]], now_us: int) -> Non
     with _opened(path) as connection:
         connection.execute("DELETE FROM rejected WHERE received_at_us <= ?", (_oldest_us(now_us),))
         connection.executemany(_INSERT, rows)
-        places = map(Place._make, connection.execute(_PLACES, (Refusal.UNKNOWN_APP.label,)).fetchall())
-        gone = crowded_out(places, limit=MAX_KEPT, limit_bytes=MAX_KEPT_BYTES)
-        connection.executemany("DELETE FROM rejected WHERE id = ?", [(id_,) for id_ in gone])
+        connection.execute(
+            _EVICT,
+            {
+                "unknown_app": Refusal.UNKNOWN_APP.label,
+                "slot_us": SLOT_US,
+                "small_bytes": SMALL_BYTES,
+                "max_kept": MAX_KEPT,
+                "max_kept_bytes": MAX_KEPT_BYTES,
+            },
+        )
 
 
 @contextmanager
@@ -258,7 +282,7 @@ def _oldest_us(now_us: int) -> int:
 #: What was refused meanwhile is written together.
 WRITE_INTERVAL_S = 1.0
 
-#: Of more in that time, a sample is kept: of applications that are configured, and of those that are not.
+#: More than this in that time is not kept: of applications that are configured, and of those that are not.
 MAX_WAITING = 50
 MAX_WAITING_BYTES = 2 * 1024 * 1024
 
@@ -278,9 +302,11 @@ class RejectedWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # All time series from the start.
-        self._crowded_out = metrics.REJECTED_NOT_KEPT.labels(reason="crowded")
+        self._too_many = metrics.REJECTED_NOT_KEPT.labels(reason="too_many")
         self._lost_to_disk = metrics.REJECTED_NOT_KEPT.labels(reason="disk")
-        self._samples = {True: Sample(self._crowded_out), False: Sample(self._crowded_out)}
+        #: By whether the application is configured: who invents some is no competition for those that there are.
+        self._waiting: dict[bool, dict[bytes, Rejected]] = {True: {}, False: {}}
+        self._waiting_bytes = {True: 0, False: 0}
         self._timer: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -290,9 +316,21 @@ class RejectedWriter:
         """Keep a callback that was just refused, if another key could let it in. Returns at once."""
         if sdk_app_id is None or not is_mendable(refusal, sdk_app_id, len(body)):
             return
-        rejected = Rejected(received_at_us=received_at_us, reason=refusal.label, sdk_app_id=sdk_app_id, body=body)
-        # Whoever invents applications is no competition for those that there are.
-        self._samples[refusal is not Refusal.UNKNOWN_APP].add(rejected)
+        is_configured = refusal is not Refusal.UNKNOWN_APP
+        waiting = self._waiting[is_configured]
+        before = waiting.get(body)
+        if before is None:
+            if len(waiting) >= MAX_WAITING or self._waiting_bytes[is_configured] + len(body) > MAX_WAITING_BYTES:
+                self._too_many.inc()
+                return
+            self._waiting_bytes[is_configured] += len(body)
+        waiting[body] = Rejected(
+            received_at_us=received_at_us if before is None else before.received_at_us,
+            reason=refusal.label,
+            sdk_app_id=sdk_app_id,
+            body=body,
+            tries=1 if before is None else before.tries + 1,
+        )
         if self._timer is None and self._writing is None:
             self._timer = asyncio.get_running_loop().call_later(WRITE_INTERVAL_S, self._write)
 
@@ -308,7 +346,7 @@ class RejectedWriter:
         deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
         if self._writing is not None:
             await asyncio.wait({self._writing}, timeout=CLOSE_TIMEOUT_S)
-        if self._writing is None and any(self._samples.values()):
+        if self._writing is None and any(self._waiting.values()):
             self._write()
         if self._writing is not None:
             await asyncio.wait({self._writing}, timeout=deadline_s - time.monotonic())
@@ -320,7 +358,9 @@ class RejectedWriter:
 
     def _write(self) -> None:
         self._timer = None
-        batch = [rejected for sample in self._samples.values() for rejected in sample.take()]
+        batch = [rejected for waiting in self._waiting.values() for rejected in waiting.values()]
+        self._waiting = {True: {}, False: {}}
+        self._waiting_bytes = {True: 0, False: 0}
         loop = asyncio.get_running_loop()
         self._writing = loop.create_future()
         # A thread of its own, and one that nobody waits for: those of the pool have callbacks to look at.
@@ -339,61 +379,8 @@ class RejectedWriter:
             if time.monotonic() - self._logged_at_s >= LOG_INTERVAL_S:
                 self._logged_at_s = time.monotonic()
                 _log.error("rejected_not_kept", error=str(error))
-        if self._sweeper is not None and any(self._samples.values()):
+        if self._sweeper is not None and any(self._waiting.values()):
             self._timer = asyncio.get_running_loop().call_later(WRITE_INTERVAL_S, self._write)
-
-
-class Sample:
-    """What waits to be written: each body once, and of too many each with the same chance to be among them.
-
-    `crowded_out` counts those that are not.
-    """
-
-    def __init__(self, crowded_out: Counter) -> None:
-        self._crowded_out = crowded_out
-        self._waiting: dict[bytes, Rejected] = {}
-        self._size_bytes = 0
-        self._seen = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
-    def add(self, rejected: Rejected) -> None:
-        """Put one in, and another one out if there is no room for both."""
-        before = self._waiting.get(rejected.body)
-        if before is not None:
-            self._waiting[rejected.body] = Rejected(
-                received_at_us=before.received_at_us,
-                reason=rejected.reason,
-                sdk_app_id=rejected.sdk_app_id,
-                body=rejected.body,
-                tries=before.tries + 1,
-            )
-            return
-        self._seen += 1
-        if len(self._waiting) >= MAX_WAITING:
-            place = random.randrange(self._seen)  # noqa: S311 - a sample, no secret
-            self._crowded_out.inc()
-            if place >= MAX_WAITING:
-                return
-            self._drop(list(self._waiting)[place])
-        self._waiting[rejected.body] = rejected
-        self._size_bytes += len(rejected.body)
-        while self._size_bytes > MAX_WAITING_BYTES:
-            # The largest: a few of them would shut out all others.
-            self._drop(max(self._waiting, key=len))
-            self._crowded_out.inc()
-
-    def take(self) -> list[Rejected]:
-        """Return what waits, and begin anew."""
-        taken = list(self._waiting.values())
-        self._waiting = {}
-        self._size_bytes = self._seen = 0
-        return taken
-
-    def _drop(self, body: bytes) -> None:
-        del self._waiting[body]
-        self._size_bytes -= len(body)
 
 
 def _keep(

@@ -84,7 +84,7 @@ REJECTED_KEPT = Counter(
 )
 REJECTED_NOT_KEPT = Counter(
     "tiw_rejected_not_kept",
-    "Refused callbacks that were not kept apart: crowded (too many at once), or disk.",
+    "Refused callbacks that were not kept apart: too_many (at once), or disk.",
     ["reason"],
     registry=REGISTRY,
 )

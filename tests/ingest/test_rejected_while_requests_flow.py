@@ -12,8 +12,8 @@ import structlog
 import ingest.rejected
 from ingest import Rejected, RejectedFileError, read_rejected
 from ingest.refusals import Refusal
-from ingest.rejected import MAX_WAITING, MAX_WAITING_BYTES, RejectedWriter, Sample, keep_rejected
-from telemetry import metrics, render_metrics
+from ingest.rejected import MAX_WAITING, MAX_WAITING_BYTES, RejectedWriter, keep_rejected
+from telemetry import render_metrics
 from tests.ingest.callback_bodies import SDK_APP_ID, callback, sign_of
 from tests.ingest.conftest import Serve
 from tests.ingest.raw_http import post
@@ -152,9 +152,10 @@ async def test_once_a_disk_goes_on_what_waited_is_written(serve: Serve, tmp_path
     await until(lambda: len(kept(tmp_path)) == 1)
 
 
-async def test_a_flood_is_sampled_and_leaves_room_for_applications_that_there_are(
+async def test_a_flood_is_bounded_and_leaves_room_for_applications_that_there_are(
     tmp_path: Path, disk: HangingDisk
 ) -> None:
+    before = counted('tiw_rejected_not_kept_total{reason="too_many"}')
     async with RejectedWriter(tmp_path) as writer:
         await until(lambda: disk.writes == 1)
         for number in range(10_000):
@@ -163,8 +164,7 @@ async def test_a_flood_is_sampled_and_leaves_room_for_applications_that_there_ar
         disk.gate.set()
         await until(lambda: len(kept(tmp_path)) == MAX_WAITING + 1)
     assert b"real" in {one.body for one in kept(tmp_path)}
-    # A sample of all, not the first that came.
-    assert any(one.sdk_app_id > 1000 for one in kept(tmp_path) if one.reason == "unknown_app")
+    assert counted('tiw_rejected_not_kept_total{reason="too_many"}') == before + 10_000 - MAX_WAITING
 
 
 def note(writer: RejectedWriter, body: bytes, refusal: Refusal, *, app: int) -> None:
@@ -175,17 +175,17 @@ def rejected(body: bytes, **members: Any) -> Rejected:
     return Rejected(received_at_us=1, reason="wrong_sign", sdk_app_id=1, body=body, **members)
 
 
-def test_what_waits_is_bounded_in_bytes_and_the_largest_go() -> None:
-    sample = Sample(metrics.REJECTED_NOT_KEPT.labels(reason="crowded"))
-    small = [rejected(b"%d" % number) for number in range(10)]
-    for one in small:
-        sample.add(one)
-    for number in range(20):
-        sample.add(rejected(b"%d" % number + b" " * (MAX_WAITING_BYTES // 3)))
-    taken = sample.take()
-    assert taken[:10] == small
-    assert sum(len(one.body) for one in taken) <= MAX_WAITING_BYTES
-    assert sample.take() == []
+async def test_what_waits_is_bounded_in_bytes(tmp_path: Path, disk: HangingDisk) -> None:
+    async with RejectedWriter(tmp_path) as writer:
+        await until(lambda: disk.writes == 1)
+        for number in range(10):
+            note(writer, b"%d" % number + b" " * (MAX_WAITING_BYTES // 3), Refusal.WRONG_SIGN, app=SDK_APP_ID)
+            note(writer, b"%d" % number, Refusal.WRONG_SIGN, app=SDK_APP_ID)
+        disk.gate.set()
+        await until(lambda: len(kept(tmp_path)) > 0)
+    bodies = [one.body for one in kept(tmp_path)]
+    assert sum(map(len, bodies)) <= MAX_WAITING_BYTES
+    assert {b"%d" % number for number in range(10)} <= set(bodies)
 
 
 async def test_what_is_too_old_goes_although_nothing_new_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
