@@ -10,15 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import UNRECOGNIZED, Event, Unrecognized, decode
 from store.recording import makes_recording, merge, outranks
-from store.statements import (
-    RecordingKey,
-    delete_recordings,
-    insert_recordings,
-    lock_recordings,
-    read_winners,
-    update_recordings,
-    upsert_events,
-)
+from store.statements import Dialect, RecordingKey, delete_recordings, read_winners
 from store.store import Store, StoreError
 from store.tables import storable
 
@@ -46,10 +38,10 @@ async def apply_events(store: Store, kept: Sequence[KeptEvent]) -> None:
     """
     by_id = _once_each(kept)
     if by_id:
-        await store.write(lambda connection: _apply(connection, by_id))
+        await store.write(lambda connection: _apply(store.dialect, connection, by_id))
 
 
-async def _apply(connection: AsyncConnection, by_id: Mapping[str, KeptEvent]) -> None:
+async def _apply(dialect: Dialect, connection: AsyncConnection, by_id: Mapping[str, KeptEvent]) -> None:
     # Everybody takes recordings in the order of their keys, new ones first, then events in the order of their ids,
     # and reads the events of a recording only with its lock: nobody waits in a circle, and nobody folds without what
     # another process has just applied.
@@ -58,29 +50,31 @@ async def _apply(connection: AsyncConnection, by_id: Mapping[str, KeptEvent]) ->
         if makes_recording(one.event):
             by_key.setdefault(_key(one.event), []).append(one)
     keys = sorted(by_key)
-    new = await insert_recordings(connection, [_recording_row(by_key[key]) for key in keys]) if keys else set()
+    new = await dialect.insert_recordings(connection, [_recording_row(by_key[key]) for key in keys]) if keys else set()
     if len(new) < len(keys):
-        await lock_recordings(connection, [key for key in keys if key not in new])
-    applied = await upsert_events(connection, [_event_row(by_id[event_id]) for event_id in sorted(by_id)])
+        await dialect.lock_recordings(connection, [key for key in keys if key not in new])
+    applied = await dialect.upsert_events(connection, [_event_row(by_id[event_id]) for event_id in sorted(by_id)])
     # A new recording has no events but those of this group: it is right already, if all of them are now its own.
     to_fold = [key for key in keys if key not in new or any(one.event_id not in applied for one in by_key[key])]
     if to_fold:
-        await _fold_anew(connection, to_fold, by_id)
+        await _fold_anew(dialect, connection, to_fold, by_id)
 
 
-async def _fold_anew(connection: AsyncConnection, keys: Sequence[RecordingKey], by_id: Mapping[str, KeptEvent]) -> None:
+async def _fold_anew(
+    dialect: Dialect, connection: AsyncConnection, keys: Sequence[RecordingKey], by_id: Mapping[str, KeptEvent]
+) -> None:
     known_ids = {event_id for event_id, one in by_id.items() if makes_recording(one.event)}
     winners: dict[RecordingKey, list[KeptEvent]] = {}
-    for row in await read_winners(connection, keys, known_ids=known_ids):
+    for row in await read_winners(dialect, connection, keys, known_ids=known_ids):
         winner = _winner_from(row, by_id)
         winners.setdefault(_key(winner.event), []).append(winner)
     if winners:
-        await update_recordings(connection, [_recording_row(winners[key]) for key in sorted(winners)])
+        await dialect.update_recordings(connection, [_recording_row(winners[key]) for key in sorted(winners)])
     # Taken back are recordings that turned out to have no event: its id was already that of another recording's. Ids
     # are digests of the content, so a sender cannot bring this about; somebody who writes into the queues can.
     without = [key for key in keys if key not in winners]
     if without:
-        await delete_recordings(connection, without)
+        await delete_recordings(dialect, connection, without)
 
 
 def _once_each(kept: Iterable[KeptEvent]) -> dict[str, KeptEvent]:

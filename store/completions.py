@@ -3,18 +3,16 @@
 Any number of events is claimed, completed or released in one transaction: the worker gathers them.
 The database's clock decides, so that workers whose clocks differ agree on when a lease has run out.
 
-Each statement is built once per database. The ids come as one parameter, an array on PostgreSQL and JSON on SQLite.
+Each statement is built once per database, and the ids come as one parameter.
 Rows are taken in the order of their keys by everybody, so that nobody waits in a circle.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-import msgspec
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     ColumnElement,
     Delete,
@@ -24,20 +22,17 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
-    func,
     null,
     or_,
     select,
     tuple_,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.store import MAX_VALUES, POSTGRESQL, SQLITE, Store, chunks, now_us, rendered
+from store.statements.dialect import ConflictInsert, Dialect
+from store.store import MAX_VALUES, Store, chunks, now_us
 from store.tables import completions, consumers
-
-_Insert: TypeAlias = postgresql.Insert | sqlite.Insert
 
 _KEY_COLUMNS = (completions.c.consumer, completions.c.event_id)
 _UNFINISHED = completions.c.completed_at_us.is_(None)
@@ -45,84 +40,6 @@ _UNFINISHED = completions.c.completed_at_us.is_(None)
 _CONSUMER = bindparam("of_consumer", type_=Text)
 _OWNER = bindparam("by_owner", type_=Text)
 _LEASE_US = bindparam("lease_us", type_=BigInteger)
-
-
-def parameters(is_sqlite: bool, *, consumer: str, event_ids: Collection[str], owner: str) -> dict[str, Any]:
-    """Return what all statements want; `claims` wants `lease_us` too."""
-    ids = list(dict.fromkeys(event_ids))
-    return {
-        "of_consumer": consumer,
-        "by_owner": owner,
-        "event_ids": msgspec.json.encode(ids).decode() if is_sqlite else ids,
-    }
-
-
-@cache
-def _claims_statement(is_sqlite: bool) -> TextClause:
-    """Lease events that are free, and return their ids."""
-    insert = _insert(is_sqlite, owner=_OWNER, leased_until_us=now_us() + _LEASE_US)
-    upsert = insert.on_conflict_do_update(
-        index_elements=_KEY_COLUMNS,
-        set_={"owner": insert.excluded.owner, "leased_until_us": insert.excluded.leased_until_us},
-        where=and_(_UNFINISHED, or_(completions.c.owner == _OWNER, completions.c.leased_until_us <= now_us())),
-    )
-    return rendered(upsert.returning(completions.c.event_id), SQLITE if is_sqlite else POSTGRESQL)
-
-
-@cache
-def _completed_statement(is_sqlite: bool) -> Select[Any]:
-    """Select the ids of the events that were completed."""
-    return select(completions.c.event_id).where(_are_these(is_sqlite), ~_UNFINISHED)
-
-
-@cache
-def _completing_statement(is_sqlite: bool) -> TextClause:
-    """Complete events, whoever holds their leases; the first completion stays."""
-    insert = _insert(is_sqlite, owner=_OWNER, completed_at_us=now_us())
-    upsert = insert.on_conflict_do_update(
-        index_elements=_KEY_COLUMNS,
-        set_={
-            "owner": insert.excluded.owner,
-            "leased_until_us": null(),
-            "completed_at_us": insert.excluded.completed_at_us,
-        },
-        where=_UNFINISHED,
-    )
-    return rendered(upsert, SQLITE if is_sqlite else POSTGRESQL)
-
-
-@cache
-def _releasing_statement(is_sqlite: bool) -> Delete:
-    """Delete leases that are the owner's."""
-    leases = (
-        select(completions.c.event_id)
-        .where(_are_these(is_sqlite), completions.c.owner == _OWNER, _UNFINISHED)
-        .order_by(completions.c.event_id)
-        .with_for_update()
-    )
-    return delete(completions).where(completions.c.consumer == _CONSUMER, completions.c.event_id.in_(leases))
-
-
-def _insert(is_sqlite: bool, **values: ColumnElement[Any]) -> _Insert:
-    event_id = _these(is_sqlite)
-    # The condition always holds: without one SQLite takes ON CONFLICT for that of a join.
-    # https://www.sqlite.org/lang_upsert.html#parsing_ambiguity
-    rows = select(_CONSUMER, event_id, *values.values()).where(event_id.is_not(None)).order_by(event_id)
-    insert: _Insert = sqlite.insert(completions) if is_sqlite else postgresql.insert(completions)
-    return insert.from_select(["consumer", "event_id", *values], rows)
-
-
-def _are_these(is_sqlite: bool) -> ColumnElement[bool]:
-    return and_(completions.c.consumer == _CONSUMER, completions.c.event_id.in_(select(_these(is_sqlite))))
-
-
-def _these(is_sqlite: bool) -> ColumnElement[str]:
-    """Return a column of the ids in the parameters."""
-    if is_sqlite:
-        return func.json_each(bindparam("event_ids", type_=Text)).table_valued("value").c.value
-    ids = bindparam("event_ids", type_=ARRAY(Text, dimensions=1))
-    return func.unnest(ids).table_valued("value").render_derived().c.value
-
 
 #: How long completions are remembered.
 REMEMBERED_S: Final = 7 * 86_400
@@ -149,16 +66,16 @@ async def claim(
     CLAIMED: it is the caller's (`owner`, a token of one worker). COMPLETED: it was handled. LEASED: another is
     handling it. A lease that has run out, or that is the same owner's, is taken over.
     """
-    given = _given(store, consumer, event_ids, owner)
+    given = _given(store.dialect, consumer, event_ids, owner)
 
     async def operation(connection: AsyncConnection) -> dict[str, Claim]:
         claims = dict.fromkeys(event_ids, Claim.LEASED)
-        mine = await connection.execute(_claims_statement(store.is_sqlite), {**given, "lease_us": _us(lease_s)})
+        mine = await connection.execute(_claiming(store.dialect), {**given, "lease_us": _us(lease_s)})
         claims |= dict.fromkeys(mine.scalars(), Claim.CLAIMED)
         others = [event_id for event_id, claimed in claims.items() if claimed is Claim.LEASED]
         if others:
-            of_others = _given(store, consumer, others, owner)
-            completed = await connection.execute(_completed_statement(store.is_sqlite), of_others)
+            of_others = _given(store.dialect, consumer, others, owner)
+            completed = await connection.execute(_completed(store.dialect), of_others)
             claims |= dict.fromkeys(completed.scalars(), Claim.COMPLETED)
         return claims
 
@@ -170,14 +87,79 @@ async def complete(store: Store, *, consumer: str, event_ids: Collection[str], o
 
     Durable on return. The first completion of an event stays.
     """
-    given = _given(store, consumer, event_ids, owner)
-    await store.write(lambda connection: connection.execute(_completing_statement(store.is_sqlite), given))
+    given = _given(store.dialect, consumer, event_ids, owner)
+    await store.write(lambda connection: connection.execute(_completing(store.dialect), given))
 
 
 async def release(store: Store, *, consumer: str, event_ids: Collection[str], owner: str) -> None:
     """Give back leases before their end, in one transaction; those that are no longer the owner's stay."""
-    given = _given(store, consumer, event_ids, owner)
-    await store.write(lambda connection: connection.execute(_releasing_statement(store.is_sqlite), given))
+    given = _given(store.dialect, consumer, event_ids, owner)
+    await store.write(lambda connection: connection.execute(_releasing(store.dialect), given))
+
+
+@cache
+def _claiming(dialect: Dialect) -> TextClause:
+    """Lease events that are free, and return their ids."""
+    insert = _insert(dialect, owner=_OWNER, leased_until_us=now_us() + _LEASE_US)
+    upsert = insert.on_conflict_do_update(
+        index_elements=_KEY_COLUMNS,
+        set_={"owner": insert.excluded.owner, "leased_until_us": insert.excluded.leased_until_us},
+        where=and_(_UNFINISHED, or_(completions.c.owner == _OWNER, completions.c.leased_until_us <= now_us())),
+    )
+    return dialect.render(upsert.returning(completions.c.event_id))
+
+
+@cache
+def _completed(dialect: Dialect) -> Select[Any]:
+    """Select the ids of the events that were completed."""
+    return select(completions.c.event_id).where(_are_given(dialect), ~_UNFINISHED)
+
+
+@cache
+def _completing(dialect: Dialect) -> TextClause:
+    """Complete events, whoever holds their leases; the first completion stays."""
+    insert = _insert(dialect, owner=_OWNER, completed_at_us=now_us())
+    upsert = insert.on_conflict_do_update(
+        index_elements=_KEY_COLUMNS,
+        set_={
+            "owner": insert.excluded.owner,
+            "leased_until_us": null(),
+            "completed_at_us": insert.excluded.completed_at_us,
+        },
+        where=_UNFINISHED,
+    )
+    return dialect.render(upsert)
+
+
+@cache
+def _releasing(dialect: Dialect) -> Delete:
+    """Delete leases that are the owner's."""
+    leases = (
+        select(completions.c.event_id)
+        .where(_are_given(dialect), completions.c.owner == _OWNER, _UNFINISHED)
+        .order_by(completions.c.event_id)
+        .with_for_update()
+    )
+    return delete(completions).where(completions.c.consumer == _CONSUMER, completions.c.event_id.in_(leases))
+
+
+def _insert(dialect: Dialect, **values: ColumnElement[Any]) -> ConflictInsert:
+    event_id = dialect.ids_column("event_ids")
+    # The condition always holds: without one SQLite takes ON CONFLICT for that of a join.
+    # https://www.sqlite.org/lang_upsert.html#parsing_ambiguity
+    rows = select(_CONSUMER, event_id, *values.values()).where(event_id.is_not(None)).order_by(event_id)
+    return dialect.insert(completions).from_select(["consumer", "event_id", *values], rows)
+
+
+def _are_given(dialect: Dialect) -> ColumnElement[bool]:
+    given = select(dialect.ids_column("event_ids"))
+    return and_(completions.c.consumer == _CONSUMER, completions.c.event_id.in_(given))
+
+
+def _given(dialect: Dialect, consumer: str, event_ids: Collection[str], owner: str) -> dict[str, Any]:
+    """Return the parameters of these statements; `_claiming` wants `lease_us` too."""
+    ids = list(dict.fromkeys(event_ids))
+    return {"of_consumer": consumer, "by_owner": owner, "event_ids": dialect.ids_parameter(ids)}
 
 
 async def renew(store: Store, *, owner: str, lease_s: float) -> None:
@@ -229,10 +211,6 @@ async def prune_completions(store: Store, *, older_than_s: float = REMEMBERED_S)
             return pruned
 
 
-def _given(store: Store, consumer: str, event_ids: Collection[str], owner: str) -> dict[str, Any]:
-    return parameters(store.is_sqlite, consumer=consumer, event_ids=event_ids, owner=owner)
-
-
 def _from_now(seconds: float) -> ColumnElement[int]:
     return now_us() + _us(seconds)
 
@@ -256,7 +234,7 @@ async def release_owner(store: Store, owner: str) -> int:
 
 async def register_consumers(store: Store, routing_keys: Mapping[str, Sequence[str]]) -> None:
     """Remember consumers by name, with the routing keys of the events that they get."""
-    insert = store.insert(consumers)
+    insert = store.dialect.insert(consumers)
     upsert = insert.on_conflict_do_update(
         index_elements=[consumers.c.name], set_={"routing_keys": insert.excluded.routing_keys}
     )

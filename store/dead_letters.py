@@ -62,7 +62,7 @@ async def keep_dead_letters(store: Store, letters: Sequence[DeadLetter]) -> None
     One row per consumer and event: the letter that failed last counts, and needs attention again even if an
     earlier one was replayed. The same letter arriving twice changes nothing.
     """
-    insert = store.insert(dead_letters)
+    insert = store.dialect.insert(dead_letters)
     upsert = insert.on_conflict_do_update(
         index_elements=[dead_letters.c.consumer, dead_letters.c.event_id],
         set_={column.name: insert.excluded[column.name] for column in dead_letters.c if not column.primary_key},

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, delete, insert, inspect, select, text
+from sqlalchemy import Connection, delete, insert, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.store import SchemaMismatchError, Store, StoreUnavailableError
@@ -89,9 +89,7 @@ async def migrate(store: Store) -> None:
 
 
 async def _migrate(store: Store, connection: AsyncConnection) -> None:
-    if not store.is_sqlite:
-        # SQLite has one writer at a time anyway.
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    await store.dialect.lock(connection, ADVISORY_LOCK)
     found = await connection.run_sync(_found)
     if found is not None:
         judge(store, level=found[0], usable_since=found[1])

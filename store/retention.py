@@ -20,17 +20,15 @@ from sqlalchemy import (
     and_,
     delete,
     exists,
-    func,
     literal,
     or_,
     select,
-    text,
     tuple_,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import EVENT_TYPES, UNRECOGNIZED
-from store.statements import RecordingKey, lock_recordings
+from store.statements import Dialect, RecordingKey
 from store.store import MAX_VALUES, Store, chunks, now_us
 from store.tables import completions, dead_letters, events, recordings
 
@@ -69,7 +67,7 @@ async def prune_events(
         place = after
 
         async def operation(connection: AsyncConnection, place: Place = place) -> tuple[int, PrunedEvents]:
-            return await _prune_page(connection, place, older_than_s, at_once)
+            return await _prune_page(store.dialect, connection, place, older_than_s, at_once)
 
         looked_at, pruned = await store.write(operation)
         if looked_at:
@@ -92,13 +90,11 @@ async def prune_dead_letters(store: Store, *, older_than_s: float, at_once: int 
 
 
 async def _prune_page(
-    connection: AsyncConnection, place: Place, older_than_s: float, at_once: int
+    dialect: Dialect, connection: AsyncConnection, place: Place, older_than_s: float, at_once: int
 ) -> tuple[int, PrunedEvents]:
     """Return how many events were looked at, and what became of them."""
-    if connection.dialect.name != "sqlite":
-        locked = await connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-        if not locked.scalar_one():
-            return 0, PrunedEvents(0, place)
+    if not await dialect.try_lock(connection, ADVISORY_LOCK):
+        return 0, PrunedEvents(0, place)
     of_event = tuple_(events.c.received_at_us, events.c.event_id)
     page = (
         select(events.c.received_at_us, events.c.event_id, _is_spare().label("is_spare"))
@@ -182,8 +178,8 @@ async def find_traces(store: Store, task_id: str) -> list[Traces]:
     ):
         of_recordings = select(recordings.c.sdk_app_id).where(recordings.c.task_id == task_id)
         apps = set((await connection.execute(of_recordings)).scalars())
-        found_events = await _naming(connection, events, task_id, events.c.routing_key == UNRECOGNIZED)
-        found_letters = await _naming(connection, dead_letters, task_id)
+        found_events = await _naming(store.dialect, connection, events, task_id, events.c.routing_key == UNRECOGNIZED)
+        found_letters = await _naming(store.dialect, connection, dead_letters, task_id)
     apps |= {row.sdk_app_id for row in (*found_events, *found_letters)}
     return [
         Traces(
@@ -207,7 +203,7 @@ async def forget_recording(store: Store, task_id: str, traces: Traces, *, dry_ru
 
     async def operation(connection: AsyncConnection) -> Forgotten:
         # First, as everybody does: nobody waits in a circle, and no event of it comes in between.
-        await lock_recordings(connection, [key])
+        await store.dialect.lock_recordings(connection, [key])
         there = (await connection.execute(select(recordings.c.task_id).where(is_recording))).all()
         of_recording = (await connection.execute(select(events.c.event_id).where(is_event))).scalars()
         event_ids = {*of_recording, *(row.event_id for row in await _rows(connection, events, traces.event_ids))}
@@ -233,22 +229,19 @@ async def forget_recording(store: Store, task_id: str, traces: Traces, *, dry_ru
 
 
 async def _naming(
-    connection: AsyncConnection, table: Table, task_id: str, *conditions: ColumnElement[bool]
+    dialect: Dialect, connection: AsyncConnection, table: Table, task_id: str, *conditions: ColumnElement[bool]
 ) -> list[Row[Any]]:
     """Return event_id, sdk_app_id and body of the rows whose body names the TaskId."""
     query = select(table.c.event_id, table.c.sdk_app_id, table.c.body).where(
         *conditions,
         # As it stands, or written with escapes; read below.
-        or_(_holds(connection, table.c.body, task_id.encode()), _holds(connection, table.c.body, b"\\")),
+        or_(_holds(dialect, table.c.body, task_id.encode()), _holds(dialect, table.c.body, b"\\")),
     )
     return [row for row in await connection.execute(query) if _names(row.body, task_id)]
 
 
-def _holds(connection: AsyncConnection, body: ColumnElement[bytes], part: bytes) -> ColumnElement[bool]:
-    needle = literal(part, LargeBinary)
-    if connection.dialect.name == "sqlite":
-        return func.instr(body, needle) > 0
-    return func.position(needle.op("IN")(body)) > 0
+def _holds(dialect: Dialect, body: ColumnElement[bytes], part: bytes) -> ColumnElement[bool]:
+    return dialect.holds(body, literal(part, LargeBinary))
 
 
 def _names(body: bytes, task_id: str) -> bool:

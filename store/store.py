@@ -22,26 +22,18 @@ import msgspec
 from sqlalchemy import (
     URL,
     BigInteger,
-    ClauseElement,
     Connection,
-    Dialect,
     Row,
-    TextClause,
-    bindparam,
     event,
     make_url,
-    text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.schema import Table
-from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+
+from store.statements import DIALECTS
 
 
 class StoreError(Exception):
@@ -274,8 +266,10 @@ class Store:
             # Neither the text itself nor what was made of it: it may hold a password.
             raise StoreError("the database's URL cannot be read: it is KIND://USER:PASSWORD@HOST:PORT/NAME") from None
         self._engine = create_engine(self._url, statement_timeout_s=statement_timeout_s)
-        # SQLite has one writer at a time, and its waiters poll. Within a process they stand in line instead.
-        self._line = asyncio.Lock() if self.is_sqlite else None
+        #: What the database does its own way.
+        self.dialect = DIALECTS[self._url.get_backend_name()]
+        # Where there is one writer at a time and its waiters poll, those of a process stand in line instead.
+        self._line = asyncio.Lock() if self.dialect.has_one_writer else None
 
     @property
     def url(self) -> str:
@@ -288,9 +282,9 @@ class Store:
         return self._url.set(query={}).render_as_string(hide_password=True)
 
     @property
-    def is_sqlite(self) -> bool:
-        """Whether this is a SQLite file."""
-        return self._url.get_backend_name() == "sqlite"
+    def is_local(self) -> bool:
+        """Whether this is a file on this host, and no server."""
+        return self.dialect.has_one_writer
 
     async def __aenter__(self) -> Self:
         return self
@@ -307,8 +301,7 @@ class Store:
         """
         with self._errors_translated():
             async with self._engine.connect() as connection:
-                if not self.is_sqlite:
-                    await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                await self.dialect.begin_reading(connection)
                 yield connection
 
     @asynccontextmanager
@@ -336,10 +329,6 @@ class Store:
                 await asyncio.sleep(random.uniform(0.01, 0.05) * run)  # noqa: S311 - spreads, hides nothing
             async with self._transaction() as connection:
                 return await operation(connection)
-
-    def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
-        """Return an INSERT that knows ON CONFLICT, which SQLAlchemy has once per database."""
-        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -371,9 +360,6 @@ class Store:
 #: Items in a list of an SQL statement, of up to three values each: PostgreSQL and SQLite take 32,766 values.
 MAX_VALUES = 1000
 
-#: For `rendered`.
-POSTGRESQL: Dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library gives it no types
-SQLITE: Dialect = SQLiteDialect(paramstyle="named")
 
 Item = TypeVar("Item")
 
@@ -395,21 +381,6 @@ def _on_postgresql(*_: object, **__: Any) -> str:
 def _on_sqlite(*_: object, **__: Any) -> str:
     # unixepoch('subsec') would do, from SQLite 3.42 on.
     return "cast((julianday('now') - 2440587.5) * 86400000000 as integer)"
-
-
-def rendered(statement: ClauseElement, dialect: Dialect) -> TextClause:
-    """Return a statement as text with the same parameters.
-
-    SQLAlchemy compiles an INSERT with ON CONFLICT anew for each execution, which takes longer than the execution:
-    https://github.com/sqlalchemy/sqlalchemy/issues/10445
-    """
-    compiled = statement.compile(dialect=dialect)
-    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what every statement compiles to
-    parameters = [
-        bindparam(name, one.value, type_=one.type) if one.value is not None else bindparam(name, type_=one.type)
-        for one, name in compiled.bind_names.items()
-    ]
-    return text(str(compiled)).bindparams(*parameters)
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -51,7 +51,7 @@ async def run_pipeline(
         await stack.enter_async_context(keys)
         store = await stack.enter_async_context(open_store(settings))
         transport = await stack.enter_async_context(open_transport(settings, [one.queues for one in custom]))
-        if store.is_sqlite:
+        if store.is_local:
             # It is here and takes a moment: consumers need not say that they wait for it.
             await migrate_when_there(store)
         worker = Worker(
@@ -92,7 +92,7 @@ async def run_pipeline(
 
 async def _watch(store: Store, worker: Worker) -> None:
     """Bring a server's schema up to date, then return only by raising what broke the worker."""
-    if not store.is_sqlite:
+    if not store.is_local:
         try:
             await migrate_when_there(store)
         except StoreError as error:

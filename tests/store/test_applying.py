@@ -216,10 +216,10 @@ class Traffic:
 
 async def rows_touched(store: Store, statement: str, parameters: Any) -> float:
     """Return the most rows that any step of a SELECT goes through (SQLite tells only whether it is all of them)."""
-    explain = "EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN (ANALYZE, FORMAT JSON) "
+    explain = "EXPLAIN QUERY PLAN " if store.is_local else "EXPLAIN (ANALYZE, FORMAT JSON) "
     async with store.reading() as connection:
         plan = (await connection.exec_driver_sql(explain + statement, parameters)).all()
-    if store.is_sqlite:
+    if store.is_local:
         details = " ".join(row.detail for row in plan)
         is_sorted = "CORRELATED" in details and "TEMP B-TREE" in details
         return float("inf") if is_sorted or "SCAN events" in details or "SCAN recordings" in details else 1
@@ -253,12 +253,12 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
     assert decoded == [winner.body]
     sent = [*traffic.sent]
     # SQLite is asked what is there before it gets rows; PostgreSQL tells with the answer.
-    assert len(sent) == (7 if store.is_sqlite else 6)
-    if not store.is_sqlite:  # which would rightly scan a table that it knows to have two rows
+    assert len(sent) == (7 if store.is_local else 6)
+    if not store.is_local:  # which would rightly scan a table that it knows to have two rows
         async with store.writing() as connection:
             await connection.execute(text("ANALYZE"))
     selects = [one for one in sent if one[0].startswith("SELECT")]
-    assert len(selects) == (4 if store.is_sqlite else 3)
+    assert len(selects) == (4 if store.is_local else 3)
     for statement, parameters in selects:
         assert await rows_touched(store, statement.removesuffix(" FOR UPDATE OF recordings"), parameters) <= 10
     (recording,) = await find_recordings(store, "t")

@@ -97,7 +97,7 @@ async def test_a_few_are_pruned_at_a_time_and_nothing_is_locked_in_between(store
 
 async def test_one_process_prunes_and_the_others_do_not_wait(store: Store) -> None:
     await apply_events(store, [keep(callback("Other"))])
-    if store.is_sqlite:
+    if store.is_local:
         assert await _pruned(store) == 1
         return
     async with store.writing() as connection:
