@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from schemas import EVENT_TYPES, UNRECOGNIZED
+from schemas import EVENT_KINDS, EVENT_TYPES, UNRECOGNIZED
 
 EVENTS_EXCHANGE = "tiw.events"
 ALTERNATE_EXCHANGE = "tiw.events.alternate"
@@ -58,13 +58,9 @@ class Topology(Struct, frozen=True, kw_only=True):
     queues: tuple[Queue, ...]
 
 
-#: Consumer name by event: the built-in consumers.
+#: The built-in consumers: one for each event, one for the rest.
 BUILT_IN_CONSUMERS: tuple[ConsumerQueues, ...] = (
-    ConsumerQueues(consumer="started", routing_keys=("OnlineRecordStarted",)),
-    ConsumerQueues(consumer="stopped", routing_keys=("OnlineRecordStopped",)),
-    ConsumerQueues(consumer="long_pause_warning", routing_keys=("OnlineRecordLongPauseWarning",)),
-    ConsumerQueues(consumer="long_pause_force_stopped", routing_keys=("OnlineRecordLongPauseForceStopped",)),
-    ConsumerQueues(consumer="finished", routing_keys=("OnlineRecordFinished",)),
+    *(ConsumerQueues(consumer=kind.consumer, routing_keys=(kind.event_type,)) for kind in EVENT_KINDS),
     ConsumerQueues(consumer="unrecognized", routing_keys=(UNRECOGNIZED,)),
 )
 

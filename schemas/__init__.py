@@ -2,9 +2,11 @@
 
 from schemas.decoding import Decoded, decode, decode_object, event_id, redecode
 from schemas.events import (
+    EVENT_KINDS,
     EVENT_TYPES,
     UNRECOGNIZED,
     Event,
+    EventKind,
     FinishReason,
     OmittedDuration,
     OnlineRecordFinished,
@@ -15,6 +17,7 @@ from schemas.events import (
     RecognizedEvent,
     RecordingError,
     RecordingEvent,
+    RecordingStatus,
     Unrecognized,
     VideoInfo,
     VideoType,
@@ -23,11 +26,13 @@ from schemas.json_schema import JSON_SCHEMA_DIALECT, callback_schema, event_defi
 from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [
+    "EVENT_KINDS",
     "EVENT_TYPES",
     "JSON_SCHEMA_DIALECT",
     "UNRECOGNIZED",
     "Decoded",
     "Event",
+    "EventKind",
     "FinishReason",
     "NotStrictError",
     "OmittedDuration",
@@ -39,6 +44,7 @@ __all__ = [
     "RecognizedEvent",
     "RecordingError",
     "RecordingEvent",
+    "RecordingStatus",
     "StrictObject",
     "Unrecognized",
     "VideoInfo",

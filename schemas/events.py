@@ -165,14 +165,45 @@ RecognizedEvent: TypeAlias = (
 )
 Event: TypeAlias = RecognizedEvent | Unrecognized
 
-#: The five events by their EventType, which is also their routing key.
-EVENT_TYPES: dict[str, type[RecognizedEvent]] = {
-    "OnlineRecordStarted": OnlineRecordStarted,
-    "OnlineRecordStopped": OnlineRecordStopped,
-    "OnlineRecordLongPauseWarning": OnlineRecordLongPauseWarning,
-    "OnlineRecordLongPauseForceStopped": OnlineRecordLongPauseForceStopped,
-    "OnlineRecordFinished": OnlineRecordFinished,
-}
+
+class RecordingStatus(StrEnum):
+    """How far a recording has come, as far as callbacks tell; in this order.
+
+    No callback says "resumed": PAUSED means that a long pause was reported and nothing after it.
+    """
+
+    RECORDING = "RECORDING"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+    FINISHED = "FINISHED"
+
+
+class EventKind(Struct, frozen=True, kw_only=True):
+    """One of the events: its class, the name of its built-in consumer, and the status that it says."""
+
+    event: type[RecognizedEvent]
+    consumer: str
+    status: RecordingStatus
+
+    @property
+    def event_type(self) -> str:
+        """The vendor's EventType, which is also the routing key."""
+        return self.event.__name__
+
+
+#: All events. Queues, consumers, statuses, documents and tests follow from this table.
+EVENT_KINDS: tuple[EventKind, ...] = (
+    EventKind(event=OnlineRecordStarted, consumer="started", status=RecordingStatus.RECORDING),
+    EventKind(event=OnlineRecordStopped, consumer="stopped", status=RecordingStatus.STOPPED),
+    EventKind(event=OnlineRecordLongPauseWarning, consumer="long_pause_warning", status=RecordingStatus.PAUSED),
+    EventKind(
+        event=OnlineRecordLongPauseForceStopped, consumer="long_pause_force_stopped", status=RecordingStatus.STOPPED
+    ),
+    EventKind(event=OnlineRecordFinished, consumer="finished", status=RecordingStatus.FINISHED),
+)
+
+#: The events by their EventType.
+EVENT_TYPES: dict[str, type[RecognizedEvent]] = {kind.event_type: kind.event for kind in EVENT_KINDS}
 
 #: The routing key of everything else.
 UNRECOGNIZED = "unrecognized"

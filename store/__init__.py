@@ -1,5 +1,6 @@
 """Events, recordings, completions and dead letters in SQL, on PostgreSQL or SQLite."""
 
+from schemas import RecordingStatus
 from store.applying import KeptEvent, apply_events
 from store.completions import (
     Claim,
@@ -40,7 +41,6 @@ from store.recording import (
     RecordingEventRef,
     RecordingFailure,
     RecordingOmission,
-    RecordingStatus,
     RecordingSummary,
     RecordingVideo,
     fold,

@@ -7,8 +7,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy import Row, bindparam, func, select, tuple_
 
-from schemas import UNRECOGNIZED
-from store.recording import Recording, RecordingEventRef, RecordingStatus, RecordingSummary
+from schemas import UNRECOGNIZED, RecordingStatus
+from store.recording import Recording, RecordingEventRef, RecordingSummary
 from store.store import Store, members
 from store.tables import events, iso8601, recordings, shown_body
 

@@ -1,35 +1,22 @@
 """What the events of one recording add up to, whatever order they came in. Pure; no I/O."""
 
 from collections.abc import Callable, Iterable, Sequence
-from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
 
 from schemas import (
+    EVENT_KINDS,
     Event,
     OnlineRecordFinished,
     OnlineRecordLongPauseForceStopped,
     OnlineRecordLongPauseWarning,
-    OnlineRecordStarted,
-    OnlineRecordStopped,
     RecognizedEvent,
+    RecordingStatus,
     Unrecognized,
 )
 from store.tables import iso8601
-
-
-class RecordingStatus(StrEnum):
-    """How far a recording has come, as far as callbacks tell.
-
-    No callback says "resumed": PAUSED means that a long pause was reported and nothing after it.
-    """
-
-    RECORDING = "RECORDING"
-    PAUSED = "PAUSED"
-    STOPPED = "STOPPED"
-    FINISHED = "FINISHED"
 
 
 class RecordingFailure(Struct, frozen=True, kw_only=True):
@@ -120,13 +107,7 @@ class AcceptedEvent(Protocol):
     def received_at_us(self) -> int: ...  # noqa: D102 - said above
 
 
-_STATUS: dict[type[RecognizedEvent], RecordingStatus] = {
-    OnlineRecordStarted: RecordingStatus.RECORDING,
-    OnlineRecordLongPauseWarning: RecordingStatus.PAUSED,
-    OnlineRecordStopped: RecordingStatus.STOPPED,
-    OnlineRecordLongPauseForceStopped: RecordingStatus.STOPPED,
-    OnlineRecordFinished: RecordingStatus.FINISHED,
-}
+_STATUS: dict[type[RecognizedEvent], RecordingStatus] = {kind.event: kind.status for kind in EVENT_KINDS}
 _RANK = {status: rank for rank, status in enumerate(RecordingStatus)}
 
 Kind = TypeVar("Kind", bound=RecognizedEvent)

@@ -24,7 +24,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 
-class GatheredHistogram(Histogram):
+class BufferedHistogram(Histogram):
     """A histogram that shows what was observed only after the next `flush`; with labels, of each child alone.
 
     Both are for one thread alone.
@@ -32,23 +32,23 @@ class GatheredHistogram(Histogram):
 
     def _metric_init(self) -> None:
         super()._metric_init()
-        self._gathered = [0] * len(self._upper_bounds)
-        self._gathered_sum = 0.0
+        self._buffered = [0] * len(self._upper_bounds)
+        self._buffered_sum = 0.0
 
     def observe(self, amount: float, exemplar: Any = None) -> None:
         """Observe `amount`."""
         del exemplar
-        self._gathered[bisect_left(self._upper_bounds, amount)] += 1
-        self._gathered_sum += amount
+        self._buffered[bisect_left(self._upper_bounds, amount)] += 1
+        self._buffered_sum += amount
 
     def flush(self) -> None:
         """Let what was observed be seen."""
-        for bucket, count in enumerate(self._gathered):
+        for bucket, count in enumerate(self._buffered):
             if count:
                 self._buckets[bucket].inc(count)
-                self._gathered[bucket] = 0
-        self._sum.inc(self._gathered_sum)
-        self._gathered_sum = 0.0
+                self._buffered[bucket] = 0
+        self._sum.inc(self._buffered_sum)
+        self._buffered_sum = 0.0
 
 
 #: What prometheus-client reads, too.
@@ -88,10 +88,10 @@ REJECTED_NOT_KEPT = Counter(
     ["reason"],
     registry=REGISTRY,
 )
-ANSWER_SECONDS = GatheredHistogram(
+ANSWER_SECONDS = BufferedHistogram(
     "tiw_answer_seconds", "From a request's complete headers to its answer.", buckets=_FAST_S, registry=REGISTRY
 )
-PUBLISH_SECONDS = GatheredHistogram(
+PUBLISH_SECONDS = BufferedHistogram(
     "tiw_publish_seconds", "Until the transport said that a callback is durable.", buckets=_FAST_S, registry=REGISTRY
 )
 CALLBACKS_IN_FLIGHT = Gauge(
@@ -163,10 +163,10 @@ READY = Gauge(
 DELIVERIES = Counter(
     "tiw_deliveries", "Deliveries by consumer and what became of them.", ["consumer", "outcome"], registry=REGISTRY
 )
-HANDLER_SECONDS = GatheredHistogram(
+HANDLER_SECONDS = BufferedHistogram(
     "tiw_handler_seconds", "One run of a handler.", ["consumer"], buckets=_SLOW_S, registry=REGISTRY
 )
-LAG_SECONDS = GatheredHistogram(
+LAG_SECONDS = BufferedHistogram(
     "tiw_lag_seconds",
     "From a callback's arrival until it was handled.",
     ["consumer"],

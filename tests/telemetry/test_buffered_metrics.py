@@ -1,8 +1,8 @@
-"""A gathered histogram shows what any other would, a moment later."""
+"""A buffered histogram shows what any other would, a moment later."""
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from telemetry.metrics import GatheredHistogram
+from telemetry.metrics import BufferedHistogram
 
 BUCKETS = (0.1, 1, 5)
 AMOUNTS = (0.0, 0.05, 0.1, 0.100001, 1, 4.9, 5, 5.1, 1e9)
@@ -14,15 +14,15 @@ def rendered(kind: type[Histogram]) -> tuple[CollectorRegistry, Histogram]:
 
 
 def test_it_shows_the_same_as_the_librarys_own() -> None:
-    ours, gathered = rendered(GatheredHistogram)
+    ours, buffered = rendered(BufferedHistogram)
     theirs, plain = rendered(Histogram)
-    assert isinstance(gathered, GatheredHistogram)
+    assert isinstance(buffered, BufferedHistogram)
     for _ in range(2):
         for amount in AMOUNTS:
-            gathered.observe(amount)
+            buffered.observe(amount)
             plain.observe(amount)
         assert generate_latest(ours) != generate_latest(theirs)
-        gathered.flush()
+        buffered.flush()
         assert generate_latest(ours) == generate_latest(theirs)
-    gathered.flush()
+    buffered.flush()
     assert generate_latest(ours) == generate_latest(theirs)
