@@ -44,7 +44,7 @@ _LATE_US = LATE_S * 1_000_000
 class SignatureReuse:
     """Counts what was signed with a pair that had signed something else before.
 
-    `soon` within `LATE_S` of its first use, `late` after that. Whoever reads them resets them.
+    `soon` within `LATE_S` of its first use, `late` after that.
 
     Whoever has seen one pair of ExpireTime and Sign can sign callbacks of his own. But Sign is made of the key and
     ExpireTime alone, so the sender itself uses one pair for everything that it signs in the same second, and repeats it
@@ -52,7 +52,7 @@ class SignatureReuse:
     pair is told by its SdkAppId and ExpireTime; no Sign is kept.
     """
 
-    __slots__ = ("_before", "_now", "late", "soon")
+    __slots__ = ("_before", "_late", "_now", "_soon", "late", "soon")
 
     def __init__(self) -> None:
         # First use and event_id of each pair, in two generations: forgetting costs nothing per pair.
@@ -60,6 +60,8 @@ class SignatureReuse:
         self._before: dict[tuple[int, bytes], tuple[int, str]] = {}
         self.soon = 0
         self.late = 0
+        self._soon = metrics.CALLBACKS_PAIR_REUSED.labels(when="soon")
+        self._late = metrics.CALLBACKS_PAIR_REUSED.labels(when="late")
 
     def note(self, pair: tuple[int, bytes], event_id: str, received_at_us: int) -> None:
         """Take note of an authentic callback: `pair` is its SdkAppId and ExpireTime as sent."""
@@ -71,8 +73,10 @@ class SignatureReuse:
         elif first[1] != event_id:
             if received_at_us - first[0] > _LATE_US:
                 self.late += 1
+                self._late.inc()
             else:
                 self.soon += 1
+                self._soon.inc()
 
 
 #: A larger body is looked at in a thread: 1 MiB made for the purpose takes some tenths of a second.
@@ -106,7 +110,6 @@ class Callbacks:
         self._accepted = {
             key: metrics.CALLBACKS_ACCEPTED.labels(routing_key=key) for key in (*EVENT_TYPES, UNRECOGNIZED)
         }
-        self._accepted_since_flush = dict.fromkeys(self._accepted, 0)
         self._refused = {refusal: _counter(refusal) for refusal in Refusal}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -133,16 +136,9 @@ class Callbacks:
 
     def flush(self) -> None:
         """Bring the metrics up to date: for each callback it would cost as much as a look at its Sign."""
-        for routing_key, count in self._accepted_since_flush.items():
-            self._accepted[routing_key].inc(count)
-            self._accepted_since_flush[routing_key] = 0
-        metrics.CALLBACKS_PAIR_REUSED.labels(when="soon").inc(self._signature_reuse.soon)
-        metrics.CALLBACKS_PAIR_REUSED.labels(when="late").inc(self._signature_reuse.late)
-        self._signature_reuse.soon = self._signature_reuse.late = 0
-        metrics.ANSWER_SECONDS.flush()
-        metrics.PUBLISH_SECONDS.flush()
         metrics.CALLBACKS_IN_FLIGHT.set(self.in_flight.taken)
         metrics.BYTES_IN_FLIGHT.set(self.in_flight.taken_bytes)
+        metrics.flush()
 
     def close(self) -> None:
         """Write what the metrics and the log of refusals hold back."""
@@ -174,7 +170,7 @@ class Callbacks:
                 await self._durability.keep(message, deadline_s=began_s + budget.total_s, prefer_spool=prefer_spool)
             except NotKeptError:
                 raise RefusedError(Refusal.NOT_CONFIRMED, sdk_app_id=admitted.sdk_app_id) from None
-        self._accepted_since_flush[message.routing_key] += 1
+        self._accepted[message.routing_key].inc()
 
     def _admit(self, body: bytes, received_at_us: int) -> Admitted:
         return admit(

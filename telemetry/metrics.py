@@ -5,7 +5,7 @@ imported, each process writes its values into that folder, and `render_metrics` 
 https://prometheus.github.io/client_python/multiprocess/
 
 To count something in prometheus-client takes a lock, and with several processes a write into a shared file: as long as
-it takes to check a signature.
+it takes to check a signature. So what happens thousands of times a second is counted in plain numbers, and flushed.
 """
 
 import os
@@ -24,31 +24,70 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 
-class BufferedHistogram(Histogram):
-    """A histogram that shows what was observed only after the next `flush`; with labels, of each child alone.
+class BufferedCounter(Counter):
+    """A counter that shows what was counted only after the next `flush`; with labels, each child alone.
 
-    Both are for one thread alone.
+    For the thread of the event loop alone.
     """
 
     def _metric_init(self) -> None:
         super()._metric_init()
-        self._buffered = [0] * len(self._upper_bounds)
-        self._buffered_sum = 0.0
+        self._counted = 0.0
+
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """Count `amount`."""
+        del exemplar
+        if not self._counted:
+            _unflushed.append(self)
+        self._counted += amount
+
+    def flush(self) -> None:
+        """Let what was counted be seen."""
+        super().inc(self._counted)
+        self._counted = 0.0
+
+
+class BufferedHistogram(Histogram):
+    """A histogram that shows what was observed only after the next `flush`; with labels, each child alone.
+
+    For the thread of the event loop alone.
+    """
+
+    def _metric_init(self) -> None:
+        super()._metric_init()
+        self._observed = [0] * len(self._upper_bounds)
+        self._observed_sum = 0.0
+        self._is_unflushed = False
 
     def observe(self, amount: float, exemplar: Any = None) -> None:
         """Observe `amount`."""
         del exemplar
-        self._buffered[bisect_left(self._upper_bounds, amount)] += 1
-        self._buffered_sum += amount
+        if not self._is_unflushed:
+            self._is_unflushed = True
+            _unflushed.append(self)
+        self._observed[bisect_left(self._upper_bounds, amount)] += 1
+        self._observed_sum += amount
 
     def flush(self) -> None:
         """Let what was observed be seen."""
-        for bucket, count in enumerate(self._buffered):
+        for bucket, count in enumerate(self._observed):
             if count:
                 self._buckets[bucket].inc(count)
-                self._buffered[bucket] = 0
-        self._sum.inc(self._buffered_sum)
-        self._buffered_sum = 0.0
+                self._observed[bucket] = 0
+        self._sum.inc(self._observed_sum)
+        self._observed_sum = 0.0
+        self._is_unflushed = False
+
+
+#: What has something to show.
+_unflushed: list[BufferedCounter | BufferedHistogram] = []
+
+
+def flush() -> None:
+    """Let everything that was counted and observed be seen, by whoever counts thousands of times a second."""
+    unflushed, _unflushed[:] = _unflushed[:], []
+    for metric in unflushed:
+        metric.flush()
 
 
 #: What prometheus-client reads, too.
@@ -66,14 +105,14 @@ _SLOW_S = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800)
 _LAG_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600, 3600, 21600, 86400)
 
 # ingest -------------------------------------------------------------------------------------------------------------
-CALLBACKS_ACCEPTED = Counter(
+CALLBACKS_ACCEPTED = BufferedCounter(
     "tiw_callbacks_accepted", "Callbacks answered 200, by routing key.", ["routing_key"], registry=REGISTRY
 )
 CALLBACKS_REFUSED = Counter("tiw_callbacks_refused", "Requests answered 4xx, by reason.", ["reason"], registry=REGISTRY)
 CALLBACKS_NOT_KEPT = Counter(
     "tiw_callbacks_not_kept", "Authentic callbacks answered 503, by reason.", ["reason"], registry=REGISTRY
 )
-CALLBACKS_PAIR_REUSED = Counter(
+CALLBACKS_PAIR_REUSED = BufferedCounter(
     "tiw_callbacks_pair_reused",
     "Authentic callbacks signed with an ExpireTime that had signed another one before: soon, or late, after 120 s.",
     ["when"],
@@ -160,7 +199,7 @@ READY = Gauge(
 )
 
 # workers; a consumer's name is code, so there are few -----------------------------------------------------------------
-DELIVERIES = Counter(
+DELIVERIES = BufferedCounter(
     "tiw_deliveries", "Deliveries by consumer and what became of them.", ["consumer", "outcome"], registry=REGISTRY
 )
 HANDLER_SECONDS = BufferedHistogram(
@@ -174,7 +213,7 @@ LAG_SECONDS = BufferedHistogram(
     registry=REGISTRY,
 )
 RUNNING = Gauge("tiw_running", "Handlers that run now.", ["consumer"], multiprocess_mode="livesum", registry=REGISTRY)
-RETRIES_SCHEDULED = Counter(
+RETRIES_SCHEDULED = BufferedCounter(
     "tiw_retries_scheduled", "Deliveries that wait for a retry delay.", ["consumer"], registry=REGISTRY
 )
 SILENT_CONSUMERS = Counter(
@@ -199,6 +238,7 @@ ProcessCollector(registry=REGISTRY)
 
 def render_metrics() -> bytes:
     """Return all metrics in Prometheus' text format: of this process, or of all that share the multiprocess folder."""
+    flush()
     if not os.environ.get(MULTIPROCESS_VARIABLE):
         return generate_latest(REGISTRY)
     summed = CollectorRegistry()

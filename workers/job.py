@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import Generic, Self, TypeVar
@@ -185,7 +184,7 @@ _EVENTS = {
 class JobTelemetry:
     """Metrics and log lines about one consumer's jobs, at a small cost for each.
 
-    What happens in one turn of the event loop is counted in plain numbers, and becomes metrics in the next.
+    What is counted in one turn of the event loop is flushed in the next.
     """
 
     def __init__(self, consumer: str) -> None:
@@ -194,8 +193,8 @@ class JobTelemetry:
         self._handler_seconds = metrics.HANDLER_SECONDS.labels(consumer)
         self._running = metrics.RUNNING.labels(consumer)
         self._retries_scheduled = metrics.RETRIES_SCHEDULED.labels(consumer)
+        self._deliveries = {word: metrics.DELIVERIES.labels(consumer, word.value) for word in Disposition}
         self._calls = 0
-        self._settled: Counter[Disposition] = Counter()
         self._will_flush = False
         self._is_debugging = bool(_log.is_enabled_for(logging.DEBUG))
 
@@ -216,7 +215,9 @@ class JobTelemetry:
 
     def settled(self, job: Job, disposition: Disposition, **details: float | str) -> None:
         """Note what became of a delivery."""
-        self._settled[disposition] += 1
+        self._deliveries[disposition].inc()
+        if disposition is Disposition.RETRY:
+            self._retries_scheduled.inc()
         self._flush_soon()
         level = _LEVELS.get(disposition, logging.INFO)
         if level > logging.DEBUG or self._is_debugging:
@@ -236,12 +237,7 @@ class JobTelemetry:
 
     def _flush(self) -> None:
         self._will_flush = False
-        self._lag_seconds.flush()
-        self._handler_seconds.flush()
         if self._calls:
             self._running.inc(self._calls)
             self._calls = 0
-        for disposition, count in self._settled.items():
-            metrics.DELIVERIES.labels(self._consumer, disposition.value).inc(count)
-        self._retries_scheduled.inc(self._settled[Disposition.RETRY])
-        self._settled.clear()
+        metrics.flush()

@@ -14,7 +14,7 @@ import sys
 from telemetry import metrics
 metrics.CALLBACKS_ACCEPTED.labels(routing_key="unrecognized").inc(2)
 metrics.ANSWER_SECONDS.observe(0.01)
-metrics.ANSWER_SECONDS.flush()
+metrics.flush()
 metrics.BYTES_IN_FLIGHT.set(100)
 metrics.STORE_AWAY.set(int(sys.argv[1]))
 metrics.READY.set(1)
