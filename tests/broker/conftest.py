@@ -1,6 +1,6 @@
 """Both transports, behind one fixture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,6 +10,7 @@ from broker import ConsumerQueues, Transport
 from broker.amqp.transport import AmqpTransport
 from broker.embedded.transport import EmbeddedTransport
 from tests.broker.consumers import CONSUMERS, LADDER
+from tests.broker.contract import wait_ready
 
 MakeTransport: TypeAlias = Callable[..., Transport]
 
@@ -29,3 +30,10 @@ def make_transport(request: pytest.FixtureRequest, tmp_path: Path) -> MakeTransp
         return EmbeddedTransport(tmp_path / "transport", consumers=consumers, **({"retry_delays_s": LADDER} | options))
 
     return make_embedded
+
+
+@pytest.fixture
+async def transport(make_transport: MakeTransport) -> AsyncIterator[Transport]:
+    async with make_transport() as opened:
+        await wait_ready(opened)
+        yield opened

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,9 +13,9 @@ from msgspec import Struct
 
 from broker import Message, QueueState, Transport
 from broker.embedded.transport import EmbeddedTransport
-from schemas import UNRECOGNIZED, RecordingEvent, decode
-from store import Store
-from workers import Consumer, Worker
+from schemas import UNRECOGNIZED, OnlineRecordStarted, RecordingEvent, decode
+from store import Store, list_dead_letters, list_events
+from workers import Consumer, Context, Worker, consumer
 
 #: Every retry comes back at once, but with delays that can be told apart.
 LADDER = (0.05, 0.1, 0.2)
@@ -100,3 +101,67 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], *, deadlin
             if answer if isinstance(answer, bool) else await answer:
                 return
             await asyncio.sleep(0.01)
+
+
+async def is_settled(house: House, name: str) -> bool:
+    state = await house.queue(name)
+    return state.ready == 0 and state.unacked == 0 and state.dead == 0
+
+
+def recording(attempts: list[int], *, fail: int = 0) -> Consumer:
+    """Return a consumer that notes its attempts and fails the first `fail` of them."""
+
+    @consumer
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        if len(attempts) <= fail:
+            raise ValueError("not yet")
+
+    return archive
+
+
+async def has_letters(house: House, count: int) -> bool:
+    return len(await list_dead_letters(house.store)) == count
+
+
+async def has_events(house: House, count: int) -> bool:
+    return len(await list_events(house.store)) == count
+
+
+Batch = list[tuple[OnlineRecordStarted, Context]]
+
+
+class Calls:
+    """What a batch consumer was called with. The first call waits until `release`, so that a group can form."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.attempts: Counter[tuple[str, int]] = Counter()
+        self._may_go_on = asyncio.Event()
+
+    async def note(self, batch: Batch) -> list[str]:
+        task_ids = [event.task_id for event, _ in batch]
+        self.groups.append(task_ids)
+        self.attempts.update((event.task_id, ctx.attempt) for event, ctx in batch)
+        if task_ids == ["first"]:
+            await self._may_go_on.wait()
+        return task_ids
+
+    @property
+    def handled(self) -> list[str]:
+        return [task_id for group in self.groups for task_id in group]
+
+    async def form_group(self, house: House, transport: Transport, consumer: Consumer, task_ids: Sequence[str]) -> None:
+        """Let `task_ids` wait behind the first call, then let it end."""
+        await transport.publish(started("first"))
+        await eventually(lambda: self.groups == [["first"]])
+        await asyncio.gather(*(transport.publish(started(task_id)) for task_id in task_ids))
+
+        async def all_wait() -> bool:
+            return (await house.queue(consumer.name)).unacked == len(task_ids) + 1
+
+        await eventually(all_wait)
+        self._may_go_on.set()
+
+
+TEN = [f"task-{number}" for number in range(10)]

@@ -7,27 +7,20 @@ from collections import Counter
 from msgspec import structs
 
 from schemas import OnlineRecordFinished, OnlineRecordStarted, Unrecognized
-from store import Claim, claim, list_dead_letters, list_events
+from store import Claim, claim, list_dead_letters
 from telemetry import metrics
-from tests.workers.house import House, as_message, eventually, finished, started
-from workers import BUILT_IN, Consumer, Context, DeadLetter, Drop, Retry, consumer
-
-
-async def is_settled(house: House, name: str) -> bool:
-    state = await house.queue(name)
-    return state.ready == 0 and state.unacked == 0 and state.dead == 0
-
-
-def recording(attempts: list[int], *, fail: int = 0) -> Consumer:
-    """Return a consumer that notes its attempts and fails the first `fail` of them."""
-
-    @consumer
-    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
-        attempts.append(ctx.attempt)
-        if len(attempts) <= fail:
-            raise ValueError("not yet")
-
-    return archive
+from tests.workers.house import (
+    House,
+    as_message,
+    eventually,
+    finished,
+    has_events,
+    has_letters,
+    is_settled,
+    recording,
+    started,
+)
+from workers import BUILT_IN, Context, DeadLetter, Drop, Retry, consumer
 
 
 async def test_a_consumer_that_fails_three_times_is_attempted_exactly_four_times(house: House) -> None:
@@ -50,7 +43,7 @@ async def test_one_that_always_fails_is_a_dead_letter_with_its_reason(house: Hou
 
     async with house.working(archive) as transport:
         await transport.publish(started())
-        await eventually(lambda: _has_letters(house, 1))
+        await eventually(lambda: has_letters(house, 1))
 
     (letter,) = await list_dead_letters(house.store)
     assert (letter.consumer, letter.event_type) == ("archive", "OnlineRecordStarted")
@@ -77,7 +70,7 @@ async def test_its_neighbours_get_the_same_event_and_are_not_held_up(house: Hous
         for number in range(20):
             await transport.publish(started(f"task-{number}"))
         await eventually(lambda: len(handled) == 20)
-        await eventually(lambda: _has_events(house, 20))
+        await eventually(lambda: has_events(house, 20))
 
 
 async def test_dead_letter_gives_up_at_once(house: House) -> None:
@@ -90,7 +83,7 @@ async def test_dead_letter_gives_up_at_once(house: House) -> None:
 
     async with house.working(archive) as transport:
         await transport.publish(started())
-        await eventually(lambda: _has_letters(house, 1))
+        await eventually(lambda: has_letters(house, 1))
 
     assert attempts == [1]
     assert (await list_dead_letters(house.store))[0].reason == "unknown room"
@@ -236,148 +229,6 @@ async def test_a_plain_function_is_a_consumer_too(house: House) -> None:
     assert threads == {"tiw-archive"}
 
 
-async def test_leaving_lets_running_handlers_finish(house: House) -> None:
-    entered, ended = asyncio.Event(), asyncio.Event()
-
-    @consumer
-    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
-        entered.set()
-        await asyncio.sleep(0.3)
-        ended.set()
-
-    async with house.working(archive) as transport:
-        await transport.publish(started())
-        await entered.wait()
-
-    assert ended.is_set()
-    assert await is_settled(house, "archive")
-
-
-async def test_what_does_not_finish_in_time_is_handed_back_as_it_was(house: House) -> None:
-    entered = asyncio.Event()
-
-    @consumer
-    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
-        entered.set()
-        await asyncio.Event().wait()
-
-    async with house.working(archive, drain_grace_s=0.1) as transport:
-        await transport.publish(started())
-        await entered.wait()
-
-    assert (await house.queue("archive")).ready == 1
-    attempts: list[int] = []
-    async with house.working(recording(attempts)):
-        await eventually(lambda: len(attempts) == 1)
-    assert attempts == [1]
-
-
-async def test_what_had_not_begun_is_handed_back_without_a_crash(house: House) -> None:
-    entered = asyncio.Event()
-
-    @consumer(concurrency=1)
-    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
-        entered.set()
-        await asyncio.Event().wait()
-
-    async with house.working(archive, drain_grace_s=0.1) as transport:
-        for number in range(5):
-            await transport.publish(started(f"task-{number}"))
-        await entered.wait()
-
-    crashes: list[int] = []
-    async with house.transport() as transport:
-        queues = archive.queues
-        async with transport.subscribe(queues, lambda delivery: crashes.append(delivery.crashes), prefetch=10):
-            await eventually(lambda: len(crashes) == 5)
-    assert crashes == [0] * 5
-
-
-async def test_a_suspect_that_waits_for_its_turn_is_handed_back_with_its_crashes_and_no_more(house: House) -> None:
-    entered = asyncio.Event()
-
-    @consumer
-    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
-        entered.set()
-        await asyncio.Event().wait()
-
-    async with house.working(archive, drain_grace_s=0.3) as transport:
-        await transport.publish(started("harmless"))
-        await entered.wait()
-        await transport.send("archive", structs.replace(started("suspect"), crashes=4))
-
-    crashes: list[int] = []
-    async with house.transport() as transport:
-        queues = archive.queues
-        async with transport.subscribe(queues, lambda delivery: crashes.append(delivery.crashes), prefetch=10):
-            await eventually(lambda: len(crashes) == 2)
-    assert sorted(crashes) == [0, 4]
-
-
-async def test_a_delivery_that_crashed_often_runs_with_nothing_beside_it(house: House) -> None:
-    beside: dict[str, int] = {}
-    running = 0
-
-    @consumer
-    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
-        nonlocal running
-        running += 1
-        await asyncio.sleep(0.05)
-        beside[event.task_id] = running
-        await asyncio.sleep(0.05)
-        running -= 1
-
-    async with house.transport([archive]) as transport:
-        for number in range(6):
-            await transport.send("archive", started(f"harmless-{number}"))
-        for number in range(3):
-            await transport.send("archive", structs.replace(started(f"suspect-{number}"), crashes=3))
-    async with house.working(archive):
-        await eventually(lambda: len(beside) == 9)
-
-    assert {task_id: count for task_id, count in beside.items() if "suspect" in task_id} == {
-        f"suspect-{number}": 1 for number in range(3)
-    }
-
-
-async def test_a_delivery_that_crashed_six_times_is_a_dead_letter_and_is_not_run(house: House) -> None:
-    attempts: list[int] = []
-    archive = recording(attempts)
-
-    async with house.transport([archive]) as transport:
-        await transport.send("archive", structs.replace(started(), crashes=6))
-    async with house.working(archive):
-        await eventually(lambda: _has_letters(house, 1))
-
-    assert attempts == []
-    assert (await list_dead_letters(house.store))[0].reason == "worker crashed"
-
-
-async def test_an_event_that_comes_again_while_its_handler_runs_here_has_killed_nobody(house: House) -> None:
-    entered, may_end = asyncio.Event(), asyncio.Event()
-    attempts: list[int] = []
-
-    @consumer(remember=False)
-    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
-        attempts.append(ctx.attempt)
-        entered.set()
-        await may_end.wait()
-
-    async with house.working(archive) as transport:
-        await transport.send("archive", started())
-        await entered.wait()
-        # The connection was lost so often; this process was not.
-        await transport.send("archive", structs.replace(started(), crashes=7))
-        await transport.send("archive", started("behind"))
-        await eventually(lambda: len(attempts) == 2)
-        may_end.set()
-        await eventually(lambda: len(attempts) == 3)
-        await eventually(lambda: is_settled(house, "archive"))
-
-    assert attempts == [1, 1, 1]
-    assert await list_dead_letters(house.store) == []
-
-
 async def test_content_that_a_worker_does_not_understand_is_passed_on_as_unrecognized(house: House) -> None:
     kept: list[str] = []
 
@@ -444,11 +295,3 @@ async def test_tasks_do_not_grow_with_the_events_that_were_handled(house: House)
         await eventually(lambda: len(asyncio.all_tasks()) <= before + 3)
 
     assert handled >= 300
-
-
-async def _has_letters(house: House, count: int) -> bool:
-    return len(await list_dead_letters(house.store)) == count
-
-
-async def _has_events(house: House, count: int) -> bool:
-    return len(await list_events(house.store)) == count
