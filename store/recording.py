@@ -98,13 +98,13 @@ class AcceptedEvent(Protocol):
     """An event as it was accepted: `received_at_us` in microseconds since the Unix epoch."""
 
     @property
-    def event(self) -> Event: ...  # noqa: D102 - said above
+    def event(self) -> Event: ...
 
     @property
-    def event_id(self) -> str: ...  # noqa: D102 - said above
+    def event_id(self) -> str: ...
 
     @property
-    def received_at_us(self) -> int: ...  # noqa: D102 - said above
+    def received_at_us(self) -> int: ...
 
 
 _STATUS: dict[type[RecognizedEvent], RecordingStatus] = {kind.event: kind.status for kind in EVENT_KINDS}

@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
-    def error(self, message: str) -> NoReturn:  # noqa: D102 - as argparse says
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"tiw: {message} (see `{self.prog} --help`)\n")
 
 

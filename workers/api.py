@@ -251,7 +251,7 @@ class Consumer(Struct, frozen=True, kw_only=True):
     batch: int | None = None
     remember: bool = True
 
-    def __call__(self, *arguments: Any) -> Any:  # noqa: D102 - the class says it
+    def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
 
     @property

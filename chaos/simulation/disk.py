@@ -1,6 +1,6 @@
 """The disks of ingest nodes: real files in a folder, with the power failing between a write and its fsync.
 
-What the spool asks of `os` and `fcntl` goes through here. Descriptors are numbers of our own, so that what a dead
+What the spool asks of a disk goes through here. Descriptors are numbers of our own, so that what a dead
 process still closes is nobody else's file.
 """
 
@@ -8,9 +8,8 @@ import errno
 import fcntl
 import os
 import stat
+from pathlib import Path
 from random import Random
-from types import SimpleNamespace
-from typing import Any
 
 from msgspec import Struct
 
@@ -19,7 +18,6 @@ from chaos.simulation.processes import PROCESS, Process
 from chaos.simulation.virtual_time import Clock, pause, this_thread
 
 _FREE_BYTES = 2**30
-_BLOCK_BYTES = 4096
 
 
 class _Open(Struct):
@@ -33,10 +31,7 @@ class _Open(Struct):
 
 
 class Disk:
-    """In the place of the modules `os` and `fcntl`; what it does not define is theirs.
-
-    `fails`: every write and fsync is refused, as by a disk that is full or broken.
-    """
+    """What `ingest.spool.Disk` asks for; `fails`: it refuses every write and fsync, as if it were full or broken."""
 
     def __init__(self, clock: Clock, story: Story, rng: Random) -> None:
         self.fails = False
@@ -46,10 +41,7 @@ class Disk:
         self._files: dict[int, _Open] = {}
         self._next = 1000
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(fcntl, name) if hasattr(fcntl, name) else getattr(os, name)
-
-    def open(self, path: Any, flags: int, mode: int = 0o777) -> int:
+    def open(self, path: Path, flags: int, mode: int = 0o777) -> int:
         """Open a file for the process that asks."""
         is_new = bool(flags & os.O_CREAT)
         if is_new:
@@ -69,7 +61,7 @@ class Disk:
         os.close(self._file(descriptor).descriptor)
         del self._files[descriptor]
 
-    def write(self, descriptor: int, data: Any) -> int:
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
         """Write to the cache."""
         self._must_work()
         real = self._file(descriptor).descriptor
@@ -77,9 +69,9 @@ class Disk:
         self._touch(real)
         return written
 
-    def pread(self, descriptor: int, size: int, offset: int) -> bytes:
+    def pread(self, descriptor: int, size_bytes: int, offset_bytes: int) -> bytes:
         """Read from the cache or the disk."""
-        return os.pread(self._file(descriptor).descriptor, size, offset)
+        return os.pread(self._file(descriptor).descriptor, size_bytes, offset_bytes)
 
     def fstat(self, descriptor: int) -> os.stat_result:
         """Tell of an open file."""
@@ -107,10 +99,10 @@ class Disk:
         """Lock a file, or say that somebody else has."""
         fcntl.flock(self._file(descriptor).descriptor, operation)
 
-    def statvfs(self, path: object) -> SimpleNamespace:
+    def free_bytes(self, folder: Path) -> int:
         """Tell of a disk that has room."""
-        del path
-        return SimpleNamespace(f_bavail=_FREE_BYTES // _BLOCK_BYTES, f_frsize=_BLOCK_BYTES)
+        del folder
+        return _FREE_BYTES
 
     def close_all(self) -> None:
         """Close what is still open, when all is over."""

@@ -76,21 +76,6 @@ class NoStallWatch:
     async def __aexit__(self, *_: object) -> None: ...
 
 
-class Tokens:
-    """In the place of the module `secrets`."""
-
-    def __init__(self, rng: Random) -> None:
-        self._rng = rng
-
-    def token_hex(self, count: int) -> str:
-        """Return as many bytes in hexadecimal."""
-        return self._rng.randbytes(count).hex()
-
-    def randbits(self, count: int) -> int:
-        """Return a number of so many bits."""
-        return self._rng.getrandbits(count)
-
-
 class Program(Protocol):
     """What a process runs until it is told to stop."""
 
@@ -101,11 +86,20 @@ class Program(Protocol):
 class Ingest:
     """An ingest node behind the one address: everything but its sockets is real. Its spool is in `folder`."""
 
-    def __init__(self, ingest_address: IngestAddress, broker: Broker, folder: Path, keys: Path) -> None:
+    def __init__(
+        self,
+        ingest_address: IngestAddress,
+        broker: Broker,
+        folder: Path,
+        keys: Path,
+        *,
+        make_spool: Callable[..., Spool] = Spool,
+    ) -> None:
         self._keys = keys
         self._ingest_address = ingest_address
         self._broker = broker
         self._folder = folder
+        self._make_spool = make_spool
 
     async def run(self, process: Process, stopping: asyncio.Event) -> None:
         """Take callbacks until `stopping` is set, and answer those that are here."""
@@ -115,8 +109,7 @@ class Ingest:
             transport = SimulatedTransport(self._broker, process, DEFAULT_RETRY_DELAYS_S)
             await stack.enter_async_context(transport)
             drain_to = UnconfirmedTransport(transport) if Bug.DELETED_BEFORE_CONFIRM in bugs else transport
-            spool = (UnsyncedSpool if Bug.ANSWERED_BEFORE_SPOOLED in bugs else Spool)(self._folder, drain_to)
-            await stack.enter_async_context(spool)
+            spool = await stack.enter_async_context(self._make_spool(self._folder, drain_to))
             config = IngestConfig(budget=NO_DEADLINE if Bug.NO_DEADLINE in bugs else Budget())
             publish_to = UnconfirmedTransport(transport) if Bug.ANSWERED_BEFORE_CONFIRM in bugs else transport
             durability = Durability(publish_to, spool, budget=config.budget, max_unconfirmed=config.max_unconfirmed)

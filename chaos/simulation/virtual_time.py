@@ -25,15 +25,12 @@ SWITCH_S = 0.0001
 
 
 class VirtualThread:
-    """As much of `threading.Thread` as is used."""
+    """A thread that runs when the event loop lets it."""
 
-    def __init__(
-        self, *, target: Callable[..., object], args: tuple[Any, ...] = (), daemon: bool = True, name: str = ""
-    ) -> None:
-        del daemon
+    def __init__(self, *, target: Callable[[], object], name: str) -> None:
         self.name = name
         self._loop = asyncio.get_running_loop()
-        self._greenlet = _Greenlet(lambda: target(*args))
+        self._greenlet = _Greenlet(target)
         self._greenlet.thread = self
 
     def start(self) -> None:
@@ -113,10 +110,16 @@ class VirtualQueue:
         return self._items.popleft()
 
 
-class Threading:
-    """In the place of the module `threading`."""
+class VirtualThreads:
+    """The threads of a spool."""
 
-    Thread = VirtualThread
+    def start(self, work: Callable[[], None], *, name: str) -> None:
+        """Run `work` in a virtual thread."""
+        VirtualThread(target=work, name=name).start()
+
+    def inbox(self) -> VirtualQueue:
+        """Return a queue that a virtual thread can wait for."""
+        return VirtualQueue()
 
 
 #: Where the wall clock begins: later than every Timestamp that the simulator makes up.

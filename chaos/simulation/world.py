@@ -1,9 +1,8 @@
 """One world: its parts are put together, its plan happens, and what became of it is judged."""
 
 import asyncio
-import importlib
 import random
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,28 +22,11 @@ from chaos.simulation.invariants import violations
 from chaos.simulation.network import Network
 from chaos.simulation.plan import Bug, Plan
 from chaos.simulation.processes import PROCESS, Process
-from chaos.simulation.programs import Ingest, Member, NoStallWatch, Program, Tokens, Work
+from chaos.simulation.programs import Ingest, Member, NoStallWatch, Program, UnsyncedSpool, Work
 from chaos.simulation.vendor import FORGED_KEY, KEY, SDK_APP_ID, IngestAddress, Vendor
-from chaos.simulation.virtual_time import Clock, StuckError, Threading, VirtualLoop, VirtualQueue
-from ingest.spool import waiting_callbacks
+from chaos.simulation.virtual_time import Clock, StuckError, VirtualLoop, VirtualThreads
+from ingest import Spool, waiting_callbacks
 from workers import BUILT_IN, Worker
-
-
-@contextmanager
-def replaced(replacements: Mapping[str, Any]) -> Iterator[None]:
-    """Let `package.module:name` be another object while the block runs."""
-    before: list[tuple[Any, str, Any]] = []
-    try:
-        for place, double in replacements.items():
-            module_name, _, name = place.partition(":")
-            module = importlib.import_module(module_name)
-            before.append((module, name, getattr(module, name)))
-            setattr(module, name, double)
-        yield
-    finally:
-        for module, name, original in reversed(before):
-            setattr(module, name, original)
-
 
 #: A world in which all faults are over comes to rest within this: the whole ladder takes 2 h 13 min, twice if replayed.
 REST_WITHIN_S = 6 * 3600.0
@@ -81,7 +63,7 @@ class World:
         self.set_keys(KEY, *([FORGED_KEY] if Bug.FORGED_ACCEPTED in bugs else []))
         self.disk = Disk(clock, self.story, Random(f"disk {plan.seed}"))
         self._folder = folder
-        self._tokens = Tokens(Random(f"tokens {plan.seed}"))
+        self._tokens = Random(f"tokens {plan.seed}")
         self.ingest_address = IngestAddress(loop, self.network, self.evidence)
         self._rng = Random(f"members {plan.seed}")
         self._is_over = False
@@ -92,11 +74,11 @@ class World:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let this world's time be the time, and its doubles be in their places, while the block runs."""
+        """Let this world's time be the time while the block runs."""
         random_state = random.getstate()
         random.seed(self.plan.seed)
         try:
-            with self.clock.installed(), silence(self.evidence), replaced(self._doubles()):
+            with self.clock.installed(), silence(self.evidence):
                 yield
         finally:
             random.setstate(random_state)
@@ -116,19 +98,6 @@ class World:
         task = self.loop.create_task(work)
         self.loop.run_until_complete(task)
         return task.result()  # type: ignore[no-any-return]  # what the coroutine returns
-
-    def _doubles(self) -> dict[str, Any]:
-        """Return what stands in the place of threads and of the system's randomness."""
-        return {
-            # Idle ingest nodes turn ten times a second: that would be most of the work, and changes nothing but delays.
-            "ingest.spool.spool:_TURN_S": 1.0,
-            "ingest.spool.spool:_HOUSEKEEPING_S": 5.0,
-            "ingest.spool.writer:threading": Threading,
-            "ingest.spool.writer:SimpleQueue": VirtualQueue,
-            "ingest.spool.files:os": self.disk,
-            "ingest.spool.files:fcntl": self.disk,
-            "ingest.spool.files:secrets": self._tokens,
-        }
 
     def run(self) -> list[str]:
         """Let everything happen; return the violations."""
@@ -208,12 +177,20 @@ class World:
         return found
 
     def _populate(self) -> None:
+        make_spool = partial(
+            UnsyncedSpool if Bug.ANSWERED_BEFORE_SPOOLED in self._bugs else Spool,
+            # Idle ingest nodes turn ten times a second: that would be most of the work, and changes nothing but delays.
+            turn_s=1.0,
+            housekeeping_s=5.0,
+            disk=self.disk,
+            threads=VirtualThreads(),
+            random_bytes=self._tokens.randbytes,
+        )
         for number in range(self.plan.ingests):
             # Of one host, they adopt each other's files; else each has only its own of before.
             spool = self._folder / ("spool" if self.plan.is_one_host else f"spool{number}")
-            self.ingests.append(
-                self._member(f"ingest{number}", Ingest(self.ingest_address, self.broker, spool, self.keys))
-            )
+            program = Ingest(self.ingest_address, self.broker, spool, self.keys, make_spool=make_spool)
+            self.ingests.append(self._member(f"ingest{number}", program))
         make_worker = partial(
             Worker,
             lease_s=self.plan.lease_s,
@@ -226,8 +203,8 @@ class World:
             consumers = (*BUILT_IN, *self._custom)
             if self.plan.has_splitted_consumers and self.plan.workers > 1:
                 consumers = (BUILT_IN, self._custom, (*BUILT_IN, *self._custom))[number]
-            program = Work(consumers, self.broker, self.database, make_worker=make_worker)
-            self.workers.append(self._member(f"worker{number}", program, on_death=self.evidence.disturbed))
+            work = Work(consumers, self.broker, self.database, make_worker=make_worker)
+            self.workers.append(self._member(f"worker{number}", work, on_death=self.evidence.disturbed))
         for member in (*self.ingests, *self.workers):
             member.start()
 

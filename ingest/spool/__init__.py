@@ -8,18 +8,21 @@ that page is gone.
 """
 
 from ingest.spool.drain import Emptied, empty_spool
-from ingest.spool.files import SpoolError
-from ingest.spool.inspection import SpoolFile, WaitingCallback, spool_files, waiting_callbacks
+from ingest.spool.files import Disk, SpoolError
+from ingest.spool.inspection import SpoolFileState, WaitingCallback, spool_files, waiting_callbacks
 from ingest.spool.spool import DEFAULT_MAX_BYTES, Depth, NoSpool, Spool
+from ingest.spool.writer import Threads
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
     "Depth",
+    "Disk",
     "Emptied",
     "NoSpool",
     "Spool",
     "SpoolError",
-    "SpoolFile",
+    "SpoolFileState",
+    "Threads",
     "WaitingCallback",
     "empty_spool",
     "spool_files",

@@ -1,6 +1,7 @@
 """The drain: publishes what waits in the spool, oldest first, and leaves room for live traffic."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from msgspec import Struct, field
 
 from broker import BrokerError
 from ingest.config import Publisher
-from ingest.spool.files import SET_ASIDE, WAITING, SpoolFile, files, set_aside
+from ingest.spool.files import SET_ASIDE, WAITING, SpoolFile, SpoolFolder
 from ingest.spool.format import Contents, Record, Refused, render_refused, render_settled
 from telemetry import locations, metrics
 
@@ -114,7 +115,7 @@ class Backlog(Struct, kw_only=True):
 class Drain:
     """Drains files, until it is closed; `traffic` are the live callbacks that go before it."""
 
-    def __init__(self, folder: Path, publisher: Publisher) -> None:
+    def __init__(self, folder: SpoolFolder, publisher: Publisher) -> None:
         self._folder = folder
         self._publisher = publisher
         self.traffic: Traffic = NoTraffic()
@@ -125,11 +126,9 @@ class Drain:
 
     async def close(self) -> None:
         """Let go of all files, as far as they have got; behind what the thread is still doing with one of them."""
-        for waiting in self.backlog:
-            self._disk_thread.submit(waiting.file.close)
+        files = [waiting.file for waiting in self.backlog]
         self.backlog.clear()
-        done = asyncio.wrap_future(self._disk_thread.submit(lambda: None))
-        await asyncio.wait({done}, timeout=_CLOSE_TIMEOUT_S)
+        await asyncio.wait({asyncio.ensure_future(self.on_disk(_close_all, files))}, timeout=_CLOSE_TIMEOUT_S)
         self._disk_thread.shutdown(wait=False, cancel_futures=True)
 
     def add(self, file: SpoolFile) -> None:
@@ -189,7 +188,7 @@ class Drain:
                     contents.refused[record.sequence] = refused
                     await self.on_disk(file.mark, render_refused(file.marker, refused))
                 continue
-            await self.on_disk(set_aside, self._folder, record, refused)
+            await self.on_disk(self._folder.set_aside, record, refused)
             settled.append(record.sequence)
             metrics.SPOOL_SET_ASIDE.inc()
             _log.error("callback_set_aside", event_id=record.message.event_id, refusals=refusals, losses=losses)
@@ -271,6 +270,12 @@ class Drain:
         return await asyncio.get_running_loop().run_in_executor(self._disk_thread, function, *arguments)
 
 
+def _close_all(files: list[SpoolFile]) -> None:
+    for file in files:
+        with contextlib.suppress(OSError):
+            file.close()
+
+
 def _delay_s(waiting: Backlog, contents: Contents) -> float:
     """Return the least pause that is due to any record that is left."""
     if not waiting.is_suspect:
@@ -293,20 +298,20 @@ class Emptied(Struct, frozen=True, kw_only=True):
 
 
 async def empty_spool(folder: Path, publisher: Publisher, *, with_set_aside: bool) -> Emptied:
-    """Publish all callbacks in files without an owner; `with_set_aside` those set aside, too.
+    """Publish all callbacks in the files of `folder` that have no owner; `with_set_aside` those set aside, too.
 
     Each is tried once; what the broker does not confirm stays where it is. Raises OSError if a file cannot be read.
     """
-    drain = Drain(folder, publisher)
+    spool_folder = SpoolFolder(folder)
+    drain = Drain(spool_folder, publisher)
     owned_files = 0
     try:
-        for kind in (WAITING, SET_ASIDE) if with_set_aside else (WAITING,):
-            for path in files(folder, kind):
-                file = SpoolFile.adopt(path)
-                if file is None:
-                    owned_files += 1
-                else:
-                    drain.add(file)
+        for path in spool_folder.files(WAITING, *([SET_ASIDE] if with_set_aside else [])):
+            file = spool_folder.adopt(path)
+            if file is None:
+                owned_files += 1
+            else:
+                drain.add(file)
         left = 0
         for waiting in list(drain.backlog):
             left += await drain.run_once(waiting)

@@ -9,8 +9,9 @@ import fcntl
 import os
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Protocol
 
 import msgspec
 
@@ -33,32 +34,156 @@ _NAME = re.compile(rf"([0-9a-f]{{{2 * MARKER_BYTES}}})\.({WAITING}|{SET_ASIDE}|{
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
-def prepare(folder: Path) -> None:
-    """Make `folder` (mode 0700) if it is missing. Raises `SpoolError` if it cannot be made or is on a network.
+class Disk(Protocol):
+    """What the spool asks of the operating system, by the names of `os` and `fcntl`. All but `free_bytes` as there."""
 
-    A disk that is full or fails is not an error here: the node runs without its spool until it is well again.
+    def open(self, path: Path, flags: int, mode: int = 0o777) -> int: ...
+    def close(self, descriptor: int) -> None: ...
+    def write(self, descriptor: int, data: bytes | memoryview) -> int: ...
+    def pread(self, descriptor: int, size_bytes: int, offset_bytes: int) -> bytes: ...
+    def fstat(self, descriptor: int) -> os.stat_result: ...
+    def fsync(self, descriptor: int) -> None: ...
+    def fdatasync(self, descriptor: int) -> None: ...
+    def flock(self, descriptor: int, operation: int) -> None: ...
+
+    def free_bytes(self, folder: Path) -> int:
+        """Return how much this user may still write to the folder's disk. Raises OSError."""
+
+
+class SystemDisk:
+    """The disk of this machine."""
+
+    def open(self, path: Path, flags: int, mode: int = 0o777) -> int:
+        return os.open(path, flags, mode)
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        return os.write(descriptor, data)
+
+    def pread(self, descriptor: int, size_bytes: int, offset_bytes: int) -> bytes:
+        return os.pread(descriptor, size_bytes, offset_bytes)
+
+    def fstat(self, descriptor: int) -> os.stat_result:
+        return os.fstat(descriptor)
+
+    def fsync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    def fdatasync(self, descriptor: int) -> None:
+        os.fdatasync(descriptor)
+
+    def flock(self, descriptor: int, operation: int) -> None:
+        fcntl.flock(descriptor, operation)
+
+    def free_bytes(self, folder: Path) -> int:
+        status = os.statvfs(folder)
+        return status.f_bavail * status.f_frsize
+
+
+class SpoolFolder:
+    """The folder of a spool, and who owns which file in it. Every method blocks on the disk.
+
+    `disk` and `random_bytes`, for names and numbers, are arguments so that a simulation can have its own.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        if error.errno in _PASSING:
-            return
-        raise SpoolError(f"cannot make the folder {folder}: {error.strerror}; set TIW_DATA_DIR") from error
-    kind = network_file_system(folder)
-    if kind is not None:
-        raise SpoolError(f"{folder} is on a network file system ({kind}): set TIW_DATA_DIR to a folder on a local disk")
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise SpoolError(f"{folder} cannot be written: give this user access to it, or set TIW_DATA_DIR")
 
+    def __init__(
+        self, path: Path, *, disk: Disk | None = None, random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    ) -> None:
+        self.path = path
+        self.disk = SystemDisk() if disk is None else disk
+        self._random_bytes = random_bytes
 
-def files(folder: Path, kind: str) -> list[Path]:
-    """Return the files of a kind, oldest first. Empty if the folder is not there."""
-    try:
-        found = [entry for entry in os.scandir(folder) if _kind_of(entry.name) == kind]
-        aged = sorted((entry.stat().st_mtime_ns, entry.path) for entry in found)
-    except OSError:
-        return []
-    return [Path(path) for _, path in aged]
+    def prepare(self) -> None:
+        """Make the folder if it is missing. Raises `SpoolError` if it cannot be made or is on a network.
+
+        A disk that is full or fails is not an error here: the node runs without its spool until it is well again.
+        """
+        try:
+            self.make()
+        except OSError as error:
+            if error.errno in _PASSING:
+                return
+            raise SpoolError(f"cannot make the folder {self.path}: {error.strerror}; set TIW_DATA_DIR") from error
+        kind = network_file_system(self.path)
+        if kind is not None:
+            raise SpoolError(
+                f"{self.path} is on a network file system ({kind}): set TIW_DATA_DIR to a folder on a local disk"
+            )
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise SpoolError(f"{self.path} cannot be written: give this user access to it, or set TIW_DATA_DIR")
+
+    def make(self) -> None:
+        """Make the folder (mode 0700) if it is missing. Raises OSError."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def files(self, *kinds: str) -> list[Path]:
+        """Return the files of each kind in turn, oldest first. Empty if the folder is not there."""
+        try:
+            found = [Path(entry.path) for entry in os.scandir(self.path) if _NAME.fullmatch(entry.name)]
+            aged = sorted(
+                (kinds.index(kind), path.stat().st_mtime_ns, path) for path in found if (kind := kind_of(path)) in kinds
+            )
+        except OSError:
+            return []
+        return [path for *_, path in aged]
+
+    def free_bytes(self) -> int:
+        """Return how much this user may still write to the folder's disk. Raises OSError."""
+        return self.disk.free_bytes(self.path)
+
+    def create(self, kind: str) -> "SpoolFile":
+        """Make a file with a new name and lock it. Raises OSError."""
+        while True:
+            path = self.path / f"{self._random_bytes(MARKER_BYTES).hex()}.{kind}"
+            # Another process may have taken it for a file without owner in between; it is empty, and soon gone.
+            if (file := self._lock(path, os.O_CREAT | os.O_EXCL)) is not None:
+                self.sync()
+                return file
+
+    def adopt(self, path: Path) -> "SpoolFile | None":
+        """Lock a file that has no owner; None if it has one, is gone, or is another one by now. Raises OSError."""
+        try:
+            return self._lock(path, os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+
+    def set_aside(self, record: Record, refused: Refused) -> None:
+        """Put a record into a file of those set aside; durable on return. Raises OSError."""
+        adopted = (self.adopt(path) for path in self.files(SET_ASIDE))
+        file = next((file for file in adopted if file is not None), None) or self.create(SET_ASIDE)
+        try:
+            # Numbers of several files meet here.
+            sequence = int.from_bytes(self._random_bytes(8), "big") >> 2
+            frames = render_record(file.marker, msgspec.structs.replace(record, sequence=sequence))
+            frames += render_refused(file.marker, msgspec.structs.replace(refused, sequence=sequence))
+            file.append(frames)
+        finally:
+            file.close()
+
+    def sync(self) -> None:
+        """Make the names in the folder durable: a file whose name is lost is lost. Raises OSError."""
+        descriptor = self.disk.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.disk.fsync(descriptor)
+        finally:
+            self.disk.close(descriptor)
+
+    def _lock(self, path: Path, flags: int) -> "SpoolFile | None":
+        """Open a file for appending and lock it; None if somebody else has, or `path` is not this file any more."""
+        descriptor = self.disk.open(path, flags | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self.disk.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_ino == self.disk.fstat(descriptor).st_ino:
+                return SpoolFile(self, path, descriptor)
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except BaseException:
+            self.disk.close(descriptor)
+            raise
+        self.disk.close(descriptor)
+        return None
 
 
 def marker_of(path: Path) -> bytes:
@@ -66,101 +191,33 @@ def marker_of(path: Path) -> bytes:
     return bytes.fromhex(path.name.partition(".")[0])
 
 
-def create(folder: Path, kind: str) -> tuple[Path, int]:
-    """Make a file with a new name and lock it; return its path and descriptor, open for appending. Raises OSError."""
-    while True:
-        path = folder / f"{secrets.token_hex(MARKER_BYTES)}.{kind}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            # Another process may have taken it for a file without owner in between; it is empty, and soon gone.
-            if _take(descriptor, path):
-                sync(folder)
-                return path, descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def adopt(path: Path) -> int | None:
-    """Lock a file that has no owner and return its descriptor, open for appending; None if it has one. Raises OSError.
-
-    None also for one that is gone, or is not the same any more once it is locked.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        if _take(descriptor, path):
-            return descriptor
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
-
-
-def sync(folder: Path) -> None:
-    """Make the names in `folder` durable: a file whose name is lost is lost."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def free_bytes(folder: Path) -> int:
-    """Return how much this user may still write to the folder's disk. Raises OSError."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
-
-
-def _take(descriptor: int, path: Path) -> bool:
-    """Lock an open file; False if somebody else has, or `path` is not this file any more."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
-    except (BlockingIOError, FileNotFoundError):
-        return False
-
-
-def _kind_of(name: str) -> str | None:
-    match = _NAME.fullmatch(name)
-    return match[2] if match else None
+def kind_of(path: Path) -> str:
+    """Return what a file of the spool is, by its name: `WAITING`, `SET_ASIDE` or `DAMAGED`."""
+    return path.name.partition(".")[2]
 
 
 class SpoolFile:
-    """A locked file that records are appended to. Every method blocks on the disk and raises OSError.
+    """A locked file that records are appended to; a `SpoolFolder` makes it. Every method blocks and raises OSError.
 
     `records` and `bytes` tell what waits in it and how large it is; `oldest_at_us` when the oldest of those callbacks
     was received, None if nothing waits.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, folder: SpoolFolder, path: Path, descriptor: int) -> None:
         self.path = path
+        self._folder = folder
+        self._disk = folder.disk
         self.marker = marker_of(path)
         self._descriptor = descriptor
-        self.bytes = os.fstat(descriptor).st_size
+        self.bytes = self._disk.fstat(descriptor).st_size
         self.records = 0
         self.oldest_at_us: int | None = None
-
-    @classmethod
-    def create(cls, folder: Path, kind: str) -> Self:
-        """Make a new one in `folder`."""
-        return cls(*create(folder, kind))
-
-    @classmethod
-    def adopt(cls, path: Path) -> Self | None:
-        """Take over a file that has no owner; None if it has one, or is gone."""
-        descriptor = adopt(path)
-        return None if descriptor is None else cls(path, descriptor)
 
     @property
     def is_in_place(self) -> bool:
         """Whether the file is still where its path says: what is written to a deleted one is lost with this process."""
         try:
-            return self.path.stat().st_ino == os.fstat(self._descriptor).st_ino
+            return self.path.stat().st_ino == self._disk.fstat(self._descriptor).st_ino
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -171,7 +228,7 @@ class SpoolFile:
         raised is not appended to again; what was in it before is not touched.
         """
         self._write(frames)
-        os.fdatasync(self._descriptor)
+        self._disk.fdatasync(self._descriptor)
 
     def mark(self, frames: bytes) -> None:
         """Write frames that may be lost in a crash: then something is done once more."""
@@ -179,10 +236,10 @@ class SpoolFile:
 
     def read(self) -> Contents:
         """Read all of it, and bring the counts up to date."""
-        size_bytes = os.fstat(self._descriptor).st_size
+        size_bytes = self._disk.fstat(self._descriptor).st_size
         pieces = []
         offset = 0
-        while offset < size_bytes and (piece := os.pread(self._descriptor, size_bytes - offset, offset)):
+        while offset < size_bytes and (piece := self._disk.pread(self._descriptor, size_bytes - offset, offset)):
             pieces.append(piece)
             offset += len(piece)
         contents = read_contents(b"".join(pieces), self.marker)
@@ -199,7 +256,7 @@ class SpoolFile:
         """Rename the file, so that nobody drains it again and somebody can look at it; let go of it."""
         path = self.path.with_suffix(f".{DAMAGED}")
         self.path.rename(path)
-        sync(path.parent)
+        self._folder.sync()
         self.close()
         return path
 
@@ -207,32 +264,11 @@ class SpoolFile:
         """Let go of the file, as it is: it has no owner then."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor != -1:
-            os.close(descriptor)
+            self._disk.close(descriptor)
 
     def _write(self, frames: bytes) -> None:
         view = memoryview(frames)
         while view:
-            written = os.write(self._descriptor, view)
+            written = self._disk.write(self._descriptor, view)
             self.bytes += written
             view = view[written:]
-
-
-def set_aside(folder: Path, record: Record, refused: Refused) -> None:
-    """Put a record into a file of those set aside; durable on return. Blocks on the disk; raises OSError."""
-    file = _open(folder)
-    try:
-        # Numbers of several files meet here.
-        sequence = secrets.randbits(62)
-        frames = render_record(file.marker, msgspec.structs.replace(record, sequence=sequence))
-        frames += render_refused(file.marker, msgspec.structs.replace(refused, sequence=sequence))
-        file.append(frames)
-    finally:
-        file.close()
-
-
-def _open(folder: Path) -> SpoolFile:
-    for path in files(folder, SET_ASIDE):
-        file = SpoolFile.adopt(path)
-        if file is not None:
-            return file
-    return SpoolFile.create(folder, SET_ASIDE)

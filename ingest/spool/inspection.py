@@ -7,11 +7,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from ingest.spool.files import DAMAGED, SET_ASIDE, WAITING, files, marker_of
+from ingest.spool.files import DAMAGED, SET_ASIDE, WAITING, SpoolFolder, kind_of, marker_of
 from ingest.spool.format import Contents, Record, read_contents
 
 
-class SpoolFile(Struct, frozen=True, kw_only=True):
+class SpoolFileState(Struct, frozen=True, kw_only=True):
     """One file. `kind` is `spool`, `set-aside` or `damaged`; `owned`: by a process that runs and drains it itself.
 
     `torn_bytes` at the end are a write that a crash cut off: whoever sent it was not told that it is kept.
@@ -45,36 +45,35 @@ class WaitingCallback(Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
-def spool_files(folder: Path) -> list[SpoolFile]:
+def spool_files(folder: Path) -> list[SpoolFileState]:
     """Return the state of every file in `folder`, those that wait first."""
-    return [_state(path, kind) for kind in (WAITING, SET_ASIDE, DAMAGED) for path in files(folder, kind)]
+    return [_state(path) for path in SpoolFolder(folder).files(WAITING, SET_ASIDE, DAMAGED)]
 
 
 def waiting_callbacks(folder: Path) -> Iterator[WaitingCallback]:
     """Yield what waits in `folder`, file by file; files that cannot be read are left out: see `spool_files`."""
-    for kind in (WAITING, SET_ASIDE):
-        for path in files(folder, kind):
-            try:
-                contents = _read(path)
-            except OSError:
-                continue
-            for record in contents.pending:
-                refused = contents.refused.get(record.sequence)
-                yield WaitingCallback(
-                    file=path.name,
-                    record=record,
-                    is_set_aside=kind == SET_ASIDE,
-                    refusals=refused.refusals if refused else 0,
-                    reason=refused.reason if refused else None,
-                )
+    for path in SpoolFolder(folder).files(WAITING, SET_ASIDE):
+        try:
+            contents = _read(path)
+        except OSError:
+            continue
+        for record in contents.pending:
+            refused = contents.refused.get(record.sequence)
+            yield WaitingCallback(
+                file=path.name,
+                record=record,
+                is_set_aside=kind_of(path) == SET_ASIDE,
+                refusals=refused.refusals if refused else 0,
+                reason=refused.reason if refused else None,
+            )
 
 
 def count_set_aside(folder: Path) -> int:
     """Count the callbacks that were set aside. Raises OSError."""
-    return sum(len(_read(path).pending) for path in files(folder, SET_ASIDE))
+    return sum(len(_read(path).pending) for path in SpoolFolder(folder).files(SET_ASIDE))
 
 
-def _state(path: Path, kind: str) -> SpoolFile:
+def _state(path: Path) -> SpoolFileState:
     contents, size_bytes, error, owned = Contents(pending=[], refused={}), 0, None, False
     try:
         owned = _is_owned(path)
@@ -82,9 +81,9 @@ def _state(path: Path, kind: str) -> SpoolFile:
         contents = _read(path)
     except OSError as trouble:
         error = trouble.strerror
-    return SpoolFile(
+    return SpoolFileState(
         file=path.name,
-        kind=kind,
+        kind=kind_of(path),
         owned=owned,
         bytes=size_bytes,
         waiting=len(contents.pending),

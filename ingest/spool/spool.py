@@ -1,6 +1,7 @@
 """The spool: keeps callbacks on this node's disk while the broker does not, and empties itself into it."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,9 +13,9 @@ from msgspec import Struct
 from broker import Message
 from ingest.config import Publisher
 from ingest.spool.drain import Drain, Traffic
-from ingest.spool.files import DAMAGED, SET_ASIDE, WAITING, SpoolError, SpoolFile, files, free_bytes, prepare
+from ingest.spool.files import DAMAGED, SET_ASIDE, WAITING, Disk, SpoolError, SpoolFile, SpoolFolder
 from ingest.spool.inspection import count_set_aside
-from ingest.spool.writer import Writer
+from ingest.spool.writer import Threads, Writer
 from telemetry import locations, metrics
 
 DEFAULT_MAX_BYTES = 1024 * 1024 * 1024
@@ -23,10 +24,10 @@ DEFAULT_MAX_BYTES = 1024 * 1024 * 1024
 RESERVED_BYTES = 16 * 1024 * 1024
 
 #: How often the broker's return is looked for, and the metrics are brought up to date.
-_TURN_S = 0.1
+TURN_S = 0.1
 
 #: How often the disk is looked at, and the folder for files whose owner is gone.
-_HOUSEKEEPING_S = 1.0
+HOUSEKEEPING_S = 1.0
 
 _log = structlog.get_logger()
 
@@ -43,20 +44,36 @@ class Spool:
     """An async context manager; while it is entered, callbacks can be put into it, and it drains by itself.
 
     `folder` may be shared by several processes of one host: each has a file of its own, and takes over the files of
-    those that are gone. `max_bytes` bounds all files in it together. Entering raises `SpoolError` if the folder can
-    never work, such as one on a network file system; a disk that is full or fails now is waited for. Leaving keeps
-    what is left on the disk for the next start.
+    those that are gone. `max_bytes` bounds all files in it together. The broker's return is looked for every `turn_s`
+    seconds, the disk and the folder every `housekeeping_s`. `disk`, `threads` and `random_bytes` are those of the
+    machine unless a simulation has its own.
+
+    Entering raises `SpoolError` if the folder can never work, such as one on a network file system; a disk that is full
+    or fails now is waited for. Leaving keeps what is left on the disk for the next start.
     """
 
     is_off = False
 
-    def __init__(self, folder: Path, publisher: Publisher, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        publisher: Publisher,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        turn_s: float | None = None,
+        housekeeping_s: float | None = None,
+        disk: Disk | None = None,
+        threads: Threads | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._folder = SpoolFolder(folder, disk=disk, random_bytes=random_bytes)
         self._publisher = publisher
         self._max_bytes = max_bytes
+        self._turn_s = TURN_S if turn_s is None else turn_s
+        self._housekeeping_s = HOUSEKEEPING_S if housekeeping_s is None else housekeeping_s
         self._others_bytes = 0
-        self._drain = Drain(folder, publisher)
-        self._writer = Writer(folder, on_sealed=self._drain.add, room_bytes=self._room_bytes)
+        self._drain = Drain(self._folder, publisher)
+        self._writer = Writer(self._folder, on_sealed=self._drain.add, room_bytes=self._room_bytes, threads=threads)
         self._was_ready = False
         self._tasks: list[asyncio.Task[None]] = []
         self._unreadable: set[Path] = set()
@@ -92,7 +109,7 @@ class Spool:
         return self._writer.append(message)
 
     async def __aenter__(self) -> Self:
-        prepare(self._folder)
+        self._folder.prepare()
         await self._writer.open()
         if self._writer.problem is not None:
             _log.error("spool_not_ready", problem=self._writer.problem)
@@ -117,7 +134,7 @@ class Spool:
                 pause_s = await turn()
             except Exception as error:  # noqa: BLE001 - nobody else would go on with it
                 _log.error("spool_failed", error=type(error).__name__, frames=locations(error))
-                pause_s = _HOUSEKEEPING_S
+                pause_s = self._housekeeping_s
             if pause_s:
                 await asyncio.sleep(pause_s)
 
@@ -126,7 +143,7 @@ class Spool:
         is_ready, was_ready = self._publisher.is_ready, self._was_ready
         self._was_ready = is_ready
         if not is_ready:
-            return _TURN_S
+            return self._turn_s
         if not was_ready:
             self._drain.try_now()
         waiting = self._drain.next_due()
@@ -135,7 +152,7 @@ class Spool:
         elif self._has_more():
             await self._writer.look(seals=True)
         else:
-            return _TURN_S
+            return self._turn_s
         return 0
 
     def _has_more(self) -> bool:
@@ -146,7 +163,7 @@ class Spool:
     async def _look_at_disk(self) -> float:
         """Find out whether the disk takes anything, also while nobody calls."""
         await self._writer.look()
-        return _HOUSEKEEPING_S
+        return self._housekeeping_s
 
     async def _look_around(self) -> float:
         """Take over what nobody owns, and set the metrics."""
@@ -156,30 +173,30 @@ class Spool:
             await self._drain.on_disk(self._count_set_aside)
         except OSError as error:
             _log.warning("spool_folder_not_read", error=error.strerror)
-            return _HOUSEKEEPING_S
+            return self._housekeeping_s
         for file in adopted:
             _log.info("spool_file_adopted", file=file.path.name, callbacks=file.records)
             self._drain.add(file)
-        return _HOUSEKEEPING_S
+        return self._housekeeping_s
 
     def _count_set_aside(self) -> None:
-        sizes_bytes = {path: path.stat().st_size for path in files(self._folder, SET_ASIDE)}
+        sizes_bytes = {path: path.stat().st_size for path in self._folder.files(SET_ASIDE)}
         if sizes_bytes != self._set_aside_sizes_bytes:
             # Read whole, and therefore only when something came or went.
-            metrics.SPOOL_SET_ASIDE_NOW.set(count_set_aside(self._folder))
+            metrics.SPOOL_SET_ASIDE_NOW.set(count_set_aside(self._folder.path))
             self._set_aside_sizes_bytes = sizes_bytes
 
     def _adopt(self, is_idle: bool) -> tuple[list[SpoolFile], int]:
         """Take over the files that have no owner; return them, and how large all files are that are not ours."""
-        others_bytes = sum(path.stat().st_size for kind in (SET_ASIDE, DAMAGED) for path in files(self._folder, kind))
+        others_bytes = sum(path.stat().st_size for path in self._folder.files(SET_ASIDE, DAMAGED))
         adopted: list[SpoolFile] = []
         own = {waiting.file.path for waiting in list(self._drain.backlog)}
-        for path in files(self._folder, WAITING):
+        for path in self._folder.files(WAITING):
             writing = self._writer.file
             if path in own or (writing is not None and path == writing.path):
                 continue
             try:
-                file = _adopt_and_count(path) if is_idle else None
+                file = self._adopt_and_count(path) if is_idle else None
                 if file is None:
                     others_bytes += path.stat().st_size
                     continue
@@ -193,13 +210,23 @@ class Spool:
             adopted.append(file)
         return adopted, others_bytes
 
+    def _adopt_and_count(self, path: Path) -> SpoolFile | None:
+        file = self._folder.adopt(path)
+        if file is not None:
+            try:
+                file.read()
+            except OSError:
+                file.close()  # for whoever can read it
+                raise
+        return file
+
     def _room_bytes(self) -> int:
         own = [waiting.file for waiting in list(self._drain.backlog)]
         writing = self._writer.file
         own_bytes = sum(file.bytes for file in own) + (writing.bytes if writing is not None else 0)
         return min(
             self._max_bytes - self._others_bytes - own_bytes,
-            free_bytes(self._folder) - RESERVED_BYTES,
+            self._folder.free_bytes() - RESERVED_BYTES,
         )
 
     def _set_metrics(self) -> None:
@@ -223,14 +250,3 @@ class NoSpool:
         """Keep nothing: raises `SpoolError`."""
         del message
         raise SpoolError("this ingest node has no spool")
-
-
-def _adopt_and_count(path: Path) -> SpoolFile | None:
-    file = SpoolFile.adopt(path)
-    if file is not None:
-        try:
-            file.read()
-        except OSError:
-            file.close()  # for whoever can read it
-            raise
-    return file

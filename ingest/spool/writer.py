@@ -5,15 +5,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from msgspec import Struct
 
 from broker import Message
-from ingest.spool.files import WAITING, SpoolError, SpoolFile
+from ingest.spool.files import WAITING, SpoolError, SpoolFile, SpoolFolder
 from ingest.spool.format import Record, render_record, render_settled
 from telemetry import locations
 
@@ -30,6 +30,37 @@ DISK_TIMEOUT_S = 2.5
 _CLOSE_TIMEOUT_S = 2.0
 
 _log = structlog.get_logger()
+
+
+T = TypeVar("T")
+
+
+class Inbox(Protocol[T]):
+    """What one thread hands to another, as `queue.SimpleQueue` does."""
+
+    def put(self, item: T) -> None: ...
+    def get(self) -> T: ...
+    def get_nowait(self) -> T: ...
+
+
+class Threads(Protocol):
+    """Where the spool gets its thread from: a simulation has its own."""
+
+    def start(self, work: Callable[[], None], *, name: str) -> None:
+        """Run `work` in a thread that does not outlive the process."""
+
+    def inbox(self) -> Inbox[Any]:
+        """Make one that the thread waits for."""
+
+
+class SystemThreads:
+    """The threads of this process."""
+
+    def start(self, work: Callable[[], None], *, name: str) -> None:
+        threading.Thread(target=work, daemon=True, name=name).start()
+
+    def inbox(self) -> Inbox[Any]:
+        return SimpleQueue()
 
 
 class _Waiting(Struct, frozen=True):
@@ -51,11 +82,19 @@ class Writer:
     many more bytes the spool may take; it is called in the thread and may raise OSError.
     """
 
-    def __init__(self, folder: Path, *, on_sealed: Callable[[SpoolFile], None], room_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        folder: SpoolFolder,
+        *,
+        on_sealed: Callable[[SpoolFile], None],
+        room_bytes: Callable[[], int],
+        threads: Threads | None = None,
+    ) -> None:
         self._folder = folder
         self._on_sealed = on_sealed
         self._room_bytes = room_bytes
-        self._inbox: SimpleQueue[list[_Waiting] | _Look | None] = SimpleQueue()
+        self._threads = SystemThreads() if threads is None else threads
+        self._inbox: Inbox[list[_Waiting] | _Look | None] = self._threads.inbox()
         self._gathered: list[_Waiting] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -79,7 +118,7 @@ class Writer:
         """Start the thread and wait for its first file. A disk that does not take one is told by `problem`."""
         loop = self._loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
-        threading.Thread(target=self._work, args=(loop, self._ended), daemon=True, name="spool").start()
+        self._threads.start(partial(self._work, loop, self._ended), name="spool")
         # A disk that hangs keeps no node from starting.
         await asyncio.wait({asyncio.create_task(self.look(), name="spool look")}, timeout=DISK_TIMEOUT_S)
 
@@ -197,8 +236,8 @@ class Writer:
             # Deleted by somebody. What is in it can still be read, and drained.
             self._seal(loop)
         if self.file is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.file = SpoolFile.create(self._folder, WAITING)
+            self._folder.make()
+            self.file = self._folder.create(WAITING)
         return self.file
 
     def _render(self, file: SpoolFile, message: Message) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingest import generated_keys
-from ingest.spool.files import WAITING, SpoolFile, set_aside
+from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, Refused, render_record
 from tests.ingest.spool.messages import message
 from tiw.doctor import Check, check_event_loop, check_keys, check_spool
@@ -69,7 +69,7 @@ def test_callbacks_in_the_spool_are_a_problem_only_if_no_node_has_them(tmp_path:
     assert spool_of(tmp_path).detail == "empty"
     folder = tmp_path / "spool"
     folder.mkdir()
-    file = SpoolFile.create(folder, WAITING)
+    file = SpoolFolder(folder).create(WAITING)
     file.append(render_record(file.marker, Record(sequence=1, spooled_at_us=1, message=message("1"))))
     assert (spool_of(tmp_path).ok, spool_of(tmp_path).detail) == (True, "1 callbacks wait for the broker")
     file.close()
@@ -81,7 +81,7 @@ def test_callbacks_that_were_set_aside_and_damage_are_problems(tmp_path: Path) -
     folder = tmp_path / "spool"
     folder.mkdir()
     record = Record(sequence=1, spooled_at_us=1, message=message("1"))
-    set_aside(folder, record, Refused(sequence=1, refusals=5, reason="too large"))
+    SpoolFolder(folder).set_aside(record, Refused(sequence=1, refusals=5, reason="too large"))
     check = spool_of(tmp_path)
     assert (check.ok, "tiw spool drain --set-aside" in check.remedy) == (False, True)
     (path,) = folder.iterdir()

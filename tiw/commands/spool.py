@@ -4,7 +4,7 @@ import argparse
 import itertools
 
 from broker import Message
-from ingest import SpoolFile, WaitingCallback, empty_spool, spool_files, waiting_callbacks
+from ingest import SpoolFileState, WaitingCallback, empty_spool, spool_files, waiting_callbacks
 from schemas import Unrecognized, decode
 from store import iso8601
 from tiw.opening import open_transport, require_amqp, spool_folder
@@ -89,11 +89,11 @@ def verify(settings: Settings, args: argparse.Namespace) -> int:
     return 0 if all(state.is_sound for state in states) else 1
 
 
-def _is_drained(state: SpoolFile, *, with_set_aside: bool) -> bool:
+def _is_drained(state: SpoolFileState, *, with_set_aside: bool) -> bool:
     return not state.owned and (state.kind == "spool" or (with_set_aside and state.kind == "set-aside"))
 
 
-def _problem(state: SpoolFile) -> str:
+def _problem(state: SpoolFileState) -> str:
     if state.error is not None:
         return f"cannot be read: {state.error}"
     if state.damaged_bytes:

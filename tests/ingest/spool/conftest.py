@@ -11,8 +11,8 @@ from ingest.spool import spool as spool_module
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "_TURN_S", 0.005)
-    monkeypatch.setattr(spool_module, "_HOUSEKEEPING_S", 0.02)
+    monkeypatch.setattr(spool_module, "TURN_S", 0.005)
+    monkeypatch.setattr(spool_module, "HOUSEKEEPING_S", 0.02)
     monkeypatch.setattr(drain, "AWAY_DELAY_S", 0.02)
     monkeypatch.setattr(drain, "REFUSAL_DELAYS_S", (0.01, 0.02, 0.03))
 

@@ -13,7 +13,7 @@ from ingest import Spool
 from ingest.config import Budget
 from ingest.durability import Durability
 from ingest.spool import drain, spool_files, waiting_callbacks
-from ingest.spool.files import WAITING, files, marker_of
+from ingest.spool.files import WAITING, SpoolFolder, marker_of
 from telemetry.metrics import REGISTRY as METRICS
 from tests.ingest.recording_transport import RecordingTransport
 from tests.ingest.spool.messages import ids, message
@@ -164,7 +164,7 @@ async def test_a_damaged_file_is_drained_as_far_as_it_can_be_read_and_kept(folde
     async with Spool(folder, away) as spool:
         for number in range(3):
             await spool.put(message(f"{number}"))
-    (path,) = files(folder, WAITING)
+    (path,) = SpoolFolder(folder).files(WAITING)
     data = path.read_bytes()
     middle = data.index(marker_of(path), data.index(marker_of(path), 1) + 1) - 10
     path.write_bytes(data[:middle] + b"\0" + data[middle + 1 :])
@@ -177,7 +177,7 @@ async def test_a_damaged_file_is_drained_as_far_as_it_can_be_read_and_kept(folde
 async def test_files_belong_to_their_user_alone(spool: Spool, transport: RecordingTransport, folder: Path) -> None:
     transport.is_ready = False
     await spool.put(message("one"))
-    (path,) = files(folder, WAITING)
+    (path,) = SpoolFolder(folder).files(WAITING)
     modes = await asyncio.to_thread(lambda: [stat.S_IMODE(place.stat().st_mode) for place in (folder, path)])
     assert modes == [0o700, 0o600]
 

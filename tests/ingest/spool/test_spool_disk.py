@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ingest import Spool, SpoolError
-from ingest.spool import spool as spool_module
 from ingest.spool import spool_files, waiting_callbacks, writer
-from ingest.spool.files import WAITING, files
+from ingest.spool.files import WAITING, SpoolFolder, SystemDisk
+from ingest.spool.spool import RESERVED_BYTES
 from tests.ingest.recording_transport import RecordingTransport
 from tests.ingest.spool.messages import ids, message
 from tests.ingest.waiting import until
@@ -38,7 +38,7 @@ async def test_the_disks_last_bytes_are_not_taken(
     spool: Spool, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport.is_ready = False
-    monkeypatch.setattr(spool_module, "free_bytes", lambda _: spool_module.RESERVED_BYTES)
+    monkeypatch.setattr(SystemDisk, "free_bytes", lambda *_: RESERVED_BYTES)
     with pytest.raises(SpoolError, match="full"):
         await spool.put(message("one"))
     await until(lambda: not spool.is_ready)
@@ -65,7 +65,7 @@ async def test_a_disk_that_fails_is_told_and_tried_again(
     await spool.put(message("after"))
     transport.is_ready = True
     await until(lambda: {"before", "after"} <= set(ids(transport)))
-    assert len(files(folder, WAITING)) <= 2
+    assert len(SpoolFolder(folder).files(WAITING)) <= 2
 
 
 async def test_a_disk_that_hangs_makes_it_unready_and_takes_no_more_memory_than_its_bound(
