@@ -108,8 +108,8 @@ class Sent(Struct, frozen=True, kw_only=True, tag="sent"):
 class Tried(Struct, frozen=True, kw_only=True, tag="tried"):
     """One try has ended. `status` is 0 if there was no answer, `failure` says why then.
 
-    `attempt` counts from 1 (0: a copy of a callback that was accepted already). `stalled_us` is how long the sender
-    itself stood still meanwhile.
+    `attempt` counts from 1 (0: a copy of a callback that was accepted already). `stalled_us` is how long the process
+    that took the time stood still meanwhile.
     """
 
     event_id: str
@@ -135,7 +135,8 @@ class Fault(Struct, frozen=True, kw_only=True):
     process itself stood still, so that no deadline of its own could hold. `ends_everything`: all processes ended at
     the same moment. `of_consumer` names the consumer whose fault it is, alone. `recovers_within_s`: its own bound;
     `drains_within_s`: how long after its end what was accepted meanwhile may wait for its effects. `steps_clock`: the
-    wall clock of a process was wrong, so that a signature may have looked expired.
+    wall clock of a process was wrong, so that a signature may have looked expired. `repeats`: how often it can have let
+    an effect outside the store happen again; None: nobody knows.
     """
 
     number: int
@@ -150,10 +151,11 @@ class Fault(Struct, frozen=True, kw_only=True):
     recovers_within_s: float | None = None
     drains_within_s: float | None = None
     steps_clock: bool = False
+    repeats: int | None = None
 
 
 class Effect(Struct, frozen=True, kw_only=True):
-    """A consumer's handler has done what it does outside the store.
+    """A consumer's handler has done what it does outside the store, or has dropped the event.
 
     `sha256` is of the body that it was given, `began_us` and `began_wall_us` when it was called.
     """
@@ -185,7 +187,7 @@ class StoredEvent(Struct, frozen=True, kw_only=True):
 
 
 class StoredDeadLetter(Struct, frozen=True, kw_only=True):
-    """A row of the store's dead letters."""
+    """A row of the store's dead letters; `is_resolved`: it was replayed, and stands for nothing any more."""
 
     consumer: str
     event_id: str
@@ -193,6 +195,7 @@ class StoredDeadLetter(Struct, frozen=True, kw_only=True):
     reason: str
     first_failed_at_us: int
     last_failed_at_us: int
+    is_resolved: bool = False
 
 
 class Completion(Struct, frozen=True, kw_only=True):

@@ -65,11 +65,6 @@ class Result(Struct, frozen=True, kw_only=True):
         )
 
 
-def judge(evidence: Evidence) -> dict[str, Finding]:
-    """Judge every invariant, by its number."""
-    return {invariant.number: invariant.judge(evidence) for invariant in INVARIANTS}
-
-
 def count(evidence: Evidence, findings: dict[str, Finding]) -> Numbers:
     """Do the accounting."""
     missing = [

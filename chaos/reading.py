@@ -49,13 +49,13 @@ async def count_events(url: str) -> int:
         return int((await connection.execute(select(func.count()).select_from(events))).scalar_one())
 
 
-async def read_store(url: str, *, key: str) -> Stored:
+async def read_store(store: Store, *, key: str) -> Stored:
     """Read everything, hold each recording against the fold of its events, and look for a Sign and `key` in bodies."""
     found: list[StoredEvent] = []
     by_recording: dict[tuple[int, str], list[_Accepted]] = defaultdict(list)
     secrets: set[str] = set()
     last = ""
-    async with Store(url) as store, store.reading() as connection:
+    async with store.reading() as connection:
         while True:
             query = select(events).where(events.c.event_id > last).order_by(events.c.event_id).limit(_PAGE)
             page = (await connection.execute(query)).all()
@@ -90,6 +90,7 @@ async def read_store(url: str, *, key: str) -> Stored:
                 reason=row.reason,
                 first_failed_at_us=row.first_failed_at_us,
                 last_failed_at_us=row.last_failed_at_us,
+                is_resolved=row.resolved_at_us is not None,
             )
             for row in letters
         ),

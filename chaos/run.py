@@ -19,17 +19,18 @@ from typing import Self
 import aiormq
 import msgspec
 
+from chaos.checking.checker import judge
 from chaos.checking.evidence import load_evidence, terms_of
 from chaos.errors import ChaosError
 from chaos.evidence import Effect, Outcome, search_files
 from chaos.machine.deployment import LADDER_S, ROOT, Deployment
 from chaos.machine.servers import Servers, servers_missing
-from chaos.matrix import Result, count, judge
-from chaos.reading import count_events, count_waiting, read_queues, read_spools, read_store
+from chaos.matrix import Result, count
+from chaos.reading import Stored, count_events, count_waiting, read_queues, read_spools, read_store
 from chaos.scenario import Scenario
 from chaos.stage import SOON_S, Stage
 from chaos.traffic.sending import Sending
-from store import StoreError
+from store import Store, StoreError
 
 _EVERY_S = 0.5
 
@@ -178,7 +179,7 @@ def _longest_s(rate: float | None, callbacks: int) -> float:
 
 def _collect(deployment: Deployment, settled_after_s: float | None) -> Outcome:
     wiring = deployment.wiring
-    stored = asyncio.run(read_store(wiring.direct_database_url, key=deployment.key))
+    stored = asyncio.run(_read_store(wiring.direct_database_url, key=deployment.key))
     in_queues, queues = asyncio.run(read_queues(wiring.direct_amqp_url, deployment.layout.consumers, ladder_s=LADDER_S))
     in_spools, spools, not_looked = read_spools(deployment)
     files = dict(search_files([deployment.logs, *deployment.data_folders], deployment.key))
@@ -196,6 +197,11 @@ def _collect(deployment: Deployment, settled_after_s: float | None) -> Outcome:
         secrets=tuple(f"{what} is in {place}" for place, found in searched.items() for what in found),
         settled_after_s=settled_after_s,
     )
+
+
+async def _read_store(url: str, *, key: str) -> Stored:
+    async with Store(url) as store:
+        return await read_store(store, key=key)
 
 
 def _result(one: Round, began_s: float, *, problem: str = "", cannot_run: str = "") -> Result:

@@ -9,17 +9,26 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from chaos.evidence import Effect, Fault, GaveUp, Measured, Outcome, Sent, Tried, read_lines
+from chaos.evidence import Effect, Fault, GaveUp, Measured, Outcome, Sent, StoredDeadLetter, Tried, read_lines
 from chaos.scenario import Scenario
 
 
 class Terms(Struct, frozen=True, kw_only=True):
-    """See `Scenario` and `Layout`, whose values these are."""
+    """What is known of a round beforehand; most are values of `Scenario` and `Layout`.
+
+    `takes`: consumers and the types of event that each must get, () for all. `gives_up`: the consumers that may give
+    an event up, and after how many attempts; `gives_up_at_once_with`: reasons that need fewer. None: any may, any time.
+    `on_the_way_s` is how long an answer may take to whoever took the time. No `recovers_within_s`: there is no bound.
+    """
 
     scenario: str
     consumers: tuple[str, ...]
     meant_to_fail: tuple[str, ...] = ()
-    recovers_within_s: float = 30.0
+    takes: dict[str, tuple[str, ...]] = {}
+    gives_up: dict[str, int] | None = None
+    gives_up_at_once_with: tuple[str, ...] = ()
+    on_the_way_s: float = 0.5
+    recovers_within_s: float | None = 30.0
     may_give_up: str | None = None
 
 
@@ -28,6 +37,7 @@ def terms_of(scenario: Scenario) -> Terms:
     return Terms(
         scenario=scenario.name,
         consumers=scenario.layout.consumers,
+        takes={"effects": ()} if "effects" in scenario.layout.consumers else {},
         meant_to_fail=scenario.meant_to_fail,
         recovers_within_s=scenario.recovers_within_s,
         may_give_up=scenario.may_give_up,
@@ -91,7 +101,12 @@ class Evidence:
     @cached_property
     def dead(self) -> set[str]:
         """The ids of dead letters that took an event from the store: those of built-in consumers."""
-        return {one.event_id for one in self.outcome.dead_letters if one.consumer not in self.terms.consumers}
+        return {one.event_id for one in self.open_letters if one.consumer not in self.terms.consumers}
+
+    @cached_property
+    def open_letters(self) -> list[StoredDeadLetter]:
+        """The dead letters that were not replayed."""
+        return [one for one in self.outcome.dead_letters if not one.is_resolved]
 
     @cached_property
     def waiting(self) -> set[str]:

@@ -6,11 +6,14 @@ from enum import StrEnum
 from random import Random
 from typing import TypeAlias
 
-from chaos.simulation.evidence import Evidence
+from chaos.simulation.evidence import Notes
 from chaos.simulation.processes import PROCESS, Process
 from schemas import Event, OnlineRecordFinished, OnlineRecordStarted
 from workers import Ack, Consumer, Context, DeadLetter, Drop, Outcome, Retry
 from workers import consumer as make_consumer
+
+#: Why a handler gives an event up at its first attempt.
+CANNOT_BE_HANDLED = "cannot be handled"
 
 #: What a handler may take before it is interrupted.
 TIMEOUT_S = 20.0
@@ -49,10 +52,10 @@ _ManySome: TypeAlias = OnlineRecordStarted | OnlineRecordFinished
 class Handlers:
     """The handlers of a world. Once it is `mended` every event is handled well."""
 
-    def __init__(self, seed: int, manners: Sequence[Manner], evidence: Evidence) -> None:
+    def __init__(self, seed: int, manners: Sequence[Manner], notes: Notes) -> None:
         self._seed = seed
         self._manners = manners
-        self._evidence = evidence
+        self._notes = notes
         self.is_mended = False
 
     def manner(self, consumer: str, event_id: str) -> Manner:
@@ -79,15 +82,15 @@ class Handlers:
 
     async def _handle(self, contexts: list[Context]) -> list[Outcome | None]:
         """Let all effects of a group happen at its end: one that fails as a whole has none."""
-        process = _this_process()
+        process, began_us = _this_process(), self._notes.now_us
         await process.passes("effect begun")
         await asyncio.sleep(0.01)
         outcomes = [await _MANNERS[self.manner(ctx.consumer, ctx.event_id)](ctx, process) for ctx in contexts]
         for ctx, outcome in zip(contexts, outcomes, strict=True):
             if outcome is None:
-                self._evidence.took_effect(process.name, ctx.consumer, ctx.event_id)
+                self._notes.handled(process.name, ctx, began_us=began_us, what="effect")
             elif isinstance(outcome, Drop):
-                self._evidence.dropped.add((ctx.consumer, ctx.event_id))
+                self._notes.handled(process.name, ctx, began_us=began_us, what="dropped")
         await process.passes("effect done")
         await asyncio.sleep(0.001)
         return outcomes
@@ -119,7 +122,7 @@ async def _hangs_at_first(ctx: Context, process: Process) -> Outcome | None:
 
 async def _gives_up(ctx: Context, process: Process) -> Outcome | None:
     del ctx, process
-    return DeadLetter("cannot be handled")
+    return DeadLetter(CANNOT_BE_HANDLED)
 
 
 async def _drops(ctx: Context, process: Process) -> Outcome | None:

@@ -9,7 +9,7 @@ from broker import DEFAULT_RETRY_DELAYS_S, Message, NotPublishedError
 from chaos.simulation.broker import Broker
 from chaos.simulation.database import Database
 from chaos.simulation.disk import Disk
-from chaos.simulation.evidence import Evidence, Story
+from chaos.simulation.evidence import Notes, Story
 from chaos.simulation.network import Network
 from chaos.simulation.plan import INGEST_POINTS, Fault, Trouble
 from chaos.simulation.processes import Process
@@ -38,7 +38,7 @@ class Faults:
         network: Network,
         clock: Clock,
         story: Story,
-        evidence: Evidence,
+        notes: Notes,
     ) -> None:
         self._ingests = ingests
         self._workers = workers
@@ -48,7 +48,7 @@ class Faults:
         self._network = network
         self._clock = clock
         self._story = story
-        self._evidence = evidence
+        self._notes = notes
         self._calm = network.weather
         self._begins: dict[Trouble, Callable[[Fault], None]] = {
             Trouble.CRASH_AT_POINT: self._doom,
@@ -117,7 +117,7 @@ class Faults:
 
     def _send_store_away(self, fault: Fault) -> None:
         del fault
-        self._evidence.disturbed()
+        self._notes.disturbed("store away")
         self._database.go_away()
 
     def _let_storm(self, fault: Fault) -> None:
@@ -135,6 +135,7 @@ class Faults:
         self._disk.fails = False
 
     def _step_clock(self, fault: Fault) -> None:
+        self._notes.disturbed("clock step", repeats=0, steps_clock=True)
         self._clock.step_wall_clock((-1) ** fault.pick * fault.lasts_s)
 
     def _member(self, fault: Fault) -> Member:
@@ -157,7 +158,7 @@ class Faults:
         if process is None:
             return
         process.stop()
-        self._evidence.disturbed()
+        self._notes.disturbed("stop")
         await asyncio.sleep(min(lasts_s, HEARTBEAT_S))
         if lasts_s > HEARTBEAT_S:
             for session in [session for session in self._broker.sessions if session.process is process]:

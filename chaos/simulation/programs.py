@@ -11,7 +11,7 @@ from typing import Protocol
 from broker import DEFAULT_RETRY_DELAYS_S, Message, NotPublishedError
 from chaos.simulation.broker import Broker
 from chaos.simulation.database import Database
-from chaos.simulation.evidence import Evidence, Story
+from chaos.simulation.evidence import Notes, Story
 from chaos.simulation.plan import Bug
 from chaos.simulation.processes import Process
 from chaos.simulation.transport import HASTE_S, SimulatedTransport
@@ -178,7 +178,7 @@ class Member:
         *,
         loop: VirtualLoop,
         story: Story,
-        evidence: Evidence,
+        notes: Notes,
         rng: Random,
         on_death: Callable[[], None],
     ) -> None:
@@ -186,7 +186,7 @@ class Member:
         self._program = program
         self._loop = loop
         self._story = story
-        self._evidence = evidence
+        self._notes = notes
         self._rng = rng
         self._on_death = on_death
         self._incarnation = 0
@@ -217,12 +217,12 @@ class Member:
         if process.is_dead:
             return
         if not main.done():
-            self._evidence.failed(process.name, f"did not end within {END_S:g} s")
+            self._notes.failed(process.name, f"did not end within {END_S:g} s")
         elif main.exception() is not None:
-            self._evidence.failed(process.name, f"ended with {main.exception()!r}")
+            self._notes.failed(process.name, f"ended with {main.exception()!r}")
         left = sorted(task.get_name() for task in process.tasks if not task.done())
         if left:
-            self._evidence.failed(process.name, f"left tasks behind: {', '.join(left)}")
+            self._notes.failed(process.name, f"left tasks behind: {', '.join(left)}")
         self._story.tell(process.name, "ended")
         # It is gone: what its timers would still do is not done.
         process.on_death.clear()

@@ -11,7 +11,7 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from chaos.simulation.evidence import Evidence, Story
+from chaos.simulation.evidence import Notes, Story
 from chaos.simulation.network import Network
 from chaos.simulation.plan import Plan
 from chaos.simulation.processes import Process
@@ -34,10 +34,10 @@ class Listener:
 class IngestAddress:
     """Brings each request to a node that listens, and the answer back."""
 
-    def __init__(self, loop: VirtualLoop, network: Network, evidence: Evidence) -> None:
+    def __init__(self, loop: VirtualLoop, network: Network, notes: Notes) -> None:
         self._loop = loop
         self._network = network
-        self._evidence = evidence
+        self._notes = notes
         self.listeners: list[Listener] = []
 
     async def post(self, event_id: str, body: bytes) -> int:
@@ -61,18 +61,19 @@ class IngestAddress:
         try:
             return await answered
         finally:
-            listener.process.on_death.remove(lose)
+            if lose in listener.process.on_death:  # it ended meanwhile if not
+                listener.process.on_death.remove(lose)
 
     async def _serve(self, listener: Listener, event_id: str, body: bytes, answered: "asyncio.Future[int]") -> None:
         process, began_s = listener.process, self._loop.time()
         try:
             answer = await listener.callbacks.answer(_request(self._loop, body))
         except Exception as error:
-            self._evidence.failed(process.name, f"answering raised {error!r}")
+            self._notes.failed(process.name, f"answering raised {error!r}")
             raise
         await process.passes("answering")
         took_s = self._loop.time() - began_s
-        self._evidence.answered(process.name, event_id, answer.status, took_s, was_stopped=process.was_stopped)
+        self._notes.answered(process.name, event_id, answer.status, took_s, was_stopped=process.was_stopped)
         if not self._network.loses_answer():
             self._loop.after(self._network.latency_s(), _settle, answered, answer.status)
         await process.passes("answered")
@@ -145,10 +146,10 @@ _DISORDER = 0.4
 class Vendor:
     """Plays the classes of a plan, and some callbacks that somebody forged."""
 
-    def __init__(self, plan: Plan, ingest_address: IngestAddress, evidence: Evidence, story: Story) -> None:
+    def __init__(self, plan: Plan, ingest_address: IngestAddress, notes: Notes, story: Story) -> None:
         self._plan = plan
         self._ingest_address = ingest_address
-        self._evidence = evidence
+        self._notes = notes
         self._story = story
         self._patience = Patience()
 
@@ -160,10 +161,10 @@ class Vendor:
         forged = [send.callback for send in self._schedule(self._plan.forged, self._plan.seed + 1_000_000_007)]
         async with asyncio.TaskGroup() as group:
             for begin_s, callback in zip(begins_s, sends, strict=True):
-                self._evidence.sent[callback.event_id] = callback
+                self._notes.sends(callback)
                 group.create_task(self.send(callback, begin_s, KEY))
             for callback in forged:
-                self._evidence.forged.add(callback.event_id)
+                self._notes.sends(callback, forged="with a key that nobody was given")
                 group.create_task(self.send(callback, rng.uniform(0, self._plan.sending_s), FORGED_KEY))
 
     def _schedule(self, classes: int, seed: int) -> list[Send]:
@@ -189,8 +190,7 @@ class Vendor:
                 return status
             await asyncio.sleep(self._patience.retry_delay_s)
         if key == KEY:
-            self._story.tell("vendor", "gave up", callback.event_id[:8])
-            self._evidence.given_up.add(callback.event_id)
+            self._notes.gave_up(callback.event_id)
         return status
 
     async def _try(self, callback: Callback, key: str) -> int | str:

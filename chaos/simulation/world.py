@@ -12,13 +12,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from broker import BUILT_IN_CONSUMERS
+from chaos.checking.checker import judge
+from chaos.checking.evidence import Judgement, Terms
+from chaos.evidence import Outcome, Waiting
+from chaos.reading import read_store
 from chaos.simulation.broker import Broker
-from chaos.simulation.consumers import Handlers
+from chaos.simulation.consumers import CANNOT_BE_HANDLED, Handlers
 from chaos.simulation.database import Database, copy_template
 from chaos.simulation.disk import Disk
-from chaos.simulation.evidence import Evidence, Story, silence
+from chaos.simulation.evidence import Notes, Story, silence
 from chaos.simulation.faults import Faults, replay_dead_letters
-from chaos.simulation.invariants import violations
 from chaos.simulation.network import Network
 from chaos.simulation.plan import Bug, Plan
 from chaos.simulation.processes import PROCESS, Process
@@ -26,6 +29,7 @@ from chaos.simulation.programs import Ingest, Member, NoStallWatch, Program, Uns
 from chaos.simulation.vendor import FORGED_KEY, KEY, SDK_APP_ID, IngestAddress, Vendor
 from chaos.simulation.virtual_time import Clock, StuckError, VirtualLoop, VirtualThreads
 from ingest import Spool, waiting_callbacks
+from schemas import UNRECOGNIZED
 from workers import BUILT_IN, Worker
 
 #: A world in which all faults are over comes to rest within this: the whole ladder takes 2 h 13 min, twice if replayed.
@@ -51,8 +55,8 @@ class World:
         self.loop.set_exception_handler(self._on_loop_error)
         self.ended_at_s = clock.now_s
         self.story = Story(clock)
-        self.evidence = Evidence(self.story)
-        self.handlers = Handlers(plan.seed, plan.manners, self.evidence)
+        self.notes = Notes(clock, self.story)
+        self.handlers = Handlers(plan.seed, plan.manners, self.notes)
         self._custom = self.handlers.consumers()
         self.network = Network(Random(f"network {plan.seed}"), plan.weather)
         queues = (*BUILT_IN_CONSUMERS, *(consumer.queues for consumer in self._custom))
@@ -64,7 +68,7 @@ class World:
         self.disk = Disk(clock, self.story, Random(f"disk {plan.seed}"))
         self._folder = folder
         self._tokens = Random(f"tokens {plan.seed}")
-        self.ingest_address = IngestAddress(loop, self.network, self.evidence)
+        self.ingest_address = IngestAddress(loop, self.network, self.notes)
         self._rng = Random(f"members {plan.seed}")
         self._is_over = False
         self._secrets = Random(f"secrets {plan.seed}")
@@ -78,7 +82,7 @@ class World:
         random_state = random.getstate()
         random.seed(self.plan.seed)
         try:
-            with self.clock.installed(), silence(self.evidence):
+            with self.clock.installed(), silence(self.notes):
                 yield
         finally:
             random.setstate(random_state)
@@ -105,7 +109,7 @@ class World:
             return self.run_until(self._happen())
         except StuckError as error:
             self.ended_at_s = self.clock.now_s
-            return [f"stuck: {error}", *self.evidence.errors]
+            return [f"stuck: {error}", *self.notes.errors]
 
     def close(self) -> None:
         """Put away what the dead left behind, now that nothing counts any more."""
@@ -124,12 +128,12 @@ class World:
         """Note an error that nobody has seen to."""
         error, task = context.get("exception"), context.get("task")
         name = f" {task.get_name()}" if isinstance(task, asyncio.Task) else ""
-        self.evidence.failed("event loop", f"{context['message']}{name}{f': {error!r}' if error else ''}")
+        self.notes.failed("event loop", f"{context['message']}{name}{f': {error!r}' if error else ''}")
 
     async def _happen(self) -> list[str]:
         self.begin()
         faults = self.faults()
-        vendor = Vendor(self.plan, self.ingest_address, self.evidence, self.story)
+        vendor = Vendor(self.plan, self.ingest_address, self.notes, self.story)
         async with asyncio.TaskGroup() as group:
             group.create_task(vendor.play())
             for fault in self.plan.faults:
@@ -148,7 +152,7 @@ class World:
             network=self.network,
             clock=self.clock,
             story=self.story,
-            evidence=self.evidence,
+            notes=self.notes,
         )
 
     async def end(self) -> list[str]:
@@ -163,18 +167,45 @@ class World:
         await self._end(self.workers)
         self.ended_at_s = self.clock.now_s
         self.story.tell("world", "ended")
-        async with self.database.store() as store:
-            found = await violations(
-                evidence=self.evidence,
-                database=self.database,
-                store=store,
-                handlers=self.handlers,
-                consumers=self._custom,
-                seed=self.plan.seed,
-            )
         if not is_at_rest:
-            found.insert(0, f"no rest: still waiting: {self.broker.waiting}, {self.spooled} in spools")
-        return found
+            self.notes.failed("world", "did not come to rest: something waits, or some process does not run")
+        return [*self.notes.errors, *await self._judge()]
+
+    async def _judge(self) -> list[str]:
+        """Let the checker of real runs judge this world."""
+        async with self.database.store() as store:
+            stored = await read_store(store, key=KEY)
+        waiting = [Waiting(place=place, count=count) for place, count in self.broker.waiting.items()]
+        if self.spooled:
+            waiting.append(Waiting(place="spools", count=self.spooled))
+        outcome = Outcome(
+            events=stored.events,
+            dead_letters=stored.dead_letters,
+            completions=stored.completions,
+            recordings=stored.recordings,
+            differing=stored.differing,
+            waiting=tuple(waiting),
+            places=("queues", "spools"),
+            searched=("the store",),
+            secrets=tuple(f"{what} is in the store" for what in stored.secrets),
+        )
+        findings = judge(self.notes.evidence(self._terms(), outcome))
+        return [f"{number}: {one.text}" for number, one in findings.items() if one.judgement is Judgement.VIOLATED]
+
+    def _terms(self) -> Terms:
+        return Terms(
+            scenario="simulation",
+            consumers=tuple(consumer.name for consumer in self._custom),
+            takes={
+                consumer.name: () if UNRECOGNIZED in consumer.routing_keys else tuple(consumer.routing_keys)
+                for consumer in self._custom
+            },
+            gives_up={consumer.name: consumer.attempts for consumer in self._custom},
+            gives_up_at_once_with=(CANNOT_BE_HANDLED,),
+            on_the_way_s=0.0,
+            recovers_within_s=None,
+            may_give_up="faults may last longer than its patience",
+        )
 
     def _populate(self) -> None:
         make_spool = partial(
@@ -204,7 +235,9 @@ class World:
             if self.plan.has_splitted_consumers and self.plan.workers > 1:
                 consumers = (BUILT_IN, self._custom, (*BUILT_IN, *self._custom))[number]
             work = Work(consumers, self.broker, self.database, make_worker=make_worker)
-            self.workers.append(self._member(f"worker{number}", work, on_death=self.evidence.disturbed))
+            self.workers.append(
+                self._member(f"worker{number}", work, on_death=partial(self.notes.disturbed, "death of a worker"))
+            )
         for member in (*self.ingests, *self.workers):
             member.start()
 
@@ -214,7 +247,7 @@ class World:
             program,
             loop=self.loop,
             story=self.story,
-            evidence=self.evidence,
+            notes=self.notes,
             rng=self._rng,
             on_death=on_death,
         )

@@ -21,7 +21,10 @@ S = 1_000_000
 
 
 def terms(**changes: Any) -> Terms:
-    return Terms(**{"scenario": "forged", "consumers": ("effects",), **changes})
+    return Terms(**{"scenario": "forged", "consumers": ("effects",), "takes": {"effects": ()}, **changes})
+
+
+TERMS = terms()
 
 
 def sent(event_id: str, *, at_s: float = 0.0, forged: str = "") -> Sent:
@@ -94,7 +97,7 @@ def evidence(
         "places": (),
     }
     return Evidence(
-        terms=terms or Terms(scenario="forged", consumers=("effects",)),
+        terms=terms or TERMS,
         sent=sent or [],
         tries=tries or [],
         gave_up=gave_up or [],

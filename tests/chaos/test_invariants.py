@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from chaos.checking.checker import INVARIANTS
+from chaos.checking.checker import INVARIANTS, judge
 from chaos.checking.evidence import Evidence, Finding, Invariant, Judgement
 from chaos.evidence import GaveUp
-from chaos.matrix import count, judge
+from chaos.matrix import count
 from tests.chaos.forged_evidence import (
     all_went_well,
     completed,
@@ -163,6 +163,19 @@ def test_i6_is_violated_by_a_dead_letter_without_an_account() -> None:
     assert_satisfied("I6", evidence(**good, dead_letters=(dead_letter("a"),)))
 
 
+def test_i6_is_violated_by_who_gives_up_too_early_where_that_is_known() -> None:
+    known = terms(gives_up={"effects": 3}, gives_up_at_once_with=("cannot be handled",))
+
+    def letter(consumer: str = "effects", **changes: Any) -> Evidence:
+        return evidence(**all_went_well("a"), dead_letters=(dead_letter("a", consumer, **changes),), terms=known)
+
+    assert_satisfied("I6", letter(attempts=3))
+    assert_violated("I6", letter(attempts=2))
+    assert_satisfied("I6", letter(attempts=1, reason="cannot be handled"))
+    assert_violated("I6", letter("started", attempts=9))
+    assert_violated("I6", letter(reason="worker crashed"))
+
+
 def test_i6_is_violated_by_a_dead_letter_of_a_success() -> None:
     both = evidence(
         **{**all_went_well("a"), "completions": (completed("a", at_s=1, consumer="fails"),)},
@@ -180,9 +193,17 @@ def test_i7_is_violated_by_a_handler_that_is_called_after_its_success_was_rememb
 
 def test_i7_allows_an_effect_that_is_repeated_before_it_was_remembered_and_counts_it() -> None:
     good: dict[str, Any] = {**all_went_well("a"), "tries": [tried("a"), tried("a", at_s=5, attempt=0)]}
-    repeated = evidence(**{**good, "effects": [effect("a", at_s=0.1), effect("a", at_s=0.19)]})
+    twice = {**good, "effects": [effect("a", at_s=0.1), effect("a", at_s=0.19)]}
+    repeated = evidence(**twice, faults=[fault(from_s=0.15, to_s=0.2)])
     assert_satisfied("I7", repeated)
     assert count(repeated, judge(repeated)).repeated_effects == 1
+
+
+def test_i7_is_violated_by_more_calls_than_faults_explain() -> None:
+    twice = {**all_went_well("a"), "effects": [effect("a", at_s=0.1), effect("a", at_s=0.19)]}
+    assert_violated("I7", evidence(**twice))
+    assert_violated("I7", evidence(**twice, faults=[fault(from_s=0.15, to_s=0.2, repeats=0)]))
+    assert_unchecked("I7", evidence(**twice, faults=[fault(from_s=0.15, to_s=0.2, repeats=1)]))
 
 
 def test_i7_is_unchecked_if_no_redelivery_was_seen() -> None:
@@ -279,7 +300,16 @@ def test_i13_is_violated_by_an_event_that_its_consumer_never_got() -> None:
     good = all_went_well("a")
     assert_violated("I13", evidence(**{**good, "effects": []}))
     assert_satisfied("I13", evidence(**{**good, "effects": []}, dead_letters=(dead_letter("a"),)))
-    assert_unchecked("I13", evidence(**good, terms=terms(consumers=())))
+    assert_violated("I13", evidence(**{**good, "effects": []}, dead_letters=(dead_letter("a", is_resolved=True),)))
+    assert_satisfied(
+        "I13",
+        evidence(
+            **{**good, "effects": []},
+            terms=terms(takes={"effects": ("Another",), "all": ()}),
+            dead_letters=(dead_letter("a", "all"),),
+        ),
+    )
+    assert_unchecked("I13", evidence(**good, terms=terms(takes={})))
 
 
 def test_i14_is_violated_by_a_callback_that_was_given_up() -> None:

@@ -57,7 +57,7 @@ class Pipeline(RuleBasedStateMachine):
         )
         self.folder = tempfile.TemporaryDirectory(prefix="tiw-model-")
         self.world = World(plan, Path(self.folder.name), template())
-        self.vendor = Vendor(plan, self.world.ingest_address, self.world.evidence, self.world.story)
+        self.vendor = Vendor(plan, self.world.ingest_address, self.world.notes, self.world.story)
         self.callbacks = self._callbacks()
         self.sent: list[Callback] = []
         self.sending: list[asyncio.Task[int | str]] = []
@@ -114,7 +114,7 @@ class Pipeline(RuleBasedStateMachine):
 
     @rule(is_away=st.booleans())
     def the_store_is_away_or_not(self, is_away: bool) -> None:
-        self.world.evidence.disturbed()
+        self.world.notes.disturbed("store away")
         self._do(self.world.database.go_away if is_away else self.world.database.come_back)
 
     @rule(which=st.integers(0, 3), point=st.sampled_from(INGEST_POINTS))
@@ -137,7 +137,7 @@ class Pipeline(RuleBasedStateMachine):
         members = [*self.world.ingests, *self.world.workers]
         process = members[which % len(members)].process
         if process is not None:
-            self.world.evidence.disturbed()
+            self.world.notes.disturbed("stop")
             self._do(process.stop)
             self._pass(15.0)
             self._do(process.go_on)
@@ -161,7 +161,7 @@ class Pipeline(RuleBasedStateMachine):
         if key in self.keys:
             self._send(callback, key)
         else:
-            self.world.evidence.forged.add(callback.event_id)
+            self.world.notes.sends(callback, forged="with a key that is not in use")
             self._start(callback, key)
             # Until it has given up: a rotation would make its repetitions authentic.
             with self.world.active():
@@ -170,8 +170,7 @@ class Pipeline(RuleBasedStateMachine):
     @invariant()
     def nothing_has_gone_wrong_so_far(self) -> None:
         if hasattr(self, "world"):
-            assert self.world.evidence.errors == []
-            assert self.world.evidence.late == []
+            assert self.world.notes.errors == []
 
     def teardown(self) -> None:
         """End all troubles, let everything come to rest, and judge."""
@@ -194,7 +193,7 @@ class Pipeline(RuleBasedStateMachine):
 
     def _send(self, callback: Callback, key: str | None = None) -> None:
         self.sent.append(callback)
-        self.world.evidence.sent[callback.event_id] = callback
+        self.world.notes.sends(callback)
         self._start(callback, key or self.keys[0])
 
     def _start(self, callback: Callback, key: str) -> None:
