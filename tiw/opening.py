@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from store import Store
 
 
-def open_transport(settings: Settings, consumers: Sequence[ConsumerQueues] = ()) -> Transport:
+def open_transport(
+    settings: Settings, consumers: Sequence[ConsumerQueues] = (), *, confirm_timeout_s: float = 2.5
+) -> Transport:
     """Return the transport, not entered yet; `consumers` are those of users.
 
     Raises `UsageError` for an address that cannot be right.
@@ -29,6 +31,7 @@ def open_transport(settings: Settings, consumers: Sequence[ConsumerQueues] = ())
             folder=settings.data_dir,
             consumers=consumers,
             retry_delays_s=settings.retry_delays_s,
+            confirm_timeout_s=confirm_timeout_s,
         )
     except BrokerError as error:
         raise UsageError(f"TIW_AMQP_URL: {error}") from error

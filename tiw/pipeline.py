@@ -16,7 +16,7 @@ from tiw.discovery import CustomConsumer
 from tiw.opening import ingest_config, listening, open_spool, open_store, open_transport
 from tiw.process import folder_lock, raise_descriptor_limit
 from tiw.settings import Address, Settings
-from workers import BUILT_IN, Worker
+from workers import BUILT_IN, CONFIRM_TIMEOUT_S, Worker
 
 _log = structlog.get_logger()
 
@@ -50,7 +50,9 @@ async def run_pipeline(
         stack.enter_context(folder_lock(settings.data_dir))
         await stack.enter_async_context(keys)
         store = await stack.enter_async_context(open_store(settings))
-        transport = await stack.enter_async_context(open_transport(settings, [one.queues for one in custom]))
+        transport = await stack.enter_async_context(
+            open_transport(settings, [one.queues for one in custom], confirm_timeout_s=CONFIRM_TIMEOUT_S)
+        )
         if store.is_local:
             # It is here and takes a moment: consumers need not say that they wait for it.
             await migrate_when_there(store)

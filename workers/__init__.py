@@ -15,11 +15,13 @@ from workers.api import (
 )
 from workers.builtin import BUILT_IN
 from workers.loading import list_sources, load_consumers, refuse_name_clashes
+from workers.settling import CONFIRM_TIMEOUT_S
 from workers.testing import run_batch, run_consumer
 from workers.worker import Worker
 
 __all__ = [
     "BUILT_IN",
+    "CONFIRM_TIMEOUT_S",
     "Ack",
     "Consumer",
     "Context",

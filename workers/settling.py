@@ -14,6 +14,13 @@ from schemas import UNRECOGNIZED
 from workers.api import Ack, Consumer, DeadLetter, Drop, Outcome, Retry
 from workers.job import Disposition, Group, Job, Jobs, JobTelemetry
 
+#: How long to wait for the broker's confirm of an outcome. What is published again because its confirm was only late is
+#: in the queue twice, and copies of an event that is being handled are published again and again until it is done.
+CONFIRM_TIMEOUT_S = 30.0
+
+#: But a worker that ends does not wait so long.
+_REQUEUE_WITHIN_S = 2.5
+
 #: Between two tries to publish an outcome that the broker did not confirm.
 _PUBLISH_AGAIN_S = 0.5
 
@@ -25,7 +32,8 @@ class Settler:
 
     What settles a delivery begins with the call; what has to be published for it is published beside all else.
     Where the broker does not confirm, publishing is tried again until it does: the outcome is known and the delivery
-    cannot be let go of before it is kept. Only `requeue` tries once: an unsettled delivery returns by itself.
+    cannot be let go of before it is kept. Only `requeue_all` tries once: its deliveries return with the subscription's
+    end.
     """
 
     def __init__(
@@ -96,11 +104,11 @@ class Settler:
 
     def requeue(self, job: Job) -> None:
         """Put the event back into the queue as it was. A return by the broker would count as a crash."""
-        self._spawn(self._requeue(job))
+        self._publish(job, lambda: self._send_again(job), None)
 
     async def requeue_all(self, jobs: Iterable[Job]) -> None:
-        """Requeue several, and return when all are."""
-        await asyncio.gather(*(self._requeue(job) for job in jobs))
+        """Requeue what is left when the subscription is about to end, and return when that was tried."""
+        await asyncio.gather(*(self._requeue_or_leave(job) for job in jobs))
         await self.settled()
 
     def _retry(self, job: Job, outcome: Retry) -> None:
@@ -128,20 +136,24 @@ class Settler:
             reason=reason,
         )
 
-    async def _requeue(self, job: Job) -> None:
-        same = structs.replace(job.delivery.message, crashes=job.crashes)
+    async def _requeue_or_leave(self, job: Job) -> None:
         try:
-            await self._transport.send(self._consumer.name, same)
-        except NotPublishedError:
-            self._jobs.settled(job)  # the broker has no acknowledgement, and delivers it again
+            async with asyncio.timeout(_REQUEUE_WITHIN_S):
+                await self._send_again(job)
+        except (NotPublishedError, TimeoutError):
+            self._jobs.settled(job)  # once the subscription has ended, the broker delivers it again
         else:
             self._acknowledge(job)
+
+    async def _send_again(self, job: Job) -> None:
+        same = structs.replace(job.delivery.message, crashes=job.crashes)
+        await self._transport.send(self._consumer.name, same)
 
     def _publish_retry(self, message: Message, delay_s: float) -> Awaitable[None]:
         return self._transport.retry(self._consumer.name, message, delay_s=delay_s)
 
     def _publish(
-        self, job: Job, publish: Callable[[], Awaitable[None]], disposition: Disposition, **details: float | str
+        self, job: Job, publish: Callable[[], Awaitable[None]], disposition: Disposition | None, **details: float | str
     ) -> None:
         self._spawn(self._publish_and_acknowledge(job, publish, disposition, details))
 
@@ -149,7 +161,7 @@ class Settler:
         self,
         job: Job,
         publish: Callable[[], Awaitable[None]],
-        disposition: Disposition,
+        disposition: Disposition | None,
         details: dict[str, float | str],
     ) -> None:
         while True:
@@ -162,7 +174,8 @@ class Settler:
                 continue
             break
         self._acknowledge(job)
-        self._telemetry.settled(job, disposition, **details)
+        if disposition is not None:
+            self._telemetry.settled(job, disposition, **details)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

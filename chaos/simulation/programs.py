@@ -23,7 +23,7 @@ from ingest.config import Budget
 from ingest.durability import Durability
 from ingest.server import DRAIN_TIMEOUT_S
 from ingest.spool import Spool
-from workers import Consumer, Worker
+from workers import CONFIRM_TIMEOUT_S, Consumer, Worker
 
 #: As long as nobody waits.
 _TOO_LONG_S = 60.0
@@ -157,7 +157,9 @@ class Work:
         """Run the consumers until `stopping` is set, and drain them."""
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(self._database.store())
-            transport = SimulatedTransport(self._broker, process, DEFAULT_RETRY_DELAYS_S)
+            transport = SimulatedTransport(
+                self._broker, process, DEFAULT_RETRY_DELAYS_S, confirm_timeout_s=CONFIRM_TIMEOUT_S
+            )
             await stack.enter_async_context(transport)
             worker = self._make_worker(self._consumers, transport=transport, store=store)
             await stack.enter_async_context(worker)
@@ -214,6 +216,9 @@ class Member:
             return
         self._stopping.set()
         await asyncio.wait([main], timeout=END_S)
+        if not main.done() and process.was_stopped:
+            # It stands still, or did so for most of its time: whoever wants it gone kills it.
+            process.crash("killed, since it did not end")
         if process.is_dead:
             return
         if not main.done():

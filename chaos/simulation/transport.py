@@ -25,7 +25,7 @@ from chaos.simulation.processes import Process
 from chaos.simulation.virtual_time import VirtualLoop
 
 #: As of the real one.
-CONFIRM_TIMEOUT_S = 2.5
+INGEST_CONFIRM_TIMEOUT_S = 2.5
 
 #: What a planted bug makes of it.
 NO_DEADLINE_S = 60.0
@@ -119,12 +119,20 @@ class SimulatedSubscription:
 class SimulatedTransport:
     """See `broker.Transport`. What a process publishes while it dies may still arrive."""
 
-    def __init__(self, broker: Broker, process: Process, retry_delays_s: Sequence[float]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        process: Process,
+        retry_delays_s: Sequence[float],
+        *,
+        confirm_timeout_s: float = INGEST_CONFIRM_TIMEOUT_S,
+    ) -> None:
         self.broker = broker
         self.loop: VirtualLoop = broker.loop
         self.session: Session | None = None
         self._process = process
         self._retry_delays_s = retry_delays_s
+        self._confirm_timeout_s = confirm_timeout_s
         self._subscriptions: list[SimulatedSubscription] = []
         self._ready = asyncio.Event()
         self._lost = asyncio.Event()
@@ -231,7 +239,7 @@ class SimulatedTransport:
 
     async def _keep(self, what: str, keep: Callable[[], None], *, is_awaited: bool = True) -> None:
         """Return once the broker has kept it. A session that is lost meanwhile is waited for, and it is sent again."""
-        timeout_s = NO_DEADLINE_S if Bug.NO_DEADLINE in self.broker.bugs else CONFIRM_TIMEOUT_S
+        timeout_s = NO_DEADLINE_S if Bug.NO_DEADLINE in self.broker.bugs else self._confirm_timeout_s
         deadline_s = self.loop.time() + timeout_s
         operation = what.partition(" ")[0]
         await self._process.passes(f"{operation} begun")

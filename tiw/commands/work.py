@@ -20,7 +20,7 @@ from tiw.discovery import CustomConsumer, discover_consumers
 from tiw.opening import listening, open_store, open_transport, require_amqp
 from tiw.process import settle, stop_requests, stopped_or_failed
 from tiw.settings import Settings, UsageError
-from workers import BUILT_IN, Worker, load_consumers
+from workers import BUILT_IN, CONFIRM_TIMEOUT_S, Worker, load_consumers
 
 #: How often the folder of plugins is looked at while it is empty.
 _LOOK_EVERY_S = 3.0
@@ -75,7 +75,9 @@ async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequenc
         raise UsageError(f"there is no consumer {min(missing)!r} any more in {', '.join(sources) or 'TIW_CONSUMERS'}")
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
-        transport = await stack.enter_async_context(open_transport(settings, [c.queues for c in custom]))
+        transport = await stack.enter_async_context(
+            open_transport(settings, [c.queues for c in custom], confirm_timeout_s=CONFIRM_TIMEOUT_S)
+        )
         worker = Worker(
             consumers,
             transport=transport,
