@@ -38,7 +38,7 @@ _KEY_COLUMNS = (completions.c.consumer, completions.c.event_id)
 _UNFINISHED = completions.c.completed_at_us.is_(None)
 
 _CONSUMER = bindparam("of_consumer", type_=Text)
-_OWNER = bindparam("by_owner", type_=Text)
+_LEASE_HOLDER = bindparam("by_lease_holder", type_=Text)
 _LEASE_US = bindparam("lease_us", type_=BigInteger)
 
 #: How long completions are remembered.
@@ -59,14 +59,14 @@ class Claim(StrEnum):
 
 
 async def claim(
-    store: Store, *, consumer: str, event_ids: Collection[str], owner: str, lease_s: float
+    store: Store, *, consumer: str, event_ids: Collection[str], lease_holder: str, lease_s: float
 ) -> dict[str, Claim]:
     """Ask to handle events for `lease_s` seconds, in one transaction; return what came of it for each.
 
-    CLAIMED: it is the caller's (`owner`, a token of one worker). COMPLETED: it was handled. LEASED: another is
-    handling it. A lease that has run out, or that is the same owner's, is taken over.
+    CLAIMED: it is the caller's (`lease_holder`, a token of one worker). COMPLETED: it was handled. LEASED: another is
+    handling it. A lease that has run out, or of the same lease holder, is taken over.
     """
-    given = _given(store.dialect, consumer, event_ids, owner)
+    given = _given(store.dialect, consumer, event_ids, lease_holder)
 
     async def operation(connection: AsyncConnection) -> dict[str, Claim]:
         claims = dict.fromkeys(event_ids, Claim.LEASED)
@@ -74,7 +74,7 @@ async def claim(
         claims |= dict.fromkeys(mine.scalars(), Claim.CLAIMED)
         others = [event_id for event_id, claimed in claims.items() if claimed is Claim.LEASED]
         if others:
-            of_others = _given(store.dialect, consumer, others, owner)
+            of_others = _given(store.dialect, consumer, others, lease_holder)
             completed = await connection.execute(_completed(store.dialect), of_others)
             claims |= dict.fromkeys(completed.scalars(), Claim.COMPLETED)
         return claims
@@ -82,29 +82,29 @@ async def claim(
     return await store.write(operation)
 
 
-async def complete(store: Store, *, consumer: str, event_ids: Collection[str], owner: str) -> None:
-    """Remember in one transaction that `owner` handled events, whoever holds their leases by now.
+async def complete(store: Store, *, consumer: str, event_ids: Collection[str], lease_holder: str) -> None:
+    """Remember in one transaction that `lease_holder` handled events, whoever holds their leases by now.
 
     Durable on return. The first completion of an event stays.
     """
-    given = _given(store.dialect, consumer, event_ids, owner)
+    given = _given(store.dialect, consumer, event_ids, lease_holder)
     await store.write(lambda connection: connection.execute(_completing(store.dialect), given))
 
 
-async def release(store: Store, *, consumer: str, event_ids: Collection[str], owner: str) -> None:
-    """Give back leases before their end, in one transaction; those that are no longer the owner's stay."""
-    given = _given(store.dialect, consumer, event_ids, owner)
+async def release(store: Store, *, consumer: str, event_ids: Collection[str], lease_holder: str) -> None:
+    """Release leases before their end, in one transaction; those that are no longer the holder's stay."""
+    given = _given(store.dialect, consumer, event_ids, lease_holder)
     await store.write(lambda connection: connection.execute(_releasing(store.dialect), given))
 
 
 @cache
 def _claiming(dialect: Dialect) -> TextClause:
     """Lease events that are free, and return their ids."""
-    insert = _insert(dialect, owner=_OWNER, leased_until_us=now_us() + _LEASE_US)
+    insert = _insert(dialect, owner=_LEASE_HOLDER, leased_until_us=now_us() + _LEASE_US)
     upsert = insert.on_conflict_do_update(
         index_elements=_KEY_COLUMNS,
         set_={"owner": insert.excluded.owner, "leased_until_us": insert.excluded.leased_until_us},
-        where=and_(_UNFINISHED, or_(completions.c.owner == _OWNER, completions.c.leased_until_us <= now_us())),
+        where=and_(_UNFINISHED, or_(completions.c.owner == _LEASE_HOLDER, completions.c.leased_until_us <= now_us())),
     )
     return dialect.render(upsert.returning(completions.c.event_id))
 
@@ -118,7 +118,7 @@ def _completed(dialect: Dialect) -> Select[Any]:
 @cache
 def _completing(dialect: Dialect) -> TextClause:
     """Complete events, whoever holds their leases; the first completion stays."""
-    insert = _insert(dialect, owner=_OWNER, completed_at_us=now_us())
+    insert = _insert(dialect, owner=_LEASE_HOLDER, completed_at_us=now_us())
     upsert = insert.on_conflict_do_update(
         index_elements=_KEY_COLUMNS,
         set_={
@@ -133,10 +133,10 @@ def _completing(dialect: Dialect) -> TextClause:
 
 @cache
 def _releasing(dialect: Dialect) -> Delete:
-    """Delete leases that are the owner's."""
+    """Delete leases that are the lease holder's."""
     leases = (
         select(completions.c.event_id)
-        .where(_are_given(dialect), completions.c.owner == _OWNER, _UNFINISHED)
+        .where(_are_given(dialect), completions.c.owner == _LEASE_HOLDER, _UNFINISHED)
         .order_by(completions.c.event_id)
         .with_for_update()
     )
@@ -156,16 +156,18 @@ def _are_given(dialect: Dialect) -> ColumnElement[bool]:
     return and_(completions.c.consumer == _CONSUMER, completions.c.event_id.in_(given))
 
 
-def _given(dialect: Dialect, consumer: str, event_ids: Collection[str], owner: str) -> dict[str, Any]:
+def _given(dialect: Dialect, consumer: str, event_ids: Collection[str], lease_holder: str) -> dict[str, Any]:
     """Return the parameters of these statements; `_claiming` wants `lease_us` too."""
     ids = list(dict.fromkeys(event_ids))
-    return {"of_consumer": consumer, "by_owner": owner, "event_ids": dialect.ids_parameter(ids)}
+    return {"of_consumer": consumer, "by_lease_holder": lease_holder, "event_ids": dialect.ids_parameter(ids)}
 
 
-async def renew(store: Store, *, owner: str, lease_s: float) -> None:
-    """Let the owner's leases end `lease_s` seconds from now."""
+async def renew(store: Store, *, lease_holder: str, lease_s: float) -> None:
+    """Let the lease holder's leases end `lease_s` seconds from now."""
     statement = (
-        update(completions).where(completions.c.owner == owner, _UNFINISHED).values(leased_until_us=_from_now(lease_s))
+        update(completions)
+        .where(completions.c.owner == lease_holder, _UNFINISHED)
+        .values(leased_until_us=_from_now(lease_s))
     )
     await store.write(lambda connection: connection.execute(statement))
 
@@ -219,16 +221,16 @@ def _us(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-async def lease_owners(store: Store) -> frozenset[str]:
-    """Return the owners of all leases that were not completed, run out or not."""
+async def lease_holders(store: Store) -> frozenset[str]:
+    """Return the holders of all leases that were not completed, run out or not."""
     query = select(completions.c.owner).where(_UNFINISHED, completions.c.owner.is_not(None)).distinct()
     async with store.reading() as connection:
         return frozenset((await connection.execute(query)).scalars())
 
 
-async def release_owner(store: Store, owner: str) -> int:
-    """Let go of every lease of `owner`, and return how many there were."""
-    statement = delete(completions).where(completions.c.owner == owner, _UNFINISHED)
+async def release_holder(store: Store, lease_holder: str) -> int:
+    """Let go of every lease of `lease_holder`, and return how many there were."""
+    statement = delete(completions).where(completions.c.owner == lease_holder, _UNFINISHED)
     return (await store.write(lambda connection: connection.execute(statement))).rowcount
 
 

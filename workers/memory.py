@@ -18,7 +18,7 @@ from typing import ClassVar, Protocol, Self, TypeAlias
 
 import structlog
 
-from store import Claim, Store, StoreError, claim, complete, lease_owners, release, release_owner
+from store import Claim, Store, StoreError, claim, complete, lease_holders, release, release_holder
 from workers.api import Ack, Drop, Outcome, Retry, describe
 from workers.job import Group, Job
 from workers.store_watch import AWAY_ERRORS, StoreWatch
@@ -89,8 +89,8 @@ async def release_leases_of_dead_holders(store: Store, *, is_dead: Callable[[str
 
     Raises `StoreUnavailableError`.
     """
-    dead = [name for name in await lease_owners(store) if is_dead(name)]
-    return sum([await release_owner(store, name) for name in dead])
+    dead = [name for name in await lease_holders(store) if is_dead(name)]
+    return sum([await release_holder(store, name) for name in dead])
 
 
 def _namespace() -> str:
@@ -126,9 +126,9 @@ class Claims:
         self._lease_s = lease_s
         self._is_dead = is_dead
         self.leases = Leases(lease_s, monotonic_s=monotonic_s)
-        #: Leases that nobody here needs, but the store was away when they should have been given back.
+        #: Leases that nobody here needs, but the store was away when they should have been released.
         self._owed: set[str] = set()
-        #: What is given back late must not be what is claimed anew at the same moment.
+        #: What is released late must not be what is claimed anew at the same moment.
         self._claiming = asyncio.Lock()
 
     async def claim(self, event_ids: list[str]) -> dict[str, Claim]:
@@ -146,7 +146,9 @@ class Claims:
         while True:
             await self._store_watch.wait()
             try:
-                await complete(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._lease_holder)
+                await complete(
+                    self._store, consumer=self._consumer, event_ids=event_ids, lease_holder=self._lease_holder
+                )
             except AWAY_ERRORS:
                 self._store_watch.report_away()
                 continue
@@ -164,7 +166,7 @@ class Claims:
             self._store_watch.report_away()
 
     async def release_owed(self) -> None:
-        """Let go of what could not be given back before. Raises `StoreError`.
+        """Release what could not be released before. Raises `StoreError`.
 
         It would not run out by itself: a process renews all leases in its name, also one that it does not know of
         because the connection was lost between the claim's commit and its answer.
@@ -183,11 +185,15 @@ class Claims:
             self._owed.difference_update(owed)
 
     async def _release(self, event_ids: list[str]) -> None:
-        await release(self._store, consumer=self._consumer, event_ids=event_ids, owner=self._lease_holder)
+        await release(self._store, consumer=self._consumer, event_ids=event_ids, lease_holder=self._lease_holder)
 
     async def _claim(self, event_ids: list[str]) -> dict[str, Claim]:
         return await claim(
-            self._store, consumer=self._consumer, event_ids=event_ids, owner=self._lease_holder, lease_s=self._lease_s
+            self._store,
+            consumer=self._consumer,
+            event_ids=event_ids,
+            lease_holder=self._lease_holder,
+            lease_s=self._lease_s,
         )
 
 

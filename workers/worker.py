@@ -352,7 +352,7 @@ class Worker:
             try:
                 began_s = self._monotonic_s()
                 # First: what follows takes as long as it takes.
-                await renew(self._store, owner=self._lease_holder, lease_s=self._lease_s)
+                await renew(self._store, lease_holder=self._lease_holder, lease_s=self._lease_s)
                 for runner in self._runners:
                     runner.note_renewal(began_s=began_s)
                 for runner in self._runners:

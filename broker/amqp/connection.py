@@ -309,7 +309,7 @@ class Link:
         log = _log.bind(connection=self._name, broker=endpoint.name)
         connection = await Connection.open(endpoint, name=self._name, resolver=self._brokers.resolver)
         log.info("broker_connected", version=connection.version)
-        watching = asyncio.create_task(watch(connection, self._patience), name=f"amqp pulse {self._name}")
+        watching = asyncio.create_task(watch(connection, self._patience), name=f"amqp liveness {self._name}")
         try:
             raise_if_cancelled()
             self._brokers.note_working(endpoint)

@@ -10,13 +10,15 @@ from store.tables import completions
 DAY_US = 86_400 * 1_000_000
 
 
-async def ask(store: Store, owner: str, *, consumer: str = "c", event_id: str = "e", lease_s: float = 60.0) -> Claim:
-    claims = await claim(store, consumer=consumer, event_ids=[event_id], owner=owner, lease_s=lease_s)
+async def ask(
+    store: Store, lease_holder: str, *, consumer: str = "c", event_id: str = "e", lease_s: float = 60.0
+) -> Claim:
+    claims = await claim(store, consumer=consumer, event_ids=[event_id], lease_holder=lease_holder, lease_s=lease_s)
     return claims[event_id]
 
 
-async def done(store: Store, owner: str, *, consumer: str = "c", event_id: str = "e") -> None:
-    await complete(store, consumer=consumer, event_ids=[event_id], owner=owner)
+async def done(store: Store, lease_holder: str, *, consumer: str = "c", event_id: str = "e") -> None:
+    await complete(store, consumer=consumer, event_ids=[event_id], lease_holder=lease_holder)
 
 
 async def test_one_owner_at_a_time_handles_an_event(store: Store) -> None:
@@ -46,15 +48,15 @@ async def test_a_lease_that_ran_out_is_taken_over(store: Store) -> None:
 
 async def test_a_released_lease_is_free_and_a_lost_one_is_not_released(store: Store) -> None:
     await ask(store, "one")
-    await release(store, consumer="c", event_ids=["e"], owner="other")
+    await release(store, consumer="c", event_ids=["e"], lease_holder="other")
     assert await ask(store, "other") is Claim.LEASED
-    await release(store, consumer="c", event_ids=["e"], owner="one")
+    await release(store, consumer="c", event_ids=["e"], lease_holder="one")
     assert await ask(store, "other") is Claim.CLAIMED
 
 
 async def test_a_completion_is_not_released(store: Store) -> None:
     await done(store, "one")
-    await release(store, consumer="c", event_ids=["e"], owner="one")
+    await release(store, consumer="c", event_ids=["e"], lease_holder="one")
     assert await ask(store, "other") is Claim.COMPLETED
 
 
@@ -80,7 +82,7 @@ async def test_renewing_keeps_the_owners_unfinished_leases_alone(store: Store) -
     await ask(store, "other", event_id="g", lease_s=0)
     await ask(store, "one", event_id="h")
     await done(store, "one", event_id="h")
-    await renew(store, owner="one", lease_s=60)
+    await renew(store, lease_holder="one", lease_s=60)
     assert await ask(store, "third") is Claim.LEASED
     assert await ask(store, "third", event_id="f") is Claim.LEASED
     assert await ask(store, "third", event_id="g") is Claim.CLAIMED
@@ -119,32 +121,34 @@ async def test_pruning_deletes_what_is_old_and_nothing_else(store: Store, monkey
 
 async def test_of_many_at_once_one_gets_the_event(store: Store) -> None:
     for number in range(10):
-        claims = await asyncio.gather(*(ask(store, f"owner-{n}", event_id=str(number)) for n in range(10)))
+        claims = await asyncio.gather(*(ask(store, f"holder-{n}", event_id=str(number)) for n in range(10)))
         assert sorted(claims) == [Claim.CLAIMED, *[Claim.LEASED] * 9]
 
 
 async def test_of_many_at_once_one_takes_over_a_lease_that_ran_out(store: Store) -> None:
     for number in range(10):
         await ask(store, "gone", event_id=str(number), lease_s=0)
-        claims = await asyncio.gather(*(ask(store, f"owner-{n}", event_id=str(number)) for n in range(10)))
+        claims = await asyncio.gather(*(ask(store, f"holder-{n}", event_id=str(number)) for n in range(10)))
         assert sorted(claims) == [Claim.CLAIMED, *[Claim.LEASED] * 9]
 
 
 async def test_handling_at_once_happens_once(store: Store) -> None:
     handled: list[str] = []
 
-    async def deliver(owner: str, event_id: str) -> None:
+    async def deliver(lease_holder: str, event_id: str) -> None:
         while True:
-            claimed = await ask(store, owner, event_id=event_id)
+            claimed = await ask(store, lease_holder, event_id=event_id)
             if claimed is Claim.COMPLETED:
                 return
             if claimed is Claim.CLAIMED:
                 handled.append(event_id)
-                await done(store, owner, event_id=event_id)
+                await done(store, lease_holder, event_id=event_id)
                 return
             await asyncio.sleep(0.001)
 
-    await asyncio.gather(*(deliver(f"owner-{owner}", str(number)) for number in range(5) for owner in range(6)))
+    await asyncio.gather(
+        *(deliver(f"holder-{lease_holder}", str(number)) for number in range(5) for lease_holder in range(6))
+    )
     assert sorted(handled) == ["0", "1", "2", "3", "4"]
     async with store.reading() as connection:
         assert (await connection.execute(select(func.count()).select_from(completions))).scalar_one() == 5
@@ -156,7 +160,7 @@ async def test_of_a_group_each_event_gets_its_own_answer(store: Store) -> None:
     await ask(store, "gone", event_id="run out", lease_s=0)
     await done(store, "other", event_id="completed")
     group = ["new", "leased", "mine", "run out", "completed", "new"]
-    assert await claim(store, consumer="c", event_ids=group, owner="one", lease_s=60) == {
+    assert await claim(store, consumer="c", event_ids=group, lease_holder="one", lease_s=60) == {
         "new": Claim.CLAIMED,
         "leased": Claim.LEASED,
         "mine": Claim.CLAIMED,
@@ -166,33 +170,33 @@ async def test_of_a_group_each_event_gets_its_own_answer(store: Store) -> None:
 
 
 async def test_a_group_is_completed_as_a_whole_and_again_without_harm(store: Store) -> None:
-    await claim(store, consumer="c", event_ids=["1", "2"], owner="one", lease_s=60)
-    await complete(store, consumer="c", event_ids=["1", "2", "3", "3"], owner="one")
-    await complete(store, consumer="c", event_ids=["1", "2", "3"], owner="other")
-    claims = await claim(store, consumer="c", event_ids=["1", "2", "3", "4"], owner="one", lease_s=60)
+    await claim(store, consumer="c", event_ids=["1", "2"], lease_holder="one", lease_s=60)
+    await complete(store, consumer="c", event_ids=["1", "2", "3", "3"], lease_holder="one")
+    await complete(store, consumer="c", event_ids=["1", "2", "3"], lease_holder="other")
+    claims = await claim(store, consumer="c", event_ids=["1", "2", "3", "4"], lease_holder="one", lease_s=60)
     assert claims == dict.fromkeys("123", Claim.COMPLETED) | {"4": Claim.CLAIMED}
 
 
 async def test_of_a_group_only_the_owners_unfinished_leases_are_released(store: Store) -> None:
-    await claim(store, consumer="c", event_ids=["1", "2"], owner="one", lease_s=60)
+    await claim(store, consumer="c", event_ids=["1", "2"], lease_holder="one", lease_s=60)
     await ask(store, "other", event_id="3")
     await done(store, "one", event_id="4")
-    await release(store, consumer="c", event_ids=["1", "3", "4", "absent"], owner="one")
-    claims = await claim(store, consumer="c", event_ids=["1", "2", "3", "4"], owner="third", lease_s=60)
+    await release(store, consumer="c", event_ids=["1", "3", "4", "absent"], lease_holder="one")
+    claims = await claim(store, consumer="c", event_ids=["1", "2", "3", "4"], lease_holder="third", lease_s=60)
     assert claims == {"1": Claim.CLAIMED, "2": Claim.LEASED, "3": Claim.LEASED, "4": Claim.COMPLETED}
 
 
 async def test_an_empty_group_is_nothing(store: Store) -> None:
-    assert await claim(store, consumer="c", event_ids=[], owner="one", lease_s=60) == {}
-    await complete(store, consumer="c", event_ids=[], owner="one")
-    await release(store, consumer="c", event_ids=[], owner="one")
+    assert await claim(store, consumer="c", event_ids=[], lease_holder="one", lease_s=60) == {}
+    await complete(store, consumer="c", event_ids=[], lease_holder="one")
+    await release(store, consumer="c", event_ids=[], lease_holder="one")
 
 
 async def test_more_events_than_a_statement_takes_values_are_one_group(store: Store) -> None:
     group = [f"{number:032x}" for number in range(40_000)]
-    claims = await claim(store, consumer="c", event_ids=group, owner="one", lease_s=60)
+    claims = await claim(store, consumer="c", event_ids=group, lease_holder="one", lease_s=60)
     assert set(claims.values()) == {Claim.CLAIMED}
-    await complete(store, consumer="c", event_ids=group, owner="one")
+    await complete(store, consumer="c", event_ids=group, lease_holder="one")
     async with store.reading() as connection:
         assert (await connection.execute(select(func.count(completions.c.completed_at_us)))).scalar_one() == 40_000
 
@@ -200,20 +204,20 @@ async def test_more_events_than_a_statement_takes_values_are_one_group(store: St
 async def test_groups_in_each_others_way_come_to_an_end_and_each_event_is_handled_once(store: Store) -> None:
     handled: list[str] = []
 
-    async def work(owner: str, seed: int) -> None:
+    async def work(lease_holder: str, seed: int) -> None:
         order = random.Random(seed)
         waiting = [str(number) for number in range(12)]
         while waiting:
             group = order.sample(waiting, min(len(waiting), order.randint(1, 12)))
-            claims = await claim(store, consumer="c", event_ids=group, owner=owner, lease_s=60)
+            claims = await claim(store, consumer="c", event_ids=group, lease_holder=lease_holder, lease_s=60)
             mine = [event_id for event_id in group if claims[event_id] is Claim.CLAIMED]
             done_here, given_back = mine[::2], mine[1::2]
             handled.extend(done_here)
-            await complete(store, consumer="c", event_ids=done_here, owner=owner)
-            await release(store, consumer="c", event_ids=given_back, owner=owner)
+            await complete(store, consumer="c", event_ids=done_here, lease_holder=lease_holder)
+            await release(store, consumer="c", event_ids=given_back, lease_holder=lease_holder)
             finished = {*done_here, *(event_id for event_id in group if claims[event_id] is Claim.COMPLETED)}
             waiting = [event_id for event_id in waiting if event_id not in finished]
 
     async with asyncio.timeout(60):
-        await asyncio.gather(*(work(f"owner-{number}", number) for number in range(6)))
+        await asyncio.gather(*(work(f"holder-{number}", number) for number in range(6)))
     assert sorted(handled) == sorted(str(number) for number in range(12))

@@ -52,8 +52,8 @@ async def test_everything_of_a_recording_goes_and_nothing_else(store: Store) -> 
     kept = [_letter("other", "tt"), _letter("family", "t", event_type="TranscodeFinished")]
     await keep_dead_letters(store, [replayed, unresolved, *kept])
     await mark_replayed(store, [replayed])
-    await complete(store, consumer="c", event_ids=[started.event_id, others[1].event_id], owner="o")
-    await claim(store, consumer="c", event_ids=["unresolved"], owner="o", lease_s=60)
+    await complete(store, consumer="c", event_ids=[started.event_id, others[1].event_id], lease_holder="o")
+    await claim(store, consumer="c", event_ids=["unresolved"], lease_holder="o", lease_s=60)
 
     traces = await find_traces(store, "t")
     assert [trace.sdk_app_id for trace in traces] == [1, 2]
@@ -74,7 +74,7 @@ async def test_everything_of_a_recording_goes_and_nothing_else(store: Store) -> 
     assert {event.event_id for event in await list_events(store)} == {one.event_id for one in others}
     assert {letter.event_id for letter in await list_dead_letters(store)} == {"other", "family"}
     ids = [started.event_id, "unresolved", others[1].event_id]
-    claims = await claim(store, consumer="c", event_ids=ids, owner="p", lease_s=60)
+    claims = await claim(store, consumer="c", event_ids=ids, lease_holder="p", lease_s=60)
     assert [*claims.values()] == [Claim.CLAIMED, Claim.CLAIMED, Claim.COMPLETED]
     assert [trace.sdk_app_id for trace in await find_traces(store, "t")] == [2]
 

@@ -13,7 +13,7 @@ from workers.memory import is_dead, new_lease_holder
 IMITATION = "import workers.memory; print(workers.memory.new_lease_holder())"
 
 
-def owner_of_another_process() -> str:
+def lease_holder_of_another_process() -> str:
     """Return the name that a process made which has ended since."""
     done = subprocess.run([sys.executable, "-c", IMITATION], check=True, capture_output=True, text=True)
     return done.stdout.strip()
@@ -24,7 +24,7 @@ def test_names_are_never_the_same() -> None:
 
 
 def test_a_process_that_ended_is_dead() -> None:
-    assert is_dead(owner_of_another_process())
+    assert is_dead(lease_holder_of_another_process())
 
 
 def test_one_that_runs_is_not_gone() -> None:
@@ -35,7 +35,7 @@ def test_one_that_runs_is_not_gone() -> None:
 
 
 def test_one_elsewhere_is_never_known_to_be_gone() -> None:
-    _, namespace, pid, token = owner_of_another_process().rsplit("/", 3)
+    _, namespace, pid, token = lease_holder_of_another_process().rsplit("/", 3)
     host, _, _, _ = new_lease_holder().rsplit("/", 3)
 
     assert not is_dead(f"elsewhere/{namespace}/{pid}/{token}")
@@ -52,7 +52,11 @@ async def test_the_lease_of_a_killed_worker_does_not_have_to_run_out(house: Hous
 
     message = started()
     await claim(
-        house.store, consumer="archive", event_ids=[message.event_id], owner=owner_of_another_process(), lease_s=3600
+        house.store,
+        consumer="archive",
+        event_ids=[message.event_id],
+        lease_holder=lease_holder_of_another_process(),
+        lease_s=3600,
     )
 
     async with house.working(archive) as transport:
@@ -73,7 +77,7 @@ async def test_nor_that_of_one_killed_beside_a_worker_that_runs(house: House) ->
             house.store,
             consumer="archive",
             event_ids=[message.event_id],
-            owner=owner_of_another_process(),
+            lease_holder=lease_holder_of_another_process(),
             lease_s=3600,
         )
         await transport.publish(message)

@@ -146,7 +146,7 @@ async def test_a_group_that_is_interrupted_is_handed_back_as_it_was(house: House
         await again.note(batch)
 
     async with house.working(structs.replace(archive_again, name="archive")):
-        # Their leases were given back too.
+        # Their leases were released too.
         await eventually(lambda: sorted(again.handled) == TEN)
     assert set(again.attempts) == {(task_id, 1) for task_id in TEN}
 

@@ -68,7 +68,7 @@ async def test_what_another_handled_while_this_process_stood_still_is_not_handle
             stands_still.set()
             # The whole process, as SIGSTOP does it; meanwhile its lease runs out, and another handles the event.
             time.sleep(0.5)  # noqa: ASYNC251 - on purpose
-            await complete(house.store, consumer="archive", event_ids=list(claims), owner="elsewhere/ns/1/ab")
+            await complete(house.store, consumer="archive", event_ids=list(claims), lease_holder="elsewhere/ns/1/ab")
         return claims
 
     monkeypatch.setattr("workers.memory.claim", claim_and_stand_still)

@@ -191,7 +191,7 @@ async def test_a_worker_gives_back_what_it_owes_instead_of_renewing_it_for_ever(
         raise StoreUnavailableError("the connection was lost")
 
     monkeypatch.setattr(workers.memory, "claim", commit_and_lose)
-    # As if another worker got what is handed back: this one would simply take over its own lease.
+    # As if another worker got what is requeued: this one would simply take over its own lease.
     monkeypatch.setattr(Settler, "requeue", lambda settler, job: settler.ack(job, Disposition.DUPLICATE))
     message = started()
     async with house.working(noting(Counter()), lease_s=0.6) as transport:
@@ -217,7 +217,9 @@ async def test_two_workers_at_the_same_events_handle_each_once(house: House) -> 
 
 
 async def ask(house: House, event_id: str) -> Claim:
-    claims = await claim(house.store, consumer="archive", event_ids=[event_id], owner="elsewhere/ns/1/ab", lease_s=60)
+    claims = await claim(
+        house.store, consumer="archive", event_ids=[event_id], lease_holder="elsewhere/ns/1/ab", lease_s=60
+    )
     return claims[event_id]
 
 

@@ -185,7 +185,7 @@ async def test_a_lease_of_another_worker_is_waited_for_without_counting(house: H
     archive = recording(attempts)
     message = started()
     ids = [message.event_id]
-    claims = await claim(house.store, consumer="archive", event_ids=ids, owner="elsewhere/ns/1/ab", lease_s=1.0)
+    claims = await claim(house.store, consumer="archive", event_ids=ids, lease_holder="elsewhere/ns/1/ab", lease_s=1.0)
     assert claims == {message.event_id: Claim.CLAIMED}
 
     async with house.working(archive) as transport:
