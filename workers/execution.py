@@ -67,6 +67,8 @@ class Execution:
         self._on_away = on_away
         self._needs_store: bool = memory.needs_store
         self._is_draining = False
+        #: Handle a job as soon as its event is claimed and there is a slot for it.
+        self.accept: Callable[[Job], None] = memory.claim
         #: What the handler can be called with.
         self._ready: deque[Job] = deque()
         #: What it is called with alone, because the call for a whole group failed.
@@ -112,13 +114,9 @@ class Execution:
                 self._memory.conclude(waiting.popleft(), None)
 
     # admit -----------------------------------------------------------------------------------------------------------
-    def accept(self, job: Job) -> None:
-        """Handle a job as soon as its event is claimed and there is a slot for it."""
-        self._memory.claim(job)
-
     def admit(self, job: Job) -> bool:
         """Decode a job's event; False, and it is settled, if the handler need not see it."""
-        message = job.delivery.message
+        message = job.message
         event = event_of(message)
         if event is None:
             self._settler.pass_on(job)
@@ -127,12 +125,11 @@ class Execution:
             # Bound to it once, before its annotation was changed.
             self._settler.ack(job, Disposition.UNWANTED, event_type=message.routing_key)
             return False
-        other = self._jobs.handler_of(message.event_id)
-        if other is not None:
+        handler = self._jobs.handle(job)
+        if handler is not job:
             # The connection was lost and the event delivered again. Nobody died with it: its handler runs here.
-            self._settler.wait_for_lease(job, crashes=min(job.crashes, other.crashes))
+            self._settler.wait_for_lease(job, crashes=min(job.crashes, handler.crashes))
             return False
-        self._jobs.handle(job)
         job.event = event
         job.context = _context(message, consumer=self._consumer.name, store=self._store)
         return True

@@ -44,26 +44,19 @@ class Job:
     alone.
     """
 
-    __slots__ = ("came_s", "context", "delivery", "event", "failed_in_group")
+    __slots__ = ("came_s", "context", "crashes", "delivery", "event", "event_id", "failed_in_group", "message")
 
     context: Context
     event: Event | None
 
     def __init__(self, delivery: Delivery, *, came_s: float) -> None:
         self.delivery = delivery
+        self.message = message = delivery.message
+        self.event_id = message.event_id
+        self.crashes = delivery.crashes
         self.came_s = came_s
         self.event = None
         self.failed_in_group: str | None = None
-
-    @property
-    def event_id(self) -> str:
-        """The id of the event that was delivered."""
-        return self.delivery.message.event_id
-
-    @property
-    def crashes(self) -> int:
-        """How many workers died with this delivery."""
-        return self.delivery.crashes
 
 
 class Jobs:
@@ -89,9 +82,9 @@ class Jobs:
         """Return the job that handles an event now."""
         return self._handled.get(event_id)
 
-    def handle(self, job: Job) -> None:
-        """Take note that from now on it is this job that handles its event."""
-        self._handled[job.event_id] = job
+    def handle(self, job: Job) -> Job:
+        """Let a job handle its event from now on, unless another one does; return the one that does."""
+        return self._handled.setdefault(job.event_id, job)
 
     def handled(self, job: Job) -> None:
         """Take note that a job handles its event no longer."""
@@ -181,11 +174,12 @@ _EVENTS = {
 }
 
 
-class JobTelemetry:
-    """Metrics and log lines about one consumer's jobs, at a small cost for each.
+#: How long what was counted may stay unseen.
+_FLUSH_S = 0.25
 
-    What is counted in one turn of the event loop is flushed in the next.
-    """
+
+class JobTelemetry:
+    """Metrics and log lines about one consumer's jobs, at a small cost for each: what is counted is flushed later."""
 
     def __init__(self, consumer: str) -> None:
         self._consumer = consumer
@@ -203,7 +197,7 @@ class JobTelemetry:
         self._calls += 1
         now_us = time.time_ns() // 1000
         for job in jobs:
-            lag_us = now_us - job.delivery.message.received_at_us
+            lag_us = now_us - job.message.received_at_us
             self._lag_seconds.observe(lag_us / 1e6 if lag_us > 0 else 0.0)
         self._flush_soon()
 
@@ -216,26 +210,28 @@ class JobTelemetry:
     def settled(self, job: Job, disposition: Disposition, **details: float | str) -> None:
         """Note what became of a delivery."""
         self._deliveries[disposition].inc()
+        if not self._will_flush:
+            self._flush_soon()
+        if disposition is Disposition.ACK and not self._is_debugging:
+            return  # as nearly all
         if disposition is Disposition.RETRY:
             self._retries_scheduled.inc()
-        self._flush_soon()
-        level = _LEVELS.get(disposition, logging.INFO)
-        if level > logging.DEBUG or self._is_debugging:
-            _log.log(
-                level,
-                _EVENTS.get(disposition, f"delivery_{disposition}"),
-                consumer=self._consumer,
-                event_id=job.event_id,
-                attempt=job.delivery.message.attempt,
-                **details,
-            )
+        _log.log(
+            _LEVELS.get(disposition, logging.INFO),
+            _EVENTS.get(disposition, f"delivery_{disposition}"),
+            consumer=self._consumer,
+            event_id=job.event_id,
+            attempt=job.message.attempt,
+            **details,
+        )
 
     def _flush_soon(self) -> None:
         if not self._will_flush:
             self._will_flush = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Let what was counted be seen now."""
         self._will_flush = False
         if self._calls:
             self._running.inc(self._calls)

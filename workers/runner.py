@@ -82,7 +82,7 @@ class Runner:
         self._store_watch = store_watch
         self._memory = memory
         self._jobs = Jobs()
-        telemetry = JobTelemetry(consumer.name)
+        self._telemetry = telemetry = JobTelemetry(consumer.name)
         self._settler = Settler(
             consumer, transport=transport, jobs=self._jobs, telemetry=telemetry, retry_delays_s=retry_delays_s
         )
@@ -130,6 +130,7 @@ class Runner:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.drain(grace_s=0)
         await self._stack.aclose()
+        self._telemetry.flush()
 
     async def drain(self, *, grace_s: float) -> None:
         """Take nothing more, finish what is here within `grace_s`, requeue the rest without counting it."""

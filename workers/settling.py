@@ -79,7 +79,8 @@ class Settler:
         """Let the outcome of a handler take effect."""
         match outcome:
             case Ack():
-                self.ack(job, Disposition.ACK)
+                self._acknowledge(job)
+                self._telemetry.settled(job, Disposition.ACK)
             case Drop():
                 self.ack(job, Disposition.DROP, reason=outcome.reason)
             case DeadLetter():
@@ -94,12 +95,12 @@ class Settler:
 
     def wait_for_lease(self, job: Job, *, crashes: int) -> None:
         """Look again later: somebody else handles the event, or died with it. It counts as no attempt."""
-        again = structs.replace(job.delivery.message, crashes=crashes)
+        again = structs.replace(job.message, crashes=crashes)
         self._publish(job, lambda: self._publish_retry(again, self._lease_wait_s), Disposition.LEASED)
 
     def pass_on(self, job: Job) -> None:
         """Keep as unrecognized what a newer ingest node understood and this worker does not."""
-        foreign = structs.replace(job.delivery.message, routing_key=UNRECOGNIZED, attempt=1, crashes=0)
+        foreign = structs.replace(job.message, routing_key=UNRECOGNIZED, attempt=1, crashes=0)
         self._publish(job, lambda: self._transport.publish(foreign), Disposition.PASSED_ON)
 
     def requeue(self, job: Job) -> None:
@@ -113,7 +114,7 @@ class Settler:
 
     def _retry(self, job: Job, outcome: Retry) -> None:
         """Let the event wait for its next attempt, or dead-letter it if this was its last."""
-        message = job.delivery.message
+        message = job.message
         reason = outcome.reason or "the handler asked for another attempt"
         if message.attempt >= self._consumer.attempts:
             self._dead_letter(job, reason)
@@ -128,7 +129,7 @@ class Settler:
         )
 
     def _dead_letter(self, job: Job, reason: str) -> None:
-        letter = structs.replace(_failed(job.delivery.message, reason), crashes=0)
+        letter = structs.replace(_failed(job.message, reason), crashes=0)
         self._publish(
             job,
             lambda: self._transport.dead_letter(self._consumer.name, letter),
@@ -146,7 +147,7 @@ class Settler:
             self._acknowledge(job)
 
     async def _send_again(self, job: Job) -> None:
-        same = structs.replace(job.delivery.message, crashes=job.crashes)
+        same = structs.replace(job.message, crashes=job.crashes)
         await self._transport.send(self._consumer.name, same)
 
     def _publish_retry(self, message: Message, delay_s: float) -> Awaitable[None]:
