@@ -19,6 +19,9 @@ MAX_CHARACTERS = 500
 #: What is looked at of a longer text before it is cut: enough to find a secret that straddles the cut.
 _MAX_EXAMINED = 8 * MAX_CHARACTERS
 
+#: Of a text that somebody's code makes.
+_MAX_TEXT = 1_000_000
+
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^\s/]+@")
 _NAMED_SECRET = re.compile(
     r"""(?<![A-Za-z0-9])(Sign|CallbackKey|TIW_CALLBACK_KEYS)  # the name, not the end of another word
@@ -110,10 +113,10 @@ def _describe_exception(logger: WrappedLogger, method: str, event: EventDict) ->
     del logger, method
     error = _error(event.pop("exc_info", None))
     if error is not None:
-        event["exception"] = f"{type(error).__name__}: {error}"
+        event["exception"] = f"{type(error).__name__}: {_text(error)}"
         event["frames"] = locations(error)
         if error.__cause__ is not None:
-            event["cause"] = f"{type(error.__cause__).__name__}: {error.__cause__}"
+            event["cause"] = f"{type(error.__cause__).__name__}: {_text(error.__cause__)}"
     return event
 
 
@@ -142,7 +145,15 @@ def _shown(name: str, value: Any, depth: int) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
         return f"({len(value)} bytes)"  # a body looks like this
     if depth and isinstance(value, Mapping):
-        return {presentable(str(key)): _shown(str(key), item, depth - 1) for key, item in value.items()}
+        return {presentable(_text(key)): _shown(_text(key), item, depth - 1) for key, item in value.items()}
     if depth and isinstance(value, list | tuple | set | frozenset):
         return [_shown("", item, depth - 1) for item in value]
-    return presentable(str(value))
+    return presentable(_text(value))
+
+
+def _text(value: object) -> str:
+    """Return a value as text. To log something must not fail, and users' code makes some of the texts."""
+    try:
+        return str(value)[:_MAX_TEXT]
+    except Exception:  # noqa: BLE001 - as said
+        return "(its text cannot be made)"

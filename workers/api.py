@@ -36,6 +36,22 @@ class LoadError(WorkersError):
     """Raised when what TIW_CONSUMERS names cannot be loaded."""
 
 
+_MAX_REASON_CHARACTERS = 500
+
+
+def text_of(value: object) -> str:
+    """Return what a user's code gave for a text as one line that headers, tables and logs can hold. Never raises.
+
+    It has at most 500 characters, and neither NUL nor unpaired surrogates.
+    """
+    try:
+        text = str(value)[: 2 * _MAX_REASON_CHARACTERS]
+        text = str.encode(text, "utf-8", "replace").decode()
+    except BaseException:  # noqa: BLE001 - it is made by a user's code, which may raise anything
+        return "its text cannot be made"
+    return " ".join(text.replace("\0", " ").split())[:_MAX_REASON_CHARACTERS]
+
+
 class Ack:
     """The event is handled."""
 
@@ -56,8 +72,14 @@ class Retry(Exception):  # noqa: N818 - an outcome that a handler raises, not an
     """
 
     def __init__(self, *, after_s: float | None = None, reason: str = "") -> None:
-        if after_s is not None and after_s < 0:
-            raise ValueError("after_s must not be negative")
+        given: Any = after_s
+        if given is not None:
+            if not hasattr(given, "__float__"):
+                raise TypeError(f"after_s must be a number of seconds, not {type(given).__name__}")
+            after_s = float(given)
+            if not after_s >= 0:  # not a number, too
+                raise ValueError("after_s must not be negative")
+        reason = text_of(reason)
         super().__init__(reason)
         self.after_s = after_s
         self.reason = reason
@@ -74,6 +96,7 @@ class Retry(Exception):  # noqa: N818 - an outcome that a handler raises, not an
 
 class _Final(Exception):  # noqa: N818 - see Retry
     def __init__(self, reason: str) -> None:
+        reason = text_of(reason)
         super().__init__(reason)
         self.reason = reason
 
@@ -98,15 +121,9 @@ class DeadLetter(_Final):
 Outcome: TypeAlias = Ack | Retry | Drop | DeadLetter
 
 
-_MAX_REASON_CHARACTERS = 500
-
-
 def describe(error: BaseException) -> str:
     """Return an error as one line that a person can act on: its type and its message. Never raises."""
-    try:
-        message = " ".join(str(error)[: 2 * _MAX_REASON_CHARACTERS].split())
-    except Exception:  # noqa: BLE001 - the text of a user's error is made by a user's code
-        message = "its text cannot be made"
+    message = text_of(error)
     return f"{type(error).__name__}: {message}"[:_MAX_REASON_CHARACTERS] if message else type(error).__name__
 
 
@@ -313,6 +330,10 @@ def consumer(
 
     def define(function: Callable[..., Any]) -> Consumer:
         where = _where(function)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise DefinitionError(
+                f"{where}: it has a yield in it, and would never be run: return an outcome, or nothing"
+            )
         _check(where, "attempts", attempts, at_least=1, at_most=1000, kind=int)
         _check(where, "timeout_s", timeout_s, at_least=0.001, at_most=MAX_TIMEOUT_S)
         _check(where, "concurrency", concurrency, at_least=1, at_most=1000, kind=int)

@@ -280,23 +280,19 @@ class StoreAway(Struct, frozen=True):
 def judge(consumer: Consumer, contexts: Sequence[Context], ending: Ending) -> Sequence[Outcome] | EachAlone | StoreAway:
     """Return the outcome of each event of a call that was not stopped, in their order, and log what is unusual.
 
-    Every end has an outcome, whatever the handler returned or raised: this never raises.
+    Every end has an outcome, whatever the handler returned or raised: this never raises. An outcome is also found
+    where it is the cause of another error (`raise ... from`), and in an exception group of nothing but outcomes: then
+    the gravest counts, a dead letter before a retry before a drop.
     """
     log = contexts[0].log if len(contexts) == 1 else _log.bind(consumer=consumer.name, events=len(contexts))
     if ending.is_left_behind:
         log.warning("handler_left_behind", timeout_s=consumer.timeout_s)
-    judged: Sequence[Outcome] | Outcome
-    if ending.interruption is Interruption.TIMED_OUT:
-        judged = Retry(reason=f"no answer within {consumer.timeout_s:g} s")
-    elif isinstance(ending.error, AWAY_ERRORS):
-        return StoreAway(ending.error)
-    elif ending.error is not None:
-        judged = _of_error(ending.error, log)
-    elif consumer.batch is None:
-        judged = _of_result(ending.result)
-    else:
-        judged = _of_results(ending.result, len(contexts))
-    if isinstance(judged, Sequence):
+    judged: Sequence[Outcome] | Outcome | StoreAway
+    try:
+        judged = _judged(consumer, len(contexts), ending, log)
+    except BaseException as error:  # noqa: BLE001 - what a handler returns or raises may do anything when it is looked at
+        judged = DeadLetter(f"what the handler came to cannot be read: {describe(error)}")
+    if isinstance(judged, StoreAway | Sequence):
         return judged
     if len(contexts) == 1:
         return [judged]
@@ -305,37 +301,90 @@ def judge(consumer: Consumer, contexts: Sequence[Context], ending: Ending) -> Se
     return EachAlone(reason)
 
 
+def _judged(consumer: Consumer, count: int, ending: Ending, log: Any) -> Sequence[Outcome] | Outcome | StoreAway:
+    if ending.interruption is Interruption.TIMED_OUT:
+        return Retry(reason=f"no answer within {consumer.timeout_s:g} s")
+    if ending.error is not None:
+        if _is_away(ending.error):
+            return StoreAway(ending.error)
+        return _of_error(ending.error, log)
+    if consumer.batch is None:
+        return _of_result(ending.result)
+    return _of_results(ending.result, count)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Say whether an error says that the store is away, or a group nothing but that."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_away(one) for one in error.exceptions)
+    return isinstance(error, AWAY_ERRORS)
+
+
 def _of_error(error: BaseException, log: Any) -> Outcome:
-    if isinstance(error, Retry | Drop | DeadLetter):
-        return error
+    outcome = _outcome_in(error)
+    if outcome is not None:
+        return outcome
     if isinstance(error, asyncio.CancelledError):
         return Retry(reason="the handler cancelled itself")
     log.warning("handler_failed", exc_info=error)
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return Retry(reason=f"the handler would have ended the program: {describe(error)}")
     return Retry(reason=describe(error))
+
+
+def _outcome_in(error: BaseException | None, depth: int = 0) -> Outcome | None:
+    if error is None or depth > _MAX_CAUSES:
+        return None
+    if isinstance(error, Retry | Drop | DeadLetter):
+        return _plain(error)
+    if not isinstance(error, BaseExceptionGroup):
+        return _outcome_in(error.__cause__, depth + 1)
+    found = [_outcome_in(one, depth + 1) for one in error.exceptions]
+    outcomes = [outcome for outcome in found if outcome is not None]
+    if len(outcomes) < len(found):
+        return None
+    return min(outcomes, key=lambda outcome: _GRAVEST_FIRST.index(type(outcome)))
+
+
+#: An error that was raised from an outcome is looked into so far.
+_MAX_CAUSES = 20
+
+_GRAVEST_FIRST: Sequence[type[Outcome]] = (DeadLetter, Retry, Drop)
+
+
+def _plain(outcome: Outcome) -> Outcome:
+    """Return an outcome with nothing of a user's class in it: a subclass, or a changed member, could do anything."""
+    if isinstance(outcome, Ack):
+        return _ACK
+    if isinstance(outcome, Retry):
+        return Retry(after_s=outcome.after_s, reason=outcome.reason)
+    return (Drop if isinstance(outcome, Drop) else DeadLetter)(outcome.reason)
 
 
 def _of_result(result: Any) -> Outcome:
     if result is None:
-        return Ack()
+        return _ACK
     if isinstance(result, Ack | Retry | Drop | DeadLetter):
-        return result
+        return _plain(result)
     # A mistake in the code, which another attempt would repeat.
     return DeadLetter(f"the handler returned {type(result).__name__}: return nothing, or an outcome")
 
 
 def _of_results(result: Any, count: int) -> Sequence[Outcome] | DeadLetter:
     if result is None:
-        return [Ack()] * count
+        return [_ACK] * count
     if not isinstance(result, list | tuple):
         return DeadLetter(f"the handler returned {type(result).__name__}: return None, or a list of outcomes")
-    for outcome in result:
+    # Past what a subclass makes of it.
+    outcomes = [*(list.__iter__(result) if isinstance(result, list) else tuple.__iter__(result))]
+    for outcome in outcomes:
         if not isinstance(outcome, Ack | Retry | Drop | DeadLetter):
             return DeadLetter(
                 f"the handler returned a list with {type(outcome).__name__} in it: "
                 "return an outcome for each event, such as Ack()"
             )
-    if len(result) != count:
+    if len(outcomes) != count:
         return DeadLetter(
-            f"the handler returned {len(result)} outcomes for a group of {count}: return one for each, in their order"
+            f"the handler returned {len(outcomes)} outcomes for a group of {count}: return one for each, in their order"
         )
-    return result
+    return [_plain(outcome) for outcome in outcomes]

@@ -11,6 +11,7 @@ A slot is not used again once its handler was interrupted, or has set a context 
 
 import asyncio
 import contextvars
+import inspect
 import threading
 import time
 from collections.abc import Callable
@@ -27,22 +28,21 @@ from workers.api import Consumer
 _log = structlog.get_logger()
 
 
-def run_in_thread(function: Callable[..., Any], *arguments: Any, name: str) -> "asyncio.Future[Any]":
-    """Call `function` in a daemon thread of its own; the future has its result or its exception.
+def run_in_thread(
+    function: Callable[..., Any], *arguments: Any, name: str
+) -> "asyncio.Future[tuple[Any, BaseException | None]]":
+    """Call `function` in a daemon thread of its own; the future has its result and the error that it raised.
 
-    Cancelling the future forgets the result; a thread cannot be interrupted and runs on.
+    Cancelling the future forgets both; a thread cannot be interrupted and runs on.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
     context = contextvars.copy_context()
 
     def settle(result: Any, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+        # Both as a result: a future refuses StopIteration for its exception, and SystemExit would end the loop.
+        if not future.cancelled():
+            future.set_result((result, error))
 
     def run() -> None:
         result: Any = None
@@ -51,10 +51,6 @@ def run_in_thread(function: Callable[..., Any], *arguments: Any, name: str) -> "
             result = context.run(function, *arguments)
         except BaseException as raised:  # noqa: BLE001 - handed on to whoever awaits the future
             error = raised
-        if isinstance(error, StopIteration) or (error is not None and not isinstance(error, Exception)):
-            # A future refuses StopIteration, and SystemExit would end the loop: a thread of its own can do neither.
-            unusual, error = error, RuntimeError(f"the handler raised {type(error).__name__}")
-            error.__cause__ = unusual
         if not loop.is_closed():
             try:
                 loop.call_soon_threadsafe(settle, result, error)
@@ -133,7 +129,6 @@ class Slots(Generic[Call]):
         self._arguments = arguments
         self._ended = ended
         self._is_async = consumer.is_async
-        self._function = consumer.function if self._is_async else self._in_thread
         self._variables = copy_context()
         self._slots: set[_Slot[Call]] = set()
         self._idle: list[_Slot[Call]] = []
@@ -241,14 +236,25 @@ class Slots(Generic[Call]):
             self._watch(self._consumer.timeout_s)
         result: Any = None
         error: BaseException | None = None
+        is_in_thread = not self._is_async
         try:
-            result = await self._function(*self._arguments(call))
-        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - handed on to `ended`
+            if self._is_async:
+                result = await self._consumer.function(*self._arguments(call))
+            else:
+                result, error = await self._in_thread(*self._arguments(call))
+                is_in_thread = False
+            while result is not None and inspect.isawaitable(result):
+                # A plain decorator stands on an `async def`, or an await was forgotten.
+                result = await result
+        except BaseException as raised:
+            # Handed on to `ended`, what would end the program included.
+            if isinstance(raised, GeneratorExit) and not _is_running(slot.task):
+                raise  # the interpreter takes this task away
             error = raised
         if slot.is_left_behind:
             return False
         slot.call = None
-        is_left_behind = slot.interruption is not None and not self._is_async
+        is_left_behind = slot.interruption is not None and is_in_thread
         ending = Ending(time.monotonic() - began_s, result, error, slot.interruption, is_left_behind)
         # A handler that was cancelled, by whomever, may have left that to be felt by the next.
         is_as_new = not isinstance(error, asyncio.CancelledError) and not (slot.task and slot.task.cancelling())
@@ -257,8 +263,8 @@ class Slots(Generic[Call]):
         self._ended(call, ending)
         return slot.interruption is None and is_as_new
 
-    async def _in_thread(self, *arguments: Any) -> Any:
-        return await run_in_thread(self._consumer.function, *arguments, name=f"tiw-{self._consumer.name}")
+    def _in_thread(self, *arguments: Any) -> "asyncio.Future[tuple[Any, BaseException | None]]":
+        return run_in_thread(self._consumer.function, *arguments, name=f"tiw-{self._consumer.name}")
 
     def _watch(self, delay_s: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._look_at_the_time)
@@ -294,6 +300,13 @@ class Slots(Generic[Call]):
         self._ended(call, Ending(took_s, interruption=slot.interruption, is_left_behind=True))
         if self._is_waiting():
             self.wake()
+
+
+def _is_running(task: "asyncio.Task[None] | None") -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:
+        return False  # no event loop runs
 
 
 def _are_same(variables: ContextVariables, others: ContextVariables) -> bool:

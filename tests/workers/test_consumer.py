@@ -1,6 +1,6 @@
 """What `@consumer` makes of a function, and what it says when it cannot."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -70,6 +70,14 @@ def events(event: OnlineRecordStarted, ctx: Context) -> None: ...
 def Shout(event: OnlineRecordStarted, ctx: Context) -> None: ...  # noqa: N802 - that is the mistake
 
 
+def _generator(event: OnlineRecordStarted, ctx: Context) -> Iterator[None]:
+    yield
+
+
+async def _async_generator(event: OnlineRecordStarted, ctx: Context) -> AsyncIterator[None]:
+    yield
+
+
 def _missing_name(event: "Nothing", ctx: Context) -> None: ...  # type: ignore[name-defined]  # noqa: F821 - that is the mistake
 
 
@@ -93,6 +101,8 @@ def test_a_name_that_cannot_be_a_queue_is_refused(function: Callable[..., Any], 
         (_wrong_annotation, "is not an event"),
         (_one_parameter, "two parameters"),
         (_missing_name, "cannot be read"),
+        (_generator, "has a yield in it"),
+        (_async_generator, "has a yield in it"),
     ],
 )
 def test_a_function_that_cannot_be_a_consumer_is_refused_with_its_place(

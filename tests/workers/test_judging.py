@@ -29,6 +29,7 @@ ERRORS = st.sampled_from(
         *(Retry(reason="r"), Drop("d"), DeadLetter("l"), ValueError("v"), Unspeakable(), RuntimeError("x" * 10**6)),
         *(asyncio.CancelledError(), SystemExit(1), KeyboardInterrupt(), GeneratorExit(), StopIteration()),
         *(ExceptionGroup("g", [Retry()]), StoreUnavailableError("away"), SchemaMismatchError("other tables")),
+        *(ExceptionGroup("g", [StoreUnavailableError("away")]), BaseExceptionGroup("g", [SystemExit(1), Drop("d")])),
     ]
 )
 ENDINGS = st.one_of(

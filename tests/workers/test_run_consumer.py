@@ -1,9 +1,11 @@
 """A consumer on an event, without a broker."""
 
 import asyncio
+import functools
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -51,6 +53,71 @@ async def test_any_other_exception_is_a_retry_with_its_words() -> None:
         raise ValueError("no\nbucket")
 
     assert await run_consumer(fails, EVENT) == Retry(reason="ValueError: no bucket")
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (SystemExit(3), Retry(reason="the handler would have ended the program: SystemExit: 3")),
+        (KeyboardInterrupt(), Retry(reason="the handler would have ended the program: KeyboardInterrupt")),
+        (GeneratorExit(), Retry(reason="GeneratorExit")),
+        (asyncio.CancelledError(), Retry(reason="the handler cancelled itself")),
+        (ExceptionGroup("both", [Drop("a"), Retry(after_s=5), Drop("b")]), Retry(after_s=5)),
+        (ExceptionGroup("both", [Retry(), DeadLetter("no")]), DeadLetter("no")),
+        (
+            ExceptionGroup("one of two", [Retry(after_s=5), ValueError("v")]),
+            Retry(reason="ExceptionGroup: one of two (2 sub-exceptions)"),
+        ),
+    ],
+    ids=repr,
+)
+async def test_whatever_is_raised_has_an_outcome(error: BaseException, outcome: Outcome) -> None:
+    @consumer
+    async def raises(event: OnlineRecordStarted, ctx: Context) -> None:
+        raise error
+
+    assert await run_consumer(raises, EVENT) == outcome
+
+
+async def test_an_outcome_counts_where_it_is_the_cause_of_another_error() -> None:
+    @consumer
+    async def wraps(event: OnlineRecordStarted, ctx: Context) -> None:
+        raise RuntimeError("the library's own error") from Drop("not ours")
+
+    assert await run_consumer(wraps, EVENT) == Drop("not ours")
+
+
+async def test_a_plain_decorator_may_stand_on_a_coroutine_function() -> None:
+    handled: list[str] = []
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(event: OnlineRecordStarted, ctx: Context) -> Any:
+            return function(event, ctx)
+
+        return wrapper
+
+    @consumer
+    @decorated
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> Outcome:
+        await asyncio.sleep(0)
+        handled.append(event.task_id)
+        return Drop("handled")
+
+    assert await run_consumer(archive, EVENT) == Drop("handled")
+    assert handled == [EVENT.task_id]
+
+
+async def test_what_is_no_text_becomes_one_that_a_header_and_a_table_can_hold() -> None:
+    reasons: list[Any] = [5, None, b"bytes", "two\nlines \0 and \ud800", "x" * 10_000]
+    kept = [DeadLetter(reason).reason for reason in reasons]
+    assert kept == ["5", "None", "b'bytes'", "two lines and ?", "x" * 500]
+
+
+@pytest.mark.parametrize("after_s", ["5", float("nan"), -1, object()])
+def test_a_pause_that_is_no_number_of_seconds_is_refused(after_s: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="after_s"):
+        Retry(after_s=after_s)
 
 
 async def test_another_result_is_a_mistake_that_shows() -> None:
@@ -129,7 +196,7 @@ async def test_stop_iteration_from_a_thread_is_a_retry_like_any_other() -> None:
     def stops(event: OnlineRecordStarted, ctx: Context) -> None:
         next(iter(()))
 
-    assert await run_consumer(stops, EVENT) == Retry(reason="RuntimeError: the handler raised StopIteration")
+    assert await run_consumer(stops, EVENT) == Retry(reason="StopIteration")
 
 
 async def test_a_store_that_is_away_is_no_outcome() -> None:
@@ -185,7 +252,7 @@ async def test_a_thread_that_exits_is_a_retry_and_ends_nothing_else() -> None:
     def exits(event: OnlineRecordStarted, ctx: Context) -> None:
         sys.exit(3)
 
-    assert await run_consumer(exits, EVENT) == Retry(reason="RuntimeError: the handler raised SystemExit")
+    assert await run_consumer(exits, EVENT) == Retry(reason="the handler would have ended the program: SystemExit: 3")
 
 
 async def test_the_context_tells_when_the_callback_came_in() -> None:
