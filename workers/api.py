@@ -127,6 +127,57 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}"[:_MAX_REASON_CHARACTERS] if message else type(error).__name__
 
 
+#: What every line of a log has of its own.
+_OF_THE_LINE = frozenset(
+    {"self", "event", "level", "logger", "timestamp", "exception", "frames", "consumer", "event_id", "attempt", "trace"}
+)
+
+
+def _values(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what a handler gives a line, under names that are not the line's own."""
+    if _OF_THE_LINE.isdisjoint(given):
+        return given
+    return {f"{name}_" if name in _OF_THE_LINE else name: value for name, value in given.items()}
+
+
+class Log:
+    """A structlog logger that carries consumer, event_id, attempt and trace, for handlers.
+
+    `log.info("archived", videos=3)`: a message, and values of any names. One that is a name of the line itself, such as
+    `event` or `level`, gets an underscore behind it. What is not here, such as `ainfo`, is structlog's.
+    """
+
+    __slots__ = ("_log",)
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def bind(self, /, **values: Any) -> "Log":
+        """Return a logger that carries these values, too."""
+        return Log(self._log.bind(**_values(values)))
+
+    def debug(self, message: object, /, *arguments: object, **values: Any) -> None:
+        self._log.debug(message, *arguments, **_values(values))
+
+    def info(self, message: object, /, *arguments: object, **values: Any) -> None:
+        self._log.info(message, *arguments, **_values(values))
+
+    def warning(self, message: object, /, *arguments: object, **values: Any) -> None:
+        self._log.warning(message, *arguments, **_values(values))
+
+    def error(self, message: object, /, *arguments: object, **values: Any) -> None:
+        self._log.error(message, *arguments, **_values(values))
+
+    def critical(self, message: object, /, *arguments: object, **values: Any) -> None:
+        self._log.critical(message, *arguments, **_values(values))
+
+    def exception(self, message: object, /, *arguments: object, **values: Any) -> None:
+        self._log.exception(message, *arguments, **_values(values))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -153,11 +204,13 @@ class Context(Struct, frozen=True, kw_only=True):
         return _EPOCH + timedelta(microseconds=self.received_at_us)
 
     @property
-    def log(self) -> Any:
-        """A structlog logger that already carries consumer, event_id, attempt and trace."""
+    def log(self) -> Log:
+        """A logger that already carries consumer, event_id, attempt and trace."""
         # Made only where it is used: most handlers have nothing to say.
-        return structlog.get_logger(
-            consumer=self.consumer, event_id=self.event_id, attempt=self.attempt, trace=self.trace or None
+        return Log(
+            structlog.get_logger(
+                consumer=self.consumer, event_id=self.event_id, attempt=self.attempt, trace=self.trace or None
+            )
         )
 
 

@@ -255,6 +255,29 @@ async def test_a_thread_that_exits_is_a_retry_and_ends_nothing_else() -> None:
     assert await run_consumer(exits, EVENT) == Retry(reason="the handler would have ended the program: SystemExit: 3")
 
 
+async def test_a_handler_may_log_values_of_any_name() -> None:
+    @consumer
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
+        ctx.log.info("archived", event=event.task_id, level=3, self=1, message=2, attempt="own", videos=0)
+        ctx.log.bind(trace="own").warning("%s of %s", 1, 2)
+        await ctx.log.ainfo("later")
+
+    with structlog.testing.capture_logs() as lines:
+        assert await run_consumer(archive, EVENT) == Ack()
+    assert [line["event"] for line in lines] == ["archived", "1 of 2", "later"]
+    own = {name: lines[0][name] for name in ("event_", "level_", "self_", "message", "attempt_", "attempt", "videos")}
+    assert own == {
+        "event_": "task",
+        "level_": 3,
+        "self_": 1,
+        "message": 2,
+        "attempt_": "own",
+        "attempt": 1,
+        "videos": 0,
+    }
+    assert (lines[1]["trace_"], lines[1]["log_level"]) == ("own", "warning")
+
+
 async def test_the_context_tells_when_the_callback_came_in() -> None:
     moments: list[tuple[datetime, int]] = []
 
