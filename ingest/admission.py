@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from ingest.keys import CallbackKeys
 from ingest.lenient import Span, find_members
-from ingest.refusals import Credentials, Refusal, RefusedError
+from ingest.refusals import Refusal, RefusedError
 from schemas import Decoded, NotStrictError, decode, decode_object, read_object
 
 #: Clocks differ: a Sign is accepted this long after its ExpireTime.
@@ -31,6 +31,14 @@ _MAX_DIGITS = 19
 _ZERO = ord("0")
 _SIGN = re.compile(rb'"[0-9a-f]{32}"')
 _text = msgspec.json.Decoder(str)
+
+
+class Credentials(Struct, frozen=True, kw_only=True):
+    """The three members that decide about authenticity, as the JSON that was sent; None where one is absent."""
+
+    sdk_app_id: bytes | None
+    expire_time: bytes | None
+    sign: bytes | None
 
 
 def authenticate(

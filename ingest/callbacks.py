@@ -12,7 +12,7 @@ from ingest.admission import Admitted, admit
 from ingest.config import IngestConfig
 from ingest.durability import Durability, NotKeptError
 from ingest.keys import CallbackKeys, KeyRing
-from ingest.refusals import Refusal, RefusalLog, RefusedError
+from ingest.refusals import NOT_KEPT, Refusal, RefusalLog, RefusedError
 from ingest.rejected import Rejected, RejectedWriter
 from ingest.request import Answers, InFlightLimit, Reservation, check_headers, read_body, traceparent
 from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
@@ -81,8 +81,6 @@ class SignatureReuse:
 
 #: A larger body is looked at in a thread: 1 MiB made for the purpose takes some tenths of a second.
 LARGE_BODY_BYTES = 64 * 1024
-
-_NOT_KEPT = frozenset({Refusal.NO_ROOM, Refusal.NOT_CONFIRMED, Refusal.BROKEN})
 
 
 class Callbacks:
@@ -189,7 +187,7 @@ class Callbacks:
 
 
 def _counter(refusal: Refusal) -> Counter:
-    if refusal in _NOT_KEPT:
+    if refusal in NOT_KEPT:
         return metrics.CALLBACKS_NOT_KEPT.labels(reason=refusal.label)
     return metrics.CALLBACKS_REFUSED.labels(reason=refusal.label)
 

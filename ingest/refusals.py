@@ -4,7 +4,6 @@ import asyncio
 from enum import Enum
 
 import structlog
-from msgspec import Struct
 
 
 class Refusal(Enum):
@@ -35,6 +34,14 @@ class Refusal(Enum):
         self.sentence = sentence
 
 
+#: These say that the receiver could not keep the callback, and ask for it again; they are counted apart.
+NOT_KEPT = frozenset({Refusal.NO_ROOM, Refusal.NOT_CONFIRMED, Refusal.BROKEN})
+
+#: What other keys, or another TIW_ALLOW_UNSIGNED, could make authentic. Not the other reasons: no key gives a Sign that
+#: is not 32 hexadecimal digits, and who arrived after the ExpireTime arrived late under any key.
+MENDABLE = frozenset({Refusal.UNKNOWN_APP, Refusal.MISSING_SIGN, Refusal.WRONG_SIGN})
+
+
 class RefusedError(Exception):
     """Raised when a callback is refused. `sdk_app_id` is what it claims to be from, None where that is unknown."""
 
@@ -42,14 +49,6 @@ class RefusedError(Exception):
         super().__init__(refusal.sentence)
         self.refusal = refusal
         self.sdk_app_id = sdk_app_id
-
-
-class Credentials(Struct, frozen=True, kw_only=True):
-    """The three members that decide about authenticity, as the JSON that was sent; None where one is absent."""
-
-    sdk_app_id: bytes | None
-    expire_time: bytes | None
-    sign: bytes | None
 
 
 #: At most one line per reason in this time; the lines say how many refusals they stand for.

@@ -27,14 +27,10 @@ from typing import Self
 import structlog
 from msgspec import Struct
 
-from ingest.refusals import Refusal
+from ingest.refusals import MENDABLE, Refusal
 from telemetry import metrics
 
 _log = structlog.get_logger()
-
-#: What other keys, or another TIW_ALLOW_UNSIGNED, could make authentic. Not the other reasons: no key gives a Sign that
-#: is not 32 hexadecimal digits, and who arrived after the ExpireTime arrived late under any key.
-MENDABLE = frozenset({Refusal.UNKNOWN_APP, Refusal.MISSING_SIGN, Refusal.WRONG_SIGN})
 
 #: All of them together, of all processes that share a folder.
 MAX_KEPT = 1000

@@ -110,7 +110,10 @@ CALLBACKS_ACCEPTED = BufferedCounter(
 )
 CALLBACKS_REFUSED = Counter("tiw_callbacks_refused", "Requests answered 4xx, by reason.", ["reason"], registry=REGISTRY)
 CALLBACKS_NOT_KEPT = Counter(
-    "tiw_callbacks_not_kept", "Authentic callbacks answered 503, by reason.", ["reason"], registry=REGISTRY
+    "tiw_callbacks_not_kept",
+    "Callbacks answered 503 or 500, by reason: the receiver could not keep them.",
+    ["reason"],
+    registry=REGISTRY,
 )
 CALLBACKS_PAIR_REUSED = BufferedCounter(
     "tiw_callbacks_pair_reused",

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest import sign
-from ingest.admission import authenticate
-from ingest.refusals import Credentials, Refusal, RefusedError
+from ingest.admission import Credentials, authenticate
+from ingest.refusals import Refusal, RefusedError
 
 APP = 1400000001
 VENDOR_KEY = "Xz4ZgayTr7rMgWQrH"

@@ -6,9 +6,8 @@ import pytest
 import structlog
 
 from ingest import KeysError, parse_keys, sign
-from ingest.admission import authenticate
+from ingest.admission import Credentials, authenticate
 from ingest.keys import weak_keys
-from ingest.refusals import Credentials
 
 LONG = "a callback key of the tests"
 
