@@ -19,6 +19,7 @@ from broker.embedded.transport import EmbeddedTransport
 from broker.opening import open_transport
 from broker.topology import (
     BUILT_IN_CONSUMERS,
+    DEFAULT_CONFIRM_TIMEOUT_S,
     DEFAULT_RETRY_DELAYS_S,
     EVENTS_EXCHANGE,
     LEASE_WAIT_S,
@@ -32,6 +33,7 @@ from broker.topology import (
 
 __all__ = [
     "BUILT_IN_CONSUMERS",
+    "DEFAULT_CONFIRM_TIMEOUT_S",
     "DEFAULT_RETRY_DELAYS_S",
     "EVENTS_EXCHANGE",
     "LEASE_WAIT_S",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from broker.api import Transport
-from broker.topology import DEFAULT_RETRY_DELAYS_S, ConsumerQueues
+from broker.topology import DEFAULT_CONFIRM_TIMEOUT_S, DEFAULT_RETRY_DELAYS_S, ConsumerQueues
 
 
 def open_transport(
@@ -13,7 +13,7 @@ def open_transport(
     folder: Path,
     consumers: Sequence[ConsumerQueues] = (),
     retry_delays_s: Sequence[float] = DEFAULT_RETRY_DELAYS_S,
-    confirm_timeout_s: float = 2.5,
+    confirm_timeout_s: float = DEFAULT_CONFIRM_TIMEOUT_S,
 ) -> Transport:
     """Return the `amqp` transport at `urls`, or without any the `embedded` one in `folder`; neither is entered yet.
 

@@ -148,6 +148,9 @@ def _quorum(*, delivery_limit: int) -> dict[str, Any]:
 #: In seconds. Retry n waits for delay n, after the last for the last.
 DEFAULT_RETRY_DELAYS_S: tuple[float, ...] = (1, 5, 30, 120, 600, 3600)
 
+#: How long a broker has to confirm a publish: the answer to the vendor waits for it.
+DEFAULT_CONFIRM_TIMEOUT_S = 2.5
+
 #: Where a delivery waits whose event another worker is handling, or whose worker was just lost.
 LEASE_WAIT_S = 5.0
 

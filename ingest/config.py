@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from broker import Message
+from broker import DEFAULT_CONFIRM_TIMEOUT_S, Message
 
 _PATH_TOKEN = re.compile(r"[A-Za-z0-9._~-]{22,}")
 
@@ -21,7 +21,7 @@ class Budget(Struct, frozen=True, kw_only=True):
 
     body_s: float = 2.0
     look_s: float = 1.0
-    confirm_s: float = 2.5
+    confirm_s: float = DEFAULT_CONFIRM_TIMEOUT_S
     spool_s: float = 2.5
     total_s: float = 7.5
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import broker
-from broker import BrokerError, ConsumerQueues, Transport
+from broker import DEFAULT_CONFIRM_TIMEOUT_S, BrokerError, ConsumerQueues, Transport
 from tiw.settings import Address, Settings, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def open_transport(
-    settings: Settings, consumers: Sequence[ConsumerQueues] = (), *, confirm_timeout_s: float = 2.5
+    settings: Settings,
+    consumers: Sequence[ConsumerQueues] = (),
+    *,
+    confirm_timeout_s: float = DEFAULT_CONFIRM_TIMEOUT_S,
 ) -> Transport:
     """Return the transport, not entered yet; `consumers` are those of users.
 

@@ -13,6 +13,7 @@ from broker.amqp.publishing import Publisher
 from broker.api import BrokerError, BrokerInfo, Message, OnDelivery, QueueState
 from broker.topology import (
     BUILT_IN_CONSUMERS,
+    DEFAULT_CONFIRM_TIMEOUT_S,
     DEFAULT_RETRY_DELAYS_S,
     EVENTS_EXCHANGE,
     HOME_EXCHANGE,
@@ -50,7 +51,7 @@ class AmqpTransport:
         *,
         consumers: Sequence[ConsumerQueues] = (),
         retry_delays_s: Sequence[float] = DEFAULT_RETRY_DELAYS_S,
-        confirm_timeout_s: float = 2.5,
+        confirm_timeout_s: float = DEFAULT_CONFIRM_TIMEOUT_S,
         management_url: str | None = None,
         watchdog: Watchdog | None = None,
     ) -> None:

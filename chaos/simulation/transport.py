@@ -10,6 +10,7 @@ from functools import partial
 from typing import Self
 
 from broker import (
+    DEFAULT_CONFIRM_TIMEOUT_S,
     BrokerError,
     BrokerInfo,
     ConsumerQueues,
@@ -23,9 +24,6 @@ from chaos.simulation.broker import Broker, Kept, Session, describe
 from chaos.simulation.plan import Bug
 from chaos.simulation.processes import Process
 from chaos.simulation.virtual_time import VirtualLoop
-
-#: As of the real one.
-INGEST_CONFIRM_TIMEOUT_S = 2.5
 
 #: What a planted bug makes of it.
 NO_DEADLINE_S = 60.0
@@ -125,7 +123,7 @@ class SimulatedTransport:
         process: Process,
         retry_delays_s: Sequence[float],
         *,
-        confirm_timeout_s: float = INGEST_CONFIRM_TIMEOUT_S,
+        confirm_timeout_s: float = DEFAULT_CONFIRM_TIMEOUT_S,
     ) -> None:
         self.broker = broker
         self.loop: VirtualLoop = broker.loop
