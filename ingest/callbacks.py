@@ -14,7 +14,7 @@ from ingest.durability import Durability, NotKeptError
 from ingest.keys import CallbackKeys, KeyRing
 from ingest.refusals import NOT_KEPT, Refusal, RefusalLog, RefusedError
 from ingest.rejected import Rejected, RejectedWriter
-from ingest.request import Answers, InFlightLimit, Reservation, check_headers, read_body, traceparent
+from ingest.request import Answers, InFlightLimit, Reservation, asks_for_health, check_headers, read_body, traceparent
 from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
 from telemetry import metrics
 
@@ -119,12 +119,23 @@ class Callbacks:
             await self._keep(request, began_s)
             return self.answers.kept(request)
         except RefusedError as error:
+            if error.refusal is Refusal.WRONG_PATH and asks_for_health(request):
+                return self.answers.healthy(is_ready=not self.not_ready())
             return self.refuse(error.refusal, sdk_app_id=error.sdk_app_id)
         finally:
             self.running -= 1
             if not self.running:
                 self.idle.set()
             metrics.ANSWER_SECONDS.observe(time.monotonic() - began_s)
+
+    def not_ready(self) -> tuple[str, ...]:
+        """Return why no callback could be kept now; empty if one could."""
+        reasons = {
+            "neither the broker nor the spool takes anything": not self._durability.is_ready,
+            "too many callbacks at once": not self.in_flight.fits(self._config.max_body_bytes),
+            "shutting down": self.answers.closing,
+        }
+        return tuple(reason for reason, holds in reasons.items() if holds)
 
     def refuse(self, refusal: Refusal, *, sdk_app_id: int | None = None) -> web.StreamResponse:
         """Count and log a refusal; return its answer."""

@@ -84,6 +84,17 @@ def check_headers(request: web.BaseRequest, *, path: bytes, max_body_bytes: int)
         raise RefusedError(Refusal.TOO_LARGE)
 
 
+#: Where load balancers ask how a node is, on the port that they send callbacks to. haproxy asks OPTIONS / by default:
+#: https://docs.haproxy.org/3.0/configuration.html#4.2-option%20httpchk
+_HEALTH_PATHS = frozenset({"/", "/healthz"})
+_HEALTH_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def asks_for_health(request: web.BaseRequest) -> bool:
+    """Say whether a request is a load balancer's health check."""
+    return request.method in _HEALTH_METHODS and request.rel_url.raw_path in _HEALTH_PATHS
+
+
 def _is_for(path: bytes, request: web.BaseRequest) -> bool:
     # The path may hold a secret; the comparison takes as long wherever it differs.
     return hmac.compare_digest(request.raw_path.encode("utf-8", "surrogateescape"), path) or hmac.compare_digest(
@@ -172,6 +183,10 @@ class Answers:
         if self._rendered.fits(request) and not self.closing:
             return self._rendered
         return self._closing(web.Response(body=_KEPT, content_type=_JSON))
+
+    def healthy(self, *, is_ready: bool) -> web.StreamResponse:
+        """Return the answer to a health check: 200, or 503 while no callback could be kept. It says nothing else."""
+        return self._closing(web.Response(status=200 if is_ready else 503))
 
     def refused(self, refusal: Refusal) -> web.StreamResponse:
         """Return the answer for a callback that was not kept."""

@@ -108,12 +108,7 @@ class IngestServer:
 
     def ready(self) -> Readiness:
         """Say whether a callback could be kept now, and if not, why."""
-        reasons = {
-            "neither the broker nor the spool takes anything": not self._durability.is_ready,
-            "too many callbacks at once": not self._callbacks.in_flight.fits(self._config.max_body_bytes),
-            "shutting down": self._is_draining,
-        }
-        return Readiness(not_ready=tuple(reason for reason, holds in reasons.items() if holds))
+        return Readiness(not_ready=self._callbacks.not_ready())
 
     async def _flush_metrics(self) -> None:
         while True:

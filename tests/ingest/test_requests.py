@@ -30,7 +30,7 @@ async def test_another_method_is_told_which_one_is_allowed(serve: Serve, method:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/callbacks", "/callbacks/tiw/", "/callbacks/tiw/x", "/Callbacks/tiw", "//callbacks/tiw"]
+    "path", ["/", "/healthz", "/callbacks", "/callbacks/tiw/", "/callbacks/tiw/x", "/Callbacks/tiw", "//callbacks/tiw"]
 )
 async def test_another_path_is_not_found(serve: Serve, path: str) -> None:
     server = await serve()

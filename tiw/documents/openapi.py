@@ -69,6 +69,17 @@ def _callback_paths() -> dict[str, Any]:
             "post": _receive("receive_at_token", "Receive a callback, where a path token is set."),
             "parameters": [token],
         },
+        "/": {"get": _health("health")},
+        "/healthz": {"get": _health("healthz")},
+    }
+
+
+def _health(name: str) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "tags": ["ingest"],
+        "summary": "For load balancers: whether a callback could be kept. HEAD and OPTIONS do as well.",
+        "responses": {"200": {"description": "It could."}, "503": {"description": "It could not."}},
     }
 
 
@@ -78,7 +89,7 @@ def _receive(name: str, summary: str) -> dict[str, Any]:
         "operationId": name,
         "tags": ["ingest"],
         "summary": summary,
-        "description": "The only address of the ingest listener. Refused is, in this order, what comes to another "
+        "description": "The only address that takes anything. Refused is, in this order, what comes to another "
         "address, with another method, encoded, too large, too slowly, not authentic, or does not say whom it is from. "
         "Whatever else an authentic callback contains is kept. The Content-Type is ignored.",
         "parameters": [
