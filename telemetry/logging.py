@@ -155,5 +155,5 @@ def _text(value: object) -> str:
     """Return a value as text. To log something must not fail, and users' code makes some of the texts."""
     try:
         return str(value)[:_MAX_TEXT]
-    except Exception:  # noqa: BLE001 - as said
+    except BaseException:  # noqa: BLE001 - as said
         return "(its text cannot be made)"
