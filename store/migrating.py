@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, delete, insert, inspect, select
+from sqlalchemy import Connection, delete, insert, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.store import SchemaMismatchError, Store, StoreUnavailableError
+from store.store import DATABASE_ERRORS, SchemaMismatchError, Store, StoreError, text_of
 from store.tables import schema_level
 
 #: The number of the newest migration of this version.
@@ -34,6 +34,8 @@ async def check_schema(store: Store) -> None:
         row = (await connection.execute(select(schema_level.c.level, schema_level.c.usable_since))).one_or_none()
     if row is None:
         raise SchemaMismatchError(f"{store.safe_url} has no complete tables: run `tiw migrate`")
+    if not isinstance(row.level, int) or not isinstance(row.usable_since, int):
+        raise SchemaMismatchError(f"{store.safe_url} holds tables of another program: name a database of its own")
     judge(store, level=row.level, usable_since=row.usable_since)
     if row.level < LEVEL:
         raise SchemaMismatchError(
@@ -59,7 +61,7 @@ async def wait_for_schema(store: Store, *, poll_s: float = 1.0) -> None:
     while True:
         try:
             await check_schema(store)
-        except (SchemaMismatchError, StoreUnavailableError) as error:
+        except StoreError as error:
             if spoken_at is None or time.monotonic() - spoken_at >= REMINDER_S:
                 spoken_at = time.monotonic()
                 await _log.awarning("schema_awaited", reason=str(error))
@@ -81,11 +83,35 @@ async def migrate(store: Store) -> None:
     """Bring the tables to this version's level; do nothing if they are there or newer.
 
     All or nothing, and under a lock: any number of processes may start at the same moment. Raises
-    `SchemaMismatchError` if the tables are too new for this version, `StoreUnavailableError` if the database does
-    not answer.
+    `SchemaMismatchError` if the tables are too new for this version or another program's, or the database's encoding
+    cannot hold every text; `StoreUnavailableError` if the database does not answer.
     """
     async with Store(store.url, statement_timeout_s=MIGRATION_TIMEOUT_S) as patient:
-        await patient.write(lambda connection: _migrate(patient, connection))
+        encoding = await encoding_of(patient)
+        if encoding not in ENCODINGS:
+            raise SchemaMismatchError(
+                f"{store.safe_url} has the encoding {encoding}, which cannot hold every text: "
+                "create a database with ENCODING 'UTF8' TEMPLATE template0, and name that one"
+            )
+        try:
+            await patient.write(lambda connection: _migrate(patient, connection))
+        except DATABASE_ERRORS as error:
+            # What is no trouble of the database's own is one with the tables that are there.
+            raise SchemaMismatchError(
+                f"{store.safe_url} holds tables of another program ({text_of(error)}): name a database of its own"
+            ) from error
+
+
+#: What holds every text: UTF-8, as SQLite does, or whatever comes (SQL_ASCII).
+ENCODINGS: Final = frozenset({"UTF8", "SQL_ASCII"})
+
+
+async def encoding_of(store: Store) -> str:
+    """Return the encoding of the database's texts, in PostgreSQL's words. Raises `StoreUnavailableError`."""
+    if store.is_local:
+        return "UTF8"
+    async with store.reading() as connection:
+        return str((await connection.execute(text("SHOW server_encoding"))).scalar_one())
 
 
 async def _migrate(store: Store, connection: AsyncConnection) -> None:

@@ -7,18 +7,20 @@ StoreError
 
 import asyncio
 import contextlib
-import inspect
 import os
 import random
+import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote, urlencode
 
 import asyncpg
 import msgspec
+import structlog
 from sqlalchemy import (
     URL,
     BigInteger,
@@ -27,7 +29,7 @@ from sqlalchemy import (
     event,
     make_url,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
@@ -50,6 +52,8 @@ class StoreUnavailableError(StoreError):
 class SchemaMismatchError(StoreError):
     """Raised when the tables are not those that this version works with; says which way and what to do."""
 
+
+_log = structlog.get_logger()
 
 #: Connections per process.
 POOL_SIZE = 10
@@ -78,26 +82,120 @@ def create_engine(url: URL, *, statement_timeout_s: float) -> AsyncEngine:
     )
 
 
+#: Parameters of a URL that asyncpg wants as numbers: their names there, and what they are.
+_NUMBERS: dict[str, tuple[str, type[int] | type[float]]] = {
+    "statement_cache_size": ("statement_cache_size", int),
+    "max_cached_statement_lifetime": ("max_cached_statement_lifetime", int),
+    "max_cacheable_statement_size": ("max_cacheable_statement_size", int),
+    "prepared_statement_cache_size": ("prepared_statement_cache_size", int),
+    "command_timeout": ("command_timeout", float),
+    "timeout": ("timeout", float),
+    "connect_timeout": ("timeout", float),
+}
+
+#: Parameters of libpq that asyncpg reads from a URL of its own, or hands to the server.
+_OF_LIBPQ = frozenset(
+    {
+        *("host", "port", "user", "password", "dbname", "passfile", "krbsrvname", "gsslib"),
+        *("application_name", "options", "target_session_attrs"),
+        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version"),
+    }
+)
+
+
 def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
-    unknown = sorted(url.query.keys() - inspect.signature(asyncpg.connect).parameters.keys())
+    """Return an engine for PostgreSQL, or a pooler such as PgBouncer in front of it.
+
+    The URL takes the parameters of libpq that asyncpg knows, those of asyncpg that are numbers, and `pool_size`.
+    """
+    query = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
+    unknown = sorted(query.keys() - _NUMBERS.keys() - _OF_LIBPQ - {"ssl", "pool_size"})
     if unknown:
-        raise StoreError(f"the database's URL has parameters that asyncpg does not know: {unknown}; for TLS use ssl=")
-    return create_async_engine(
-        url,
-        **_common(),
-        pool_pre_ping=True,
-        connect_args={
-            "timeout": CONNECT_TIMEOUT_S,
-            # The server gives up first, so that the connection stays usable; the client's own time-out is for a
-            # server that does not answer at all.
-            "command_timeout": statement_timeout_s + 1,
-            "server_settings": {
-                "application_name": "tiw",
-                "statement_timeout": str(round(statement_timeout_s * 1000)),
-                "idle_in_transaction_session_timeout": str(round(statement_timeout_s * 4000)),
-            },
+        raise StoreError(
+            f"the database's URL has parameters that are not known here: {unknown}; "
+            f"known are {', '.join(sorted({*_NUMBERS, *_OF_LIBPQ, 'ssl', 'pool_size'}))}"
+        )
+    numbers = {_NUMBERS[name][0]: _number(query, name) for name in _NUMBERS if name in query}
+    dsn = {name: value for name, value in query.items() if name in _OF_LIBPQ}
+    if "ssl" in query:
+        # As SQLAlchemy calls libpq's sslmode.
+        dsn.setdefault("sslmode", {"true": "require", "false": "disable"}.get(query["ssl"].lower(), query["ssl"]))
+    server_settings = {} if "application_name" in dsn else {"application_name": "tiw"}
+    arguments: dict[str, Any] = {
+        "dsn": f"postgresql://?{urlencode(dsn, quote_via=quote)}",
+        "timeout": CONNECT_TIMEOUT_S,
+        # The server gives up first, so that the connection stays usable; the client's own time-out is for a
+        # server that does not answer at all.
+        "command_timeout": statement_timeout_s + 1,
+        **numbers,
+        "server_settings": {
+            **server_settings,
+            "statement_timeout": str(round(statement_timeout_s * 1000)),
+            "idle_in_transaction_session_timeout": str(round(statement_timeout_s * 4000)),
         },
-    )
+    }
+    common = _common()
+    if "pool_size" in query:
+        common["pool_size"] = max(1, int(_number(query, "pool_size")))
+    engine = create_async_engine(url.set(query={}), **common, pool_pre_ping=True, connect_args=arguments)
+    pooler = _Pooler(server_settings)
+    event.listen(engine.sync_engine, "do_connect", pooler.connect)
+    event.listen(engine.sync_engine, "handle_error", pooler.note_error)
+    return engine
+
+
+def _number(query: Mapping[str, str], name: str) -> float:
+    kind = _NUMBERS[name][1] if name in _NUMBERS else int
+    try:
+        return kind(query[name])
+    except ValueError:
+        raise StoreError(f"the database's URL has a {name} that is no number: correct it") from None
+
+
+class _Pooler:
+    """What stands between us and PostgreSQL, as far as connecting has shown.
+
+    PgBouncer refuses parameters of a session at the start of a connection, and where it pools transactions, one's
+    prepared statements are another's: https://www.pgbouncer.org/config.html#ignore_startup_parameters and
+    https://docs.sqlalchemy.org/en/20/dialects/postgresql.html#prepared-statement-name-with-pgbouncer. Once either was
+    seen, connections are made without both; the client's own time-out then ends a statement that takes too long.
+    """
+
+    def __init__(self, server_settings: Mapping[str, str]) -> None:
+        self._server_settings = server_settings
+        self._is_there = False
+
+    def connect(self, dialect: Any, _: object, arguments: Any, parameters: dict[str, Any]) -> Any:
+        """Connect, and once more in the way that a pooler needs."""
+        if not self._is_there:
+            try:
+                return dialect.connect(*arguments, **parameters)
+            except (asyncpg.PostgresError, DBAPIError, dialect.dbapi.Error) as error:
+                if "startup parameter" not in str(error):
+                    raise
+                self._found()
+        return dialect.connect(
+            *arguments,
+            **{
+                **parameters,
+                "server_settings": dict(self._server_settings),
+                "statement_cache_size": 0,
+                "prepared_statement_cache_size": 0,
+                "prepared_statement_name_func": lambda: f"__tiw_{secrets.token_hex(8)}__",
+            },
+        )
+
+    def note_error(self, context: Any) -> None:
+        """Take note of an error that only a pooler of transactions makes; the connection is not used again."""
+        if sqlstate_of(context.original_exception) in _POOLER_SQLSTATES:
+            self._found()
+            context.is_disconnect = True
+
+    def _found(self) -> None:
+        if not self._is_there:
+            self._is_there = True
+            _log.info("database_pooler_found", consequence="statements are not prepared for the next transaction")
 
 
 def _sqlite(url: URL) -> AsyncEngine:
@@ -112,7 +210,20 @@ def _sqlite(url: URL) -> AsyncEngine:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
-    def set_up(connection: Any, _: object) -> None:
+    def identity() -> tuple[int, int] | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def refuse_another_file(_: object, record: Any, __: object) -> None:
+        # A backup was put in its place, or it was taken away: what went on being written would be in no file any more.
+        if record.info["file"] != identity():
+            raise DisconnectionError("the database's file is another one")
+
+    def set_up(connection: Any, record: Any) -> None:
+        record.info["file"] = identity()
         # Without this the driver begins transactions itself, and only at the first write:
         # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
         connection.isolation_level = None
@@ -129,6 +240,7 @@ def _sqlite(url: URL) -> AsyncEngine:
 
     event.listen(engine.sync_engine, "do_connect", make_private_file)
     event.listen(engine.sync_engine, "connect", set_up)
+    event.listen(engine.sync_engine, "checkout", refuse_another_file)
     event.listen(engine.sync_engine, "begin", begin)
     return engine
 
@@ -158,11 +270,14 @@ class Failure(Enum):
 
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
+#: invalid_sql_statement_name, duplicate_prepared_statement: another session's statements are on this connection.
+_POOLER_SQLSTATES = frozenset({"26000", "42P05"})
 _REPEAT_SQLSTATES = frozenset(
     {
         "40001",  # serialization_failure
         "40P01",  # deadlock_detected
         "0A000",  # cached plan must not change result type: a migration ran meanwhile
+        *_POOLER_SQLSTATES,
     }
 )
 _AWAY_SQLSTATE_CLASSES = (
@@ -171,11 +286,14 @@ _AWAY_SQLSTATE_CLASSES = (
     "25P03",  # idle_in_transaction_session_timeout
     "28",  # invalid authorization: the operator mends it without a restart of ours
     "3D",  # the database does not exist (yet)
+    "3F",  # no schema of the search_path exists
     "42501",  # insufficient_privilege: the operator mends it too
     "53",  # insufficient resources: connections, disk, memory
     "55P03",  # lock_not_available
     "57",  # operator intervention: shutdown, start-up, cancelled by a time-out
     "58",  # system error
+    "F0",  # configuration file error
+    "XX",  # internal error, a damaged table or index included
 )
 _NO_SCHEMA_SQLSTATES = frozenset({"42P01", "42703"})  # undefined_table, undefined_column
 
@@ -203,9 +321,11 @@ def failure_of(error: BaseException) -> Failure:
         return _sqlite_failure(cause)
     if isinstance(cause, OSError | TimeoutError | PoolTimeoutError):
         return Failure.AWAY
-    sqlstate = getattr(cause, "sqlstate", None)
+    sqlstate = sqlstate_of(cause)
     if sqlstate:
         return _postgresql_failure(sqlstate)
+    if isinstance(cause, asyncpg.exceptions.ClientConfigurationError):
+        return Failure.AWAY
     # asyncpg's InterfaceError has no SQLSTATE: a connection that was closed under a statement, or a wrong call.
     is_closed = isinstance(error, DBAPIError) and error.connection_invalidated
     return Failure.AWAY if is_closed or "clos" in str(cause) else Failure.DEFECT
@@ -214,7 +334,15 @@ def failure_of(error: BaseException) -> Failure:
 def text_of(error: BaseException) -> str:
     """Return the first line of what the driver said: no statement, no parameters, no values of rows."""
     cause = _driver_error(error)
-    return str(cause).partition("\n")[0] or type(cause).__name__
+    said = str(cause).partition("\n")[0]
+    if not said and isinstance(cause, TimeoutError):
+        return "it did not answer in time"
+    return said or type(cause).__name__
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return PostgreSQL's code of an error, or None."""
+    return getattr(_driver_error(error), "sqlstate", None)
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -4,11 +4,15 @@ The first rule is not to log secrets at all. `presentable` catches what slips th
 """
 
 import logging
+import os
 import re
+import select
+import stat
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from contextlib import suppress
+from typing import Any, Literal, TextIO, TypeAlias, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -76,13 +80,14 @@ def configure_logging(format: LogFormat, *, level: int = logging.INFO) -> None: 
         _make_presentable,
     ]
     renderer = _renderer(format)
+    output = cast("TextIO", LogOutput(sys.stderr))
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(output),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -92,6 +97,62 @@ def configure_logging(format: LogFormat, *, level: int = logging.INFO) -> None: 
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
+
+
+#: What a pipe takes without waiting if it takes anything, and in one piece: PIPE_BUF of pipe(7).
+_PIECE_BYTES = 4096
+
+#: How long a reader of the log may hold up the process before lines are left out.
+_PATIENCE_MS = 100
+
+
+class LogOutput:
+    """Writes lines to `stream`, and never fails or waits for long: a log must not stop what it tells of.
+
+    A pipe whose reader sleeps gets no more until it takes something again, and then how many lines were left out. A
+    terminal that is closed, or a full disk, loses the lines.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._is_stuck = False
+        self._left_out = 0
+        self._poll: select.poll | None = None
+        with suppress(AttributeError, OSError, ValueError):  # None, or not a file
+            descriptor = cast("TextIO", stream).fileno()
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                self._poll = select.poll()
+                self._poll.register(descriptor, select.POLLOUT)
+
+    def write(self, text: str) -> int:
+        """Write `text` now, or leave it out."""
+        if self._stream is None:
+            return len(text)
+        try:
+            if self._left_out and self._can_write():
+                left_out, self._left_out = self._left_out, 0
+                self._stream.write(f'{{"event": "log_lines_left_out", "level": "warning", "count": {left_out}}}\n')
+            for start in range(0, len(text), _PIECE_BYTES // 4):
+                if not self._can_write():
+                    self._left_out += 1
+                    break
+                # A character has up to four bytes.
+                self._stream.write(text[start : start + _PIECE_BYTES // 4])
+                self._stream.flush()
+        except (OSError, ValueError):  # ValueError: it is closed
+            self._left_out += 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: what was written is written."""
+
+    def _can_write(self) -> bool:
+        if self._poll is None:
+            return True
+        events = self._poll.poll(0 if self._is_stuck else _PATIENCE_MS)
+        # What is broken says so when it is written to.
+        self._is_stuck = not events
+        return not self._is_stuck
 
 
 def locations(error: BaseException) -> list[str]:

@@ -4,6 +4,7 @@ The packages are an application's, with short names at the top level. A folder o
 path would be imported instead, and fail in ways that say nothing.
 """
 
+import io
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from types import FrameType
 
 def run() -> int:
     """Run one command and return its exit code."""
+    _open_standard_streams()
     # What SIGTERM does anyway, but for the first process of a container: there the kernel ignores a signal that
     # nothing handles (pid_namespaces(7)). Holds until a command has its own way to stop.
     signal.signal(signal.SIGTERM, _end_at_once)
@@ -43,6 +45,25 @@ def find_intruder() -> str | None:
                 "remove it, or start tiw where it is not on Python's path"
             )
     return None
+
+
+def _open_standard_streams() -> None:
+    """Open what was closed of the descriptors 0 to 2, and let every text be printed in every language.
+
+    Otherwise the next file that is opened gets such a number, and what is printed goes into it; and where LANG is C, a
+    name in Chinese would end the command that prints it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - stays open
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - stays open
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - stays open
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ import structlog
 from msgspec import Struct
 
 from ingest import IngestServer, KeyRing
-from store import Store, StoreError
+from store import SchemaMismatchError, Store
 from telemetry import AdminListener, Readiness
 from tiw.children import Processes, children_readiness, consumer_command
 from tiw.commands.migrate import migrate_when_there
@@ -17,6 +17,15 @@ from tiw.opening import ingest_config, listening, open_spool, open_store, open_t
 from tiw.process import folder_lock, raise_descriptor_limit
 from tiw.settings import Address, Settings
 from workers import BUILT_IN, CONFIRM_TIMEOUT_S, Worker
+
+#: How long the migration of a file is waited for before callbacks are taken.
+_LOCAL_MIGRATION_S = 1.0
+
+#: Between attempts to migrate tables that cannot be migrated: doubled each time, up to the last.
+_FIRST_PAUSE_S = 1.0
+_LAST_PAUSE_S = 30.0
+
+_MEANWHILE = "callbacks are taken and kept"
 
 _log = structlog.get_logger()
 
@@ -42,8 +51,8 @@ async def run_pipeline(
 ) -> AsyncIterator[Pipeline]:
     """Run the pipeline while the block runs; then stop taking callbacks, finish what is here, and let go.
 
-    Callbacks are taken at once; consumers start when the database is there and its schema is brought up to date. Raises
-    `StoreError` if a SQLite file cannot be used.
+    Callbacks are taken at once, whatever the database is like; consumers start when it is there and its schema is
+    brought up to date.
     """
     raise_descriptor_limit()
     async with AsyncExitStack() as stack:
@@ -53,9 +62,11 @@ async def run_pipeline(
         transport = await stack.enter_async_context(
             open_transport(settings, [one.queues for one in custom], confirm_timeout_s=CONFIRM_TIMEOUT_S)
         )
+        migrating = asyncio.create_task(_migrate(store), name="migration")
+        stack.push_async_callback(_end, migrating)
         if store.is_local:
             # It is here and takes a moment: consumers need not say that they wait for it.
-            await migrate_when_there(store)
+            await asyncio.wait({migrating}, timeout=_LOCAL_MIGRATION_S)
         worker = Worker(
             BUILT_IN,
             transport=transport,
@@ -72,7 +83,7 @@ async def run_pipeline(
         ingest = IngestServer(config, transport, keys, spool=spool)
         server = await stack.enter_async_context(listening(ingest, variable="TIW_HTTP", address=settings.http))
         stack.push_async_callback(server.drain)
-        failure = asyncio.create_task(_watch(store, worker), name="pipeline")
+        failure = asyncio.create_task(worker.wait(), name="pipeline")
         stack.push_async_callback(_end, failure)
 
         def ready() -> Readiness:
@@ -92,15 +103,20 @@ async def run_pipeline(
         yield Pipeline(http_port=server.port, path=config.path, admin_port=admin_port, store=store, failure=failure)
 
 
-async def _watch(store: Store, worker: Worker) -> None:
-    """Bring a server's schema up to date, then return only by raising what broke the worker."""
-    if not store.is_local:
+async def _migrate(store: Store) -> None:
+    """Bring the schema up to date, however often it takes until that can be done; say what is in the way."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
         try:
             await migrate_when_there(store)
-        except StoreError as error:
-            _log.error("migration_failed", error=str(error))
-            raise
-    await worker.wait()
+        except SchemaMismatchError as error:
+            _log.error("migration_failed", error=str(error), again_in_s=pause_s, meanwhile=_MEANWHILE)
+        except Exception:  # noqa: BLE001 - whatever a database may answer, callbacks are taken
+            _log.exception("migration_failed", again_in_s=pause_s, meanwhile=_MEANWHILE)
+        else:
+            return
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -126,12 +126,21 @@ def _say(sentence: str, code: int) -> int:
     return code
 
 
+def _log() -> Any:
+    # Imported here: structlog is slow to import, and many commands say nothing.
+    import structlog  # noqa: PLC0415
+
+    return structlog.get_logger()
+
+
 #: Parents that are watched; a task that nobody holds may be collected before it ends.
 _watched: set["asyncio.Task[bytes]"] = set()
 
 
 async def stop_requests(*, with_parent: bool = False) -> asyncio.Event:
     """Return an event that is set at the first SIGTERM or SIGINT from now on.
+
+    SIGHUP ends nothing from now on.
 
     To be called before anything says that the process runs: until then a signal ends it at once, with nothing finished.
     `with_parent`: the end of the parent's pipe on standard input sets it, too. A second SIGINT ends the process at
@@ -146,6 +155,11 @@ async def stop_requests(*, with_parent: bool = False) -> asyncio.Event:
             os._exit(130)
         stopped.set()
 
+    def hang_up() -> None:
+        # A closed terminal, or `systemctl reload`: no reason to end.
+        _log().info("hangup_ignored", note="the file of callback keys is read again whenever it changes")
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
     if with_parent:

@@ -219,7 +219,7 @@ def _amqp_urls(value: str) -> tuple[str, ...]:
 
 def _database_url(value: str) -> str:
     split = _split(value)
-    if split.scheme == "postgresql+asyncpg" and split.hostname:
+    if split.scheme == "postgresql+asyncpg" and (split.hostname or "host=" in split.query):
         return value
     if split.scheme == "sqlite+aiosqlite" and split.path:
         return value

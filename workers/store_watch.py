@@ -96,5 +96,8 @@ class StoreWatch:
         except StoreError as error:
             _log.debug("store_still_away", error=type(error).__name__)
             return False
+        except Exception:  # noqa: BLE001 - while its tables cannot be looked at, it cannot be used, whatever it is
+            _log.exception("store_cannot_be_looked_at", database=self._store.safe_url)
+            return False
         self.has_other_tables = False
         return True

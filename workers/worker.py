@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import CodeType, FrameType
 from typing import Final, Self
@@ -19,7 +19,6 @@ from store import (
     Place,
     Store,
     StoreError,
-    StoreUnavailableError,
     keep_dead_letters,
     prune_completions,
     prune_dead_letters,
@@ -60,11 +59,13 @@ class DeadLetterMover:
         self._store_watch = store_watch
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
         self._subscription = transport.subscribe(queues, self._arrived.put_nowait, prefetch=_GROUP, dead=True)
+        self._moving: list[Delivery] = []
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._subscription.__aenter__()
-        self._task = asyncio.create_task(self._move(), name=f"dead letters of {self._consumer}")
+        name = f"dead letters of {self._consumer}"
+        self._task = asyncio.create_task(_again_and_again(self._move, name), name=name)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -75,7 +76,8 @@ class DeadLetterMover:
 
     async def _move(self) -> None:
         while True:
-            group = [await self._arrived.get()]
+            # Those of a try that failed come first: none is forgotten.
+            group = self._moving = self._moving or [await self._arrived.get()]
             while not self._arrived.empty() and len(group) < _GROUP:
                 group.append(self._arrived.get_nowait())
             letters = [_letter(self._consumer, delivery) for delivery in group]
@@ -87,6 +89,7 @@ class DeadLetterMover:
                     self._store_watch.report_away()
                     continue
                 break
+            self._moving = []
             for acknowledged in [delivery.ack() for delivery in group]:
                 await acknowledged
             metrics.DEAD_LETTERS_MOVED.labels(self._consumer).inc(len(letters))
@@ -293,14 +296,16 @@ class Worker:
             await asyncio.wait({self._main})
 
     async def _run(self) -> None:
-        await self._register()
+        await _again_and_again(self._register, "registration", until_done=True)
         async with AsyncExitStack() as stack:
             code = {consumer.function.__code__: consumer.name for consumer in self._consumers}
             await stack.enter_async_context(self._stall_watch(code))
             store_watch = await stack.enter_async_context(StoreWatch(self._store))
-            pruning = keep_pruning(self._store, store_watch, retention_days=self._retention_days)
-            for chore in (self._renew_leases(store_watch), pruning):
-                stack.push_async_callback(_end, asyncio.create_task(chore))
+            for name, chore in (
+                ("lease renewal", lambda: self._renew_leases(store_watch)),
+                ("pruning", lambda: keep_pruning(self._store, store_watch, retention_days=self._retention_days)),
+            ):
+                stack.push_async_callback(_end, asyncio.create_task(_again_and_again(chore, name), name=name))
             for consumer in self._consumers:
                 mover = DeadLetterMover(
                     consumer.queues, transport=self._transport, store=self._store, store_watch=store_watch
@@ -342,7 +347,9 @@ class Worker:
             try:
                 await register_consumers(self._store, routing_keys)
                 await release_leases_of_dead_holders(self._store, is_dead=self._is_dead)
-            except StoreUnavailableError:
+            except StoreError as error:
+                _log.warning("store_awaited", reason=str(error), again_in_s=_AGAIN_S)
+                await asyncio.sleep(_AGAIN_S)
                 continue
             return
 
@@ -359,6 +366,23 @@ class Worker:
                     await runner.release_owed()
             except StoreError:
                 store_watch.report_away()
+
+
+#: After an error that nobody foresaw.
+_AGAIN_S = 1.0
+
+
+async def _again_and_again(work: Callable[[], Awaitable[None]], name: str, *, until_done: bool = False) -> None:
+    """Do `work` over and over, or until it is done once: no error of a database ends it, foreseen or not."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - logged, and tried again
+            _log.exception("worker_failed", task=name, again_in_s=_AGAIN_S)
+            await asyncio.sleep(_AGAIN_S)
+        else:
+            if until_done:
+                return
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

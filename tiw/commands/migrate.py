@@ -35,7 +35,7 @@ async def migrate(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def migrate_when_there(store: Store) -> None:
-    """Migrate; try again for as long as the database does not answer, and say so once."""
+    """Migrate; try again for as long as the database does not answer, and say so once. Raises `SchemaMismatchError`."""
     is_told = False
     while True:
         try:
