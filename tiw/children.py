@@ -54,33 +54,51 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 class Processes:
     """Keeps one child running for each of `commands` (name to command line); an async context manager.
 
-    Each child has a pipe on its standard input that ends when this process ends, however it does: `stop_requests`
-    notices. Leaving sends SIGTERM, waits `grace_s`, then kills.
+    `keep` adds one later, and `drop` stops it. Each child has a pipe on its standard input that ends when this process
+    ends, however it does: `stop_requests` notices. Leaving sends SIGTERM, waits `grace_s`, then kills.
     """
 
     def __init__(
         self, commands: Mapping[str, Sequence[str]], *, environ: Mapping[str, str], grace_s: float = 30.0
     ) -> None:
-        self._commands = commands
+        self._commands = dict(commands)
         self._environ = child_environment(environ)
         self._grace_s = grace_s
         self._running: dict[str, Process] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the children, whether they run or not."""
+        return sorted(self._commands)
 
     @property
     def not_running(self) -> list[str]:
         """The names of the children that are not running right now."""
         return sorted(set(self._commands) - set(self._running))
 
+    def keep(self, name: str, command: Sequence[str]) -> None:
+        """Keep another child running from now on."""
+        self._commands[name] = command
+        self._tasks[name] = asyncio.create_task(self._keep(name), name=f"child {name}")
+
+    async def drop(self, name: str) -> None:
+        """Stop a child for good, as leaving stops all."""
+        task = self._tasks.pop(name)
+        task.cancel()
+        await asyncio.wait({task})
+        del self._commands[name]
+
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._keep(name), name=f"child {name}") for name in self._commands]
+        for name, command in list(self._commands.items()):
+            self.keep(name, command)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks.values())
 
     async def _keep(self, name: str) -> None:
         restart_s = FIRST_RESTART_S
@@ -176,6 +194,6 @@ async def announce_readiness(ready: ReadyCheck) -> AsyncIterator[None]:
 def children_readiness(processes: Processes, *, unready: str) -> Readiness:
     """Return what keeps the children from their work; `unready` says what it means if one announces that it is not."""
     missing = [f"process {name} does not run" for name in processes.not_running]
-    if metrics.least_ready() != 1:
+    if processes.names and metrics.least_ready() != 1:
         missing.append(unready)
     return Readiness(not_ready=tuple(missing))

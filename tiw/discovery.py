@@ -1,22 +1,33 @@
-"""Find out which consumers users have, without running their code in this process.
+"""Find out which consumers users have, without running their code in this process, and keep them running.
 
 Importing a module runs it. What it starts or breaks must not be able to touch ingest, nor another user's consumer: each
 file is looked at in a process of its own.
 """
 
 import asyncio
+import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from broker import BUILT_IN_CONSUMERS, ConsumerQueues
 from telemetry import metrics
-from tiw.children import child_environment, tiw_command
+from tiw.children import Processes, child_environment, consumer_command, tiw_command
 from workers import list_sources
 
 _TIMEOUT_S = 60.0
+
+#: What the line begins with in which a process describes its consumers.
+DESCRIPTION = b"tiw-consumers: "
 
 #: Looked at side by side.
 _AT_ONCE = 4
@@ -38,6 +49,142 @@ class _Found(Struct, frozen=True, kw_only=True):
     routing_keys: tuple[str, ...]
 
 
+#: How often it is looked whether there is a new source, or one that cannot be loaded has changed.
+_LOOK_EVERY_S = 1.0
+
+#: A source that cannot be loaded is tried again after this long, doubled each time, up to the last.
+_FIRST_PAUSE_S = 2.0
+_LAST_PAUSE_S = 60.0
+
+_log = structlog.get_logger()
+
+
+class _Source(Struct, kw_only=True):
+    """What is known of a source: what it looked like when it was loaded, its consumers, or why there are none."""
+
+    version: object = None
+    consumers: list[str] = msgspec.field(default_factory=list)
+    is_loaded: bool = False
+    error: str = ""
+    pause_s: float = _FIRST_PAUSE_S
+    again_at_s: float = 0.0
+
+
+class CustomConsumers:
+    """Keeps every consumer that TIW_CONSUMERS in `environ` names in a process of its own; an async context manager.
+
+    Sources are loaded side by side. One that cannot be loaded is logged and tried again, with growing pauses and when
+    it changes; a file that appears in a folder is loaded, too. Nobody waits for any of this. `only`: the consumers of
+    these names. `reload`: consumers are stopped and loaded anew when a file of theirs, or one beside it, changes.
+    """
+
+    def __init__(
+        self, processes: Processes, environ: Mapping[str, str], *, only: Collection[str] = (), reload: bool = False
+    ) -> None:
+        self._processes = processes
+        self._environ = environ
+        self._only = only
+        self._reload = reload
+        self._sources: dict[str, _Source] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._has_looked = False
+
+    @property
+    def not_loaded(self) -> list[str]:
+        """What cannot be loaded, or is not loaded yet."""
+        broken = [source for source, known in self._sources.items() if not known.is_loaded]
+        return broken if self._has_looked else ["TIW_CONSUMERS"]
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._look_again_and_again(), name="consumers of users")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _look_again_and_again(self) -> None:
+        is_told = False
+        while True:
+            sources = _sources(self._environ)
+            if not sources and not is_told:
+                is_told = True
+                _log.info("idle", reason="TIW_CONSUMERS names no consumer yet", sources=_variable(self._environ))
+            due = [source for source in sources if self._is_due(source)]
+            await asyncio.gather(*(self._load(due[at::_AT_ONCE]) for at in range(_AT_ONCE)))
+            self._has_looked = True
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _is_due(self, source: str) -> bool:
+        known = self._sources.setdefault(source, _Source())
+        has_changed = _version(source) != known.version
+        if known.is_loaded:
+            return has_changed and self._reload
+        return has_changed or time.monotonic() >= known.again_at_s
+
+    async def _load(self, sources: Sequence[str]) -> None:
+        for source in sources:
+            known = self._sources[source]
+            for name in known.consumers:
+                await self._processes.drop(name)
+            known.consumers, known.is_loaded = [], False
+            version = _version(source)
+            if version != known.version:
+                known.pause_s = _FIRST_PAUSE_S
+            known.version = version
+            try:
+                self._keep(known, await _discover(source, self._environ))
+            except DiscoveryError as error:
+                self._note(source, known, str(error))
+            except OSError as error:
+                self._note(source, known, f"no process can be started for it: {error.strerror}")
+
+    def _keep(self, known: _Source, found: list[CustomConsumer]) -> None:
+        running = {name: source for source, other in self._sources.items() for name in other.consumers}
+        clash = _clash(running, found)
+        if clash is not None:
+            raise clash
+        known.is_loaded, known.error = True, ""
+        for consumer in found:
+            name = consumer.queues.consumer
+            if not self._only or name in self._only:
+                known.consumers.append(name)
+                self._processes.keep(name, consumer_command(name, consumer.source))
+
+    def _note(self, source: str, known: _Source, error: str) -> None:
+        level = logging.DEBUG if known.error == error else logging.ERROR
+        _log.log(level, "consumers_not_loaded", source=source, error=error, again_in_s=known.pause_s)
+        known.error, known.again_at_s = error, time.monotonic() + known.pause_s
+        known.pause_s = min(2 * known.pause_s, _LAST_PAUSE_S)
+
+
+def not_loaded(custom: CustomConsumers) -> tuple[str, ...]:
+    """Return what keeps a process with users' consumers from being ready, as sentences."""
+    return tuple(f"{source} is not loaded" for source in custom.not_loaded)
+
+
+def _variable(environ: Mapping[str, str]) -> list[str]:
+    return [part.strip() for part in environ.get("TIW_CONSUMERS", "").split(",") if part.strip()]
+
+
+def _sources(environ: Mapping[str, str]) -> list[str]:
+    return list_sources(_variable(environ))
+
+
+def _version(source: str) -> object:
+    """Return what changes when a file, or a Python file beside it, does; None for a module."""
+    if not source.endswith(".py"):
+        return None
+    files = Path(source).parent.glob("*.py")
+    versions = []
+    for file in sorted(files):
+        with suppress(OSError):
+            status = file.stat()
+            versions.append((file.name, status.st_mtime_ns, status.st_size, status.st_ino))
+    return versions
+
+
 async def discover_consumers(
     environ: Mapping[str, str], *, on_error: Callable[[str, str], None] | None = None
 ) -> list[CustomConsumer]:
@@ -46,8 +193,7 @@ async def discover_consumers(
     Raises `DiscoveryError` for the first source that cannot be loaded, or whose consumer has a name that is taken;
     with `on_error` such sources are left out and handed to it, each with its sentence.
     """
-    variable = environ.get("TIW_CONSUMERS", "")
-    sources = list_sources(part.strip() for part in variable.split(",") if part.strip())
+    sources = _sources(environ)
     turn = asyncio.Semaphore(_AT_ONCE)
 
     async def look(source: str) -> list[CustomConsumer] | DiscoveryError:
@@ -59,7 +205,8 @@ async def discover_consumers(
 
     consumers: list[CustomConsumer] = []
     for source, found in zip(sources, await asyncio.gather(*map(look, sources)), strict=True):
-        error = found if isinstance(found, DiscoveryError) else _clash(consumers, found)
+        known = {consumer.queues.consumer: consumer.source for consumer in consumers}
+        error = found if isinstance(found, DiscoveryError) else _clash(known, found)
         if error is None and isinstance(found, list):
             consumers += found
         elif error is not None and on_error is None:
@@ -69,9 +216,9 @@ async def discover_consumers(
     return consumers
 
 
-def _clash(known: list[CustomConsumer], found: list[CustomConsumer]) -> DiscoveryError | None:
-    taken = {consumer.consumer: "a built-in consumer" for consumer in BUILT_IN_CONSUMERS}
-    taken |= {consumer.queues.consumer: consumer.source for consumer in known}
+def _clash(known: Mapping[str, str], found: list[CustomConsumer]) -> DiscoveryError | None:
+    """Return an error if a consumer of `found` has a name that is taken; `known` are the names of others' consumers."""
+    taken = {consumer.consumer: "a built-in consumer" for consumer in BUILT_IN_CONSUMERS} | dict(known)
     for consumer in found:
         name = consumer.queues.consumer
         if name in taken:
@@ -90,23 +237,35 @@ async def _discover(source: str, environ: Mapping[str, str]) -> list[CustomConsu
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=child_environment(environ),
+        start_new_session=True,
     )
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             output, errors = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise DiscoveryError(f"loading {source} took more than {_TIMEOUT_S:g} s: import nothing slow") from None
+    finally:
+        await _end(process)
     if process.returncode != 0:
         raise DiscoveryError(_sentence(errors.decode(errors="replace").strip()) or f"{source} ended its process")
-    # Whatever the modules print on the way stands before the last line.
-    sys.stdout.buffer.write(b"".join(output.splitlines(keepends=True)[:-1]))
-    found = msgspec.json.decode(output.splitlines()[-1], type=list[_Found])
+    # Whatever the modules print stands around that line: exit handlers print behind it.
+    lines = output.splitlines(keepends=True)
+    at = max((at for at, line in enumerate(lines) if line.startswith(DESCRIPTION)), default=None)
+    if at is None:
+        raise DiscoveryError(f"{source} ended its process")
+    sys.stdout.buffer.write(b"".join(lines[:at] + lines[at + 1 :]))
+    found = msgspec.json.decode(lines[at].removeprefix(DESCRIPTION), type=list[_Found])
     return [
         CustomConsumer(queues=ConsumerQueues(consumer=one.name, routing_keys=one.routing_keys), source=source)
         for one in found
     ]
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a process with all that its code has started: its session is its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def _sentence(errors: str) -> str:

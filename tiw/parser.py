@@ -60,6 +60,7 @@ def _add_processes(commands: Any) -> None:
     work.add_argument("--custom", action="store_true", help="all of TIW_CONSUMERS and no built-in ones; none: idle")
     work.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     work.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
+    work.add_argument("--reload", action="store_true", help="restart your consumers when their files change")
     work.add_argument("--source", help=argparse.SUPPRESS)
     _command(commands, "migrate", "migrate:migrate", "Bring the database's schema up to date.")
 

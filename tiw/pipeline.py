@@ -1,7 +1,7 @@
 """The whole pipeline in one process: ingest and the built-in consumers, and a child for each consumer of a user."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -10,9 +10,9 @@ from msgspec import Struct
 from ingest import IngestServer, KeyRing
 from store import SchemaMismatchError, Store
 from telemetry import AdminListener, Readiness
-from tiw.children import Processes, children_readiness, consumer_command
+from tiw.children import Processes, children_readiness
 from tiw.commands.migrate import migrate_when_there
-from tiw.discovery import CustomConsumer
+from tiw.discovery import CustomConsumers, not_loaded
 from tiw.opening import ingest_config, listening, open_spool, open_store, open_transport
 from tiw.process import folder_lock, raise_descriptor_limit
 from tiw.settings import Address, Settings
@@ -46,22 +46,19 @@ async def run_pipeline(
     *,
     keys: KeyRing,
     admin: Address | None,
-    custom: Sequence[CustomConsumer],
     environ: Mapping[str, str],
 ) -> AsyncIterator[Pipeline]:
     """Run the pipeline while the block runs; then stop taking callbacks, finish what is here, and let go.
 
-    Callbacks are taken at once, whatever the database is like; consumers start when it is there and its schema is
-    brought up to date.
+    `environ` names users' consumers. Callbacks are taken at once, whatever those and the database are like; the
+    built-in consumers start when the database is there and its schema is brought up to date.
     """
     raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         stack.enter_context(folder_lock(settings.data_dir))
         await stack.enter_async_context(keys)
         store = await stack.enter_async_context(open_store(settings))
-        transport = await stack.enter_async_context(
-            open_transport(settings, [one.queues for one in custom], confirm_timeout_s=CONFIRM_TIMEOUT_S)
-        )
+        transport = await stack.enter_async_context(open_transport(settings, confirm_timeout_s=CONFIRM_TIMEOUT_S))
         migrating = asyncio.create_task(_migrate(store), name="migration")
         stack.push_async_callback(_end, migrating)
         if store.is_local:
@@ -75,8 +72,10 @@ async def run_pipeline(
             retention_days=settings.retention_days,
         )
         await stack.enter_async_context(worker)
-        commands = {one.queues.consumer: consumer_command(one.queues.consumer, one.source) for one in custom}
-        processes = await stack.enter_async_context(Processes(commands, environ=environ))
+        processes = await stack.enter_async_context(Processes({}, environ=environ))
+        custom = None
+        if settings.consumers:
+            custom = await stack.enter_async_context(CustomConsumers(processes, environ))
         config = ingest_config(settings)
         # The embedded transport is as near, and lies on the same disk.
         spool = None if settings.is_embedded else await stack.enter_async_context(open_spool(settings, transport))
@@ -88,12 +87,11 @@ async def run_pipeline(
 
         def ready() -> Readiness:
             consumers = () if worker.is_ready else ("a consumer is not at its queue",)
-            children = (
-                children_readiness(processes, unready="a consumer of yours is not at its queue") if custom else None
-            )
-            return Readiness(
-                not_ready=(*server.ready().not_ready, *consumers, *(children.not_ready if children else ()))
-            )
+            children: tuple[str, ...] = ()
+            if custom is not None:
+                running = children_readiness(processes, unready="a consumer of yours is not at its queue")
+                children = (*running.not_ready, *not_loaded(custom))
+            return Readiness(not_ready=(*server.ready().not_ready, *consumers, *children))
 
         admin_port = None
         if admin is not None:

@@ -79,18 +79,7 @@ BAD_SETTINGS: Mapping[str, tuple[dict[str, str], str]] = {
     "delays that shrink": ({"TIW_RETRY_DELAYS_S": "5,1"}, "TIW_RETRY_DELAYS_S"),
     "no delays": ({"TIW_RETRY_DELAYS_S": "soon"}, "TIW_RETRY_DELAYS_S"),
     "an unknown log format": ({"TIW_LOG_FORMAT": "xml"}, "TIW_LOG_FORMAT must be console or json"),
-    "a consumer's file that is not there": ({"TIW_CONSUMERS": "/nowhere/mine.py"}, "/nowhere/mine.py"),
-    "a module that is not there": ({"TIW_CONSUMERS": "no_such_module"}, "TIW_CONSUMERS names no_such_module"),
 }
-
-
-RESERVED_NAME = """
-from schemas import OnlineRecordFinished
-from workers import Context, consumer
-
-@consumer
-async def retry(event: OnlineRecordFinished, ctx: Context) -> None: ...
-"""
 
 
 def assert_refused(finished: Finished, code: int, words: str) -> None:
@@ -134,29 +123,6 @@ def test_an_unknown_consumer_is_refused_with_those_that_there_are(tmp_path: Path
         {"TIW_DATA_DIR": str(tmp_path), "TIW_AMQP_URL": f"amqp://user:{SECRET}@127.0.0.1:1"}, "work", "finish"
     )
     assert_refused(refused, 2, "there is no consumer 'finish': there are started, stopped")
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("def broken(:\n", "mine.py:1: invalid syntax"),
-        ("import not_installed_here\n", "mine.py:1: there is no module 'not_installed_here'"),
-        ("\nraise RuntimeError('no bucket is set')\n", "mine.py:2: RuntimeError: no bucket is set"),
-        ("answer = 42\n", "mine.py defines no consumer"),
-        (
-            RESERVED_NAME,
-            "are taken: rename the function",
-        ),
-    ],
-)
-def test_a_users_module_that_cannot_be_used_is_refused_with_file_and_line(
-    content: str, words: str, tmp_path: Path
-) -> None:
-    module = tmp_path / "mine.py"
-    module.write_text(content)
-    settings = {"TIW_DATA_DIR": str(tmp_path / "data"), "TIW_CONSUMERS": str(module), "TIW_HTTP": "127.0.0.1:0"}
-    refused = run(settings, "up")
-    assert_refused(refused, 2, words)
 
 
 def test_a_second_pipeline_on_the_same_folder_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ async def demo(settings: Settings, args: argparse.Namespace) -> int:
             data_dir=Path(folder),
         )
         keys = KeyRing({GENERATED_SDK_APP_ID: (key,)})
-        async with run_pipeline(own, keys=keys, admin=None, custom=[], environ=os.environ) as pipeline:
+        async with run_pipeline(own, keys=keys, admin=None, environ=os.environ) as pipeline:
             address = f"http://127.0.0.1:{pipeline.http_port}{pipeline.path}"
             print(f"The pipeline listens on {address}; {args.classes} classes are played to it.", flush=True)
             config = SimulationConfig(

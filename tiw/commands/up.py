@@ -5,7 +5,6 @@ import os
 
 from ingest import KeyRing
 from telemetry import configure_logging
-from tiw.discovery import discover_consumers
 from tiw.keys import keys_file, open_keys
 from tiw.pipeline import Pipeline, run_pipeline
 from tiw.process import settle, stop_requests, stopped_or_failed
@@ -22,10 +21,9 @@ async def up(settings: Settings, args: argparse.Namespace) -> int:
     del args
     configure_logging(settings.log_format)
     stopped = await stop_requests()
-    custom = await discover_consumers(os.environ)
     keys = open_keys(settings)
     admin = settings.admin or DEFAULT_ADMIN
-    async with run_pipeline(settings, keys=keys, admin=admin, custom=custom, environ=os.environ) as pipeline:
+    async with run_pipeline(settings, keys=keys, admin=admin, environ=os.environ) as pipeline:
         _greet(settings, keys, admin, pipeline)
         settle()
         await stopped_or_failed(stopped, pipeline.failure)

@@ -5,29 +5,22 @@ none that blocks or kills its process touches another.
 """
 
 import argparse
-import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
 import msgspec
-import structlog
 
 from broker import BUILT_IN_CONSUMERS
 from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
-from tiw.children import Processes, announce_readiness, children_readiness, consumer_command, tiw_command
-from tiw.discovery import CustomConsumer, discover_consumers
+from tiw.children import Processes, announce_readiness, children_readiness, tiw_command
+from tiw.discovery import DESCRIPTION, CustomConsumers, discover_consumers, not_loaded
 from tiw.opening import listening, open_store, open_transport, require_amqp
 from tiw.process import settle, stop_requests, stopped_or_failed
 from tiw.settings import Settings, UsageError
 from workers import BUILT_IN, CONFIRM_TIMEOUT_S, Worker, load_consumers
 
-#: How often the folder of plugins is looked at while it is empty.
-_LOOK_EVERY_S = 3.0
-
 _NOT_CONSUMING = "a consumer is not at its queue"
-
-_log = structlog.get_logger()
 
 
 async def work(settings: Settings, args: argparse.Namespace) -> int:
@@ -38,28 +31,40 @@ async def work(settings: Settings, args: argparse.Namespace) -> int:
     if args.child:
         return await run_here(settings, args.consumers, sources=sources, with_parent=True)
     require_amqp(settings, "work")
-    custom = await _custom(settings, is_custom_only=args.custom and not args.consumers)
-    if custom is None:
-        return 0
-    sources_by_name = {consumer.queues.consumer: consumer.source for consumer in custom}
     built_in_names = [consumer.consumer for consumer in BUILT_IN_CONSUMERS]
-    chosen = args.consumers or [*([] if args.custom else built_in_names), *sources_by_name]
-    unknown = sorted(set(chosen) - {*built_in_names, *sources_by_name})
-    if unknown:
+    here = [name for name in args.consumers or ([] if args.custom else built_in_names) if name in built_in_names]
+    apart = [name for name in args.consumers if name not in built_in_names]
+    if not apart and (args.consumers or not settings.consumers) and not args.custom:
+        return await run_here(settings, here, sources=[], with_parent=False)
+    if apart:
+        sources_by_name = await _find(settings, apart, built_in_names)
+        if len(args.consumers) == 1 and not args.reload and apart[0] in sources_by_name:
+            return await run_here(settings, apart, sources=[sources_by_name[apart[0]]], with_parent=False)
+    return await _run_apart(settings, here, only=apart, reload=args.reload)
+
+
+async def _find(settings: Settings, names: Sequence[str], built_in_names: Sequence[str]) -> dict[str, str]:
+    """Return the sources of users' consumers of these names, as far as they can be loaded now.
+
+    Raises `UsageError` if there is no consumer of such a name, and every source could be loaded.
+    """
+    configure_logging(settings.log_format)
+    broken: list[str] = []
+    found = await discover_consumers(os.environ, on_error=lambda source, _: broken.append(source))
+    known = {consumer.queues.consumer: consumer.source for consumer in found}
+    unknown = sorted(set(names) - known.keys())
+    if unknown and not broken:
         raise UsageError(
-            f"there is no consumer {unknown[0]!r}: there are {', '.join([*built_in_names, *sources_by_name])}"
-            + ("" if sources_by_name else "; TIW_CONSUMERS names those of your own")
+            f"there is no consumer {unknown[0]!r}: there are {', '.join([*built_in_names, *known])}"
+            + ("" if known else "; TIW_CONSUMERS names those of your own")
         )
-    apart = {name: sources_by_name[name] for name in chosen if name in sources_by_name}
-    if not apart or len(chosen) == 1:
-        return await run_here(settings, chosen, sources=list(apart.values()), with_parent=False)
-    return await _run_apart(settings, [name for name in chosen if name not in apart], apart)
+    return {name: known[name] for name in names if name in known}
 
 
 def describe(sources: Sequence[str]) -> int:
     """Print the consumers of users' `sources` as one line of JSON: what `discover_consumers` reads."""
     found = [{"name": c.name, "routing_keys": c.routing_keys} for c in load_consumers(sources)]
-    print(f"\n{msgspec.json.encode(found).decode()}")
+    print(f"\n{DESCRIPTION.decode()}{msgspec.json.encode(found).decode()}")
     return 0
 
 
@@ -97,19 +102,18 @@ async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequenc
     return 0
 
 
-async def _run_apart(settings: Settings, here: Sequence[str], apart: Mapping[str, str]) -> int:
-    """Supervise a child for each of `apart` (name to source), and one for all of `here`."""
+async def _run_apart(settings: Settings, here: Sequence[str], *, only: Collection[str], reload: bool) -> int:
+    """Supervise a child for each consumer of users (of these names `only`, if any), and one for all of `here`."""
     configure_logging(settings.log_format)
     stopped = await stop_requests()
-    commands = {name: consumer_command(name, source) for name, source in apart.items()}
-    if here:
-        commands["built-in"] = tiw_command("work", "--child", *here)
-    processes = Processes(commands, environ=os.environ)
+    processes = Processes({"built-in": tiw_command("work", "--child", *here)} if here else {}, environ=os.environ)
+    custom = CustomConsumers(processes, os.environ, only=only, reload=reload)
 
     def ready() -> Readiness:
-        return children_readiness(processes, unready=_NOT_CONSUMING)
+        children = children_readiness(processes, unready=_NOT_CONSUMING)
+        return Readiness(not_ready=(*children.not_ready, *not_loaded(custom)))
 
-    async with _admin(settings, ready), processes:
+    async with _admin(settings, ready), processes, custom:
         await stopped.wait()
     return 0
 
@@ -120,34 +124,3 @@ def _admin(settings: Settings, ready: ReadyCheck) -> AbstractAsyncContextManager
         return nullcontext()
     listener = AdminListener(settings.admin.host, settings.admin.port, ready=ready)
     return listening(listener, variable="TIW_ADMIN", address=settings.admin)
-
-
-async def _custom(settings: Settings, *, is_custom_only: bool) -> list[CustomConsumer] | None:
-    """Return users' consumers.
-
-    `is_custom_only`: those that can be loaded, once there is one; None if this process is asked to stop before. A file
-    that is broken must not stop the others that lie in the same folder.
-    """
-    if not is_custom_only:
-        return await discover_consumers(os.environ)
-    configure_logging(settings.log_format)
-    broken: dict[str, str] = {}
-
-    def note(source: str, error: str) -> None:
-        if broken.get(source) != error:
-            _log.error("consumers_not_loaded", source=source, error=error)
-        broken[source] = error
-
-    custom = await discover_consumers(os.environ, on_error=note)
-    if custom:
-        return custom
-    stopped = await stop_requests()
-    _log.info("idle", reason="TIW_CONSUMERS names no consumer yet", sources=settings.consumers)
-    async with _admin(settings, Readiness):
-        while not stopped.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopped.wait(), _LOOK_EVERY_S)
-            custom = await discover_consumers(os.environ, on_error=note)
-            if custom and not stopped.is_set():
-                return custom
-    return None

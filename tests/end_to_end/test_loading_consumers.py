@@ -1,0 +1,139 @@
+"""Users' code that cannot be loaded, or behaves badly while it is, stops its own consumer and nothing else."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.deployment import Deployment, embedded, get
+from tests.end_to_end.programs import STOP_S, Program, eventually
+from tests.end_to_end.sending import callback, send
+
+CONSUMER = """
+from schemas import OnlineRecordStarted
+from workers import Context, consumer
+
+{before}
+
+@consumer
+async def {name}(event: OnlineRecordStarted, ctx: Context) -> None:
+    ctx.log.info("succeeded", task_id=event.task_id)
+"""
+
+RESERVED_NAME = CONSUMER.format(name="retry", before="")
+
+#: What a file holds, and what is said of it.
+CANNOT_BE_LOADED = {
+    "a syntax error": ("def broken(:\n", "mine.py:1: invalid syntax"),
+    "an import of what is not installed": ("import not_here\n", "mine.py:1: there is no module 'not_here'"),
+    "an error": ("\nraise RuntimeError('no bucket is set')\n", "mine.py:2: RuntimeError: no bucket is set"),
+    "no consumer": ("answer = 42\n", "mine.py defines no consumer"),
+    "a reserved name": (RESERVED_NAME, "are taken: rename the function"),
+    "an end of the process": ("import os; os._exit(0)\n", "mine.py ended its process"),
+    "an exit": ("import sys; sys.exit('no licence')\n", "no licence"),
+    "a null byte": ("\0", "mine.py"),
+}
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    with embedded(tmp_path) as deployment:
+        deployment.settings["TIW_CONSUMERS"] = str(deployment.plugins)
+        yield deployment
+
+
+def write(deployment: Deployment, name: str, content: str) -> None:
+    draft = deployment.plugins / f".{name}.part"
+    draft.write_text(content, encoding="utf-8")
+    draft.rename(deployment.plugins / f"{name}.py")
+
+
+def start(deployment: Deployment) -> tuple[Program, str]:
+    """Start `tiw up`, not waiting until it is ready; return it and where its readiness is told."""
+    up = deployment.program("up")
+
+    def line(begin: str) -> str:
+        assert up.code is None, up.err
+        return next((one.removeprefix(begin) for one in up.out.splitlines() if one.startswith(begin)), "")
+
+    deployment.address = eventually(lambda: line("callbacks  "))
+    return up, line("health     ")
+
+
+@pytest.mark.parametrize("what", CANNOT_BE_LOADED)
+def test_a_file_that_cannot_be_loaded_is_told_with_its_line_and_loaded_once_it_is_mended(
+    deployment: Deployment, what: str
+) -> None:
+    content, words = CANNOT_BE_LOADED[what]
+    write(deployment, "mine", content)
+    write(deployment, "other", CONSUMER.format(name="other", before=""))
+    up, health = start(deployment)
+    told = up.wait_logged("consumers_not_loaded", source=str(deployment.plugins / "mine.py"))
+    assert words in told["error"]
+    assert "Traceback" not in told["error"]
+    up.wait_logged("worker_started", consumers=["other"])
+    assert "mine.py is not loaded" in get(health)[1]
+    send(deployment.address, callback("OnlineRecordStarted", "class-1"))
+    eventually(lambda: up.told("succeeded", consumer="other") == ["class-1"])
+    write(deployment, "mine", CONSUMER.format(name="mine", before=""))
+    up.wait_logged("worker_started", consumers=["mine"])
+    eventually(lambda: get(health)[0] == 200)
+    send(deployment.address, callback("OnlineRecordStarted", "class-2"))
+    eventually(lambda: up.told("succeeded", consumer="mine") == ["class-2"])
+
+
+def test_an_import_that_takes_long_starts_threads_prints_and_forks_holds_up_nobody(deployment: Deployment) -> None:
+    before = (
+        "import atexit, os, subprocess, threading, time\n"
+        "print('hello')\n"
+        "atexit.register(print, 'bye')\n"
+        "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
+        "subprocess.Popen(['sleep', '60'])\n"
+        "time.sleep(4)"
+    )
+    write(deployment, "mine", CONSUMER.format(name="mine", before=before))
+    write(deployment, "other", CONSUMER.format(name="other", before=""))
+    began_s = time.monotonic()
+    up, _ = start(deployment)
+    send(deployment.address, callback("OnlineRecordStarted", "class-1"))
+    up.wait_logged("worker_started", consumers=["other"])
+    assert not up.logged("worker_started", consumers=["mine"])
+    up.wait_logged("worker_started", consumers=["mine"])
+    assert time.monotonic() - began_s > 8, "it is imported to be described, and to run"
+    up.stop(within_s=STOP_S)
+
+
+def test_a_file_that_appears_is_loaded(deployment: Deployment) -> None:
+    up, health = start(deployment)
+    up.wait_logged("idle")
+    eventually(lambda: get(health)[0] == 200)
+    write(deployment, "mine", CONSUMER.format(name="mine", before=""))
+    up.wait_logged("worker_started", consumers=["mine"])
+
+
+def test_files_that_are_not_there_are_told_and_loaded_when_they_are(deployment: Deployment) -> None:
+    mine = f"{deployment.plugins}/mine.py"
+    deployment.settings["TIW_CONSUMERS"] = f"{mine},no_such_module"
+    up, _ = start(deployment)
+    assert "which is not there" in up.wait_logged("consumers_not_loaded", source=mine)["error"]
+    of_module = up.wait_logged("consumers_not_loaded", source="no_such_module")
+    assert "there is no module 'no_such_module'" in of_module["error"]
+    write(deployment, "mine", CONSUMER.format(name="mine", before=""))
+    up.wait_logged("worker_started", consumers=["mine"])
+
+
+def test_a_worker_that_reloads_runs_what_is_in_the_file_now(make_distributed: Callable[..., Deployment]) -> None:
+    deployment = make_distributed()
+    deployment.settings["TIW_CONSUMERS"] = str(deployment.plugins)
+    write(deployment, "mine", CONSUMER.format(name="mine", before=""))
+    assert deployment.run("migrate").code == 0
+    deployment.ingest()
+    worker = deployment.program("work", "--reload")
+    worker.wait_logged("worker_started", consumers=["mine"])
+    worker.wait_logged("consumer_started", queue="tiw.started")
+    write(deployment, "mine", CONSUMER.format(name="mine", before="").replace("succeeded", "changed"))
+    eventually(lambda: len(worker.logged("worker_started", consumers=["mine"])) == 2)
+    send(deployment.address, callback("OnlineRecordStarted", "class-1"))
+    eventually(lambda: worker.told("changed", consumer="mine") == ["class-1"])
+    assert not worker.told("succeeded", consumer="mine")
