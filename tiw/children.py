@@ -6,6 +6,7 @@ Each child says whether it is ready through the metrics that all share anyway; t
 import asyncio
 import contextlib
 import inspect
+import os
 import signal
 import socket
 import sys
@@ -47,8 +48,9 @@ def consumer_command(name: str, source: str) -> list[str]:
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` with our packages on Python's path."""
-    return {**environ, "PYTHONPATH": str(_ROOT)}
+    """Return `environ` with our packages on Python's path, before what is there."""
+    paths = [str(_ROOT), *(path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path)]
+    return {**environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
 class Processes:

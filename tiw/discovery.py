@@ -9,11 +9,12 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import msgspec
 import structlog
@@ -231,34 +232,43 @@ def _clash(known: Mapping[str, str], found: list[CustomConsumer]) -> DiscoveryEr
 async def _discover(source: str, environ: Mapping[str, str]) -> list[CustomConsumer]:
     # Outside the metrics that the consumers' own processes share: there it would stand as one that is never ready.
     environ = {name: value for name, value in environ.items() if name != metrics.MULTIPROCESS_VARIABLE}
-    process = await asyncio.create_subprocess_exec(
-        *tiw_command("work", "--describe", "--source", source),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=child_environment(environ),
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            output, errors = await process.communicate()
-    except TimeoutError:
-        raise DiscoveryError(f"loading {source} took more than {_TIMEOUT_S:g} s: import nothing slow") from None
-    finally:
-        await _end(process)
-    if process.returncode != 0:
-        raise DiscoveryError(_sentence(errors.decode(errors="replace").strip()) or f"{source} ended its process")
+    # Into files: a process that the code has started, and that lives on, would keep pipes open.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = await asyncio.create_subprocess_exec(
+            *tiw_command("work", "--describe", "--source", source),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            env=child_environment(environ),
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                code = await process.wait()
+        except TimeoutError:
+            raise DiscoveryError(f"loading {source} took more than {_TIMEOUT_S:g} s: import nothing slow") from None
+        finally:
+            await _end(process)
+        lines, said = _content(output).splitlines(keepends=True), _content(errors).decode(errors="replace").strip()
+    if code != 0:
+        raise DiscoveryError(_sentence(said) or f"{source} ended its process")
     # Whatever the modules print stands around that line: exit handlers print behind it.
-    lines = output.splitlines(keepends=True)
     at = max((at for at, line in enumerate(lines) if line.startswith(DESCRIPTION)), default=None)
     if at is None:
         raise DiscoveryError(f"{source} ended its process")
     sys.stdout.buffer.write(b"".join(lines[:at] + lines[at + 1 :]))
     found = msgspec.json.decode(lines[at].removeprefix(DESCRIPTION), type=list[_Found])
+    if not found and source in _variable(environ):
+        raise DiscoveryError(f"{source} defines no consumer: put @consumer on a function in it")
     return [
         CustomConsumer(queues=ConsumerQueues(consumer=one.name, routing_keys=one.routing_keys), source=source)
         for one in found
     ]
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

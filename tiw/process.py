@@ -164,7 +164,12 @@ async def stop_requests(*, with_parent: bool = False) -> asyncio.Event:
     loop.add_signal_handler(signal.SIGINT, interrupt)
     if with_parent:
         reader = asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        # Away from where whatever a handler starts would inherit it, and keep it.
+        pipe = os.fdopen(os.dup(0), "rb", buffering=0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
         parent = asyncio.create_task(reader.read())
         _watched.add(parent)
         parent.add_done_callback(lambda _: stopped.set())

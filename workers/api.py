@@ -244,7 +244,8 @@ def event_types_of_group(function: Callable[..., Any], where: str) -> tuple[type
     if len(parameters) != 1:
         raise DefinitionError(f"{where}: with batch it must take one parameter: {wanted}")
     annotation = _annotation(function, parameters[0], where)
-    (pair,) = get_args(annotation) if _is_list(annotation) else (None,)
+    (pair,) = get_args(_meant(annotation)) if _is_list(annotation) else (None,)
+    pair = _meant(pair)
     match get_args(pair) if get_origin(pair) is tuple else ():
         case (kind, context) if context is Context:
             return _in_order(_kinds(kind, where))
@@ -271,10 +272,19 @@ def _annotation(function: Callable[..., Any], parameter: inspect.Parameter, wher
 
 
 def _is_list(annotation: Any) -> bool:
+    annotation = _meant(annotation)
     return get_origin(annotation) is list
 
 
+def _meant(annotation: Any) -> Any:
+    """Return what an alias stands for: that of `type Both = A | B`, from Python 3.12 on."""
+    while type(annotation).__name__ == "TypeAliasType":
+        annotation = annotation.__value__
+    return annotation
+
+
 def _kinds(annotation: Any, where: str) -> list[type[Event]]:
+    annotation = _meant(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         return [kind for part in get_args(annotation) for kind in _kinds(part, where)]
     if annotation is RecordingEvent:

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from workers import plugins
 from workers.api import Consumer, DefinitionError, LoadError
 from workers.builtin import BUILT_IN
 
 
-def load_consumers(sources: Sequence[str]) -> list[Consumer]:
+def load_consumers(sources: Sequence[str], *, may_be_none: bool = False) -> list[Consumer]:
     """Return the consumers of `sources`, in their order: modules, .py files, or folders of .py files.
 
-    A folder may be empty; names that start with `_` or `.` are skipped in it. A file or module must define at least
-    one consumer. Raises `LoadError` or `DefinitionError` with file, line and what to change.
+    A folder may be empty, or hold files that help others; names that start with `_` or `.` are skipped in it. A file or
+    module that is named itself must define at least one consumer, unless there `may_be_none`. Raises `LoadError` or
+    `DefinitionError` with file, line and what to change.
     """
     consumers: list[Consumer] = []
     for source in sources:
@@ -26,7 +28,7 @@ def load_consumers(sources: Sequence[str]) -> list[Consumer]:
                 for value in vars(module).values()
                 if isinstance(value, Consumer) and value.function.__module__ == module.__name__
             ]
-            if not found:
+            if not found and not may_be_none and not Path(source).is_dir():
                 raise LoadError(f"{where} defines no consumer: put @consumer on a function in it")
             consumers += dict.fromkeys(found)
     refuse_name_clashes([*BUILT_IN, *consumers])
@@ -78,14 +80,16 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _load_file(file: Path) -> ModuleType:
+    file = file.resolve()
     # Last on the path: a file may import its neighbours, and cannot shadow what is ours or the standard library's.
-    folder = str(file.parent.resolve())
-    if folder not in sys.path:
-        sys.path.append(folder)
-    name = f"tiw_consumers.{file.stem}"
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) != str(file.resolve()):
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    plugins.add_folder(file.parent)
+    name = f"{plugins.__name__}.{file.stem}"
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) != str(file):
         raise LoadError(f"{file}: another file of that name is loaded already: rename one of them")
-    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise LoadError(f"{file} cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
@@ -116,7 +120,8 @@ def _explain(error: BaseException, where: str) -> None:
     if isinstance(error, KeyboardInterrupt | DefinitionError):
         raise error
     if isinstance(error, SyntaxError):
-        raise LoadError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+        at = where if error.filename is None else f"{error.filename}:{error.lineno}"
+        raise LoadError(f"{at}: {error.msg}") from error
     at = _last_line(error, where)
     if isinstance(error, ModuleNotFoundError):
         raise LoadError(

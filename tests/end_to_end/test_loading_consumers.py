@@ -1,5 +1,8 @@
 """Users' code that cannot be loaded, or behaves badly while it is, stops its own consumer and nothing else."""
 
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.deployment import Deployment, embedded, get
-from tests.end_to_end.programs import STOP_S, Program, eventually
+from tests.end_to_end.programs import ROOT, STOP_S, Program, eventually
 from tests.end_to_end.sending import callback, send
 
 CONSUMER = """
@@ -28,7 +31,6 @@ CANNOT_BE_LOADED = {
     "a syntax error": ("def broken(:\n", "mine.py:1: invalid syntax"),
     "an import of what is not installed": ("import not_here\n", "mine.py:1: there is no module 'not_here'"),
     "an error": ("\nraise RuntimeError('no bucket is set')\n", "mine.py:2: RuntimeError: no bucket is set"),
-    "no consumer": ("answer = 42\n", "mine.py defines no consumer"),
     "a reserved name": (RESERVED_NAME, "are taken: rename the function"),
     "an end of the process": ("import os; os._exit(0)\n", "mine.py ended its process"),
     "an exit": ("import sys; sys.exit('no licence')\n", "no licence"),
@@ -89,7 +91,7 @@ def test_an_import_that_takes_long_starts_threads_prints_and_forks_holds_up_nobo
         "print('hello')\n"
         "atexit.register(print, 'bye')\n"
         "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
-        "subprocess.Popen(['sleep', '60'])\n"
+        "subprocess.Popen(['sleep', '15'], start_new_session=True)\n"
         "time.sleep(4)"
     )
     write(deployment, "mine", CONSUMER.format(name="mine", before=before))
@@ -114,11 +116,14 @@ def test_a_file_that_appears_is_loaded(deployment: Deployment) -> None:
 
 def test_files_that_are_not_there_are_told_and_loaded_when_they_are(deployment: Deployment) -> None:
     mine = f"{deployment.plugins}/mine.py"
-    deployment.settings["TIW_CONSUMERS"] = f"{mine},no_such_module"
+    (deployment.plugins / "none.py").write_text("answer = 42\n")
+    deployment.settings["TIW_CONSUMERS"] = f"{mine},no_such_module,{deployment.plugins}/none.py"
     up, _ = start(deployment)
     assert "which is not there" in up.wait_logged("consumers_not_loaded", source=mine)["error"]
     of_module = up.wait_logged("consumers_not_loaded", source="no_such_module")
     assert "there is no module 'no_such_module'" in of_module["error"]
+    without = up.wait_logged("consumers_not_loaded", source=f"{deployment.plugins}/none.py")
+    assert "defines no consumer" in without["error"]
     write(deployment, "mine", CONSUMER.format(name="mine", before=""))
     up.wait_logged("worker_started", consumers=["mine"])
 
@@ -137,3 +142,84 @@ def test_a_worker_that_reloads_runs_what_is_in_the_file_now(make_distributed: Ca
     send(deployment.address, callback("OnlineRecordStarted", "class-1"))
     eventually(lambda: worker.told("changed", consumer="mine") == ["class-1"])
     assert not worker.told("succeeded", consumer="mine")
+
+
+#: Two consumers in one file, with all that people do in a module of a package.
+PACKAGE = """\ufefffrom __future__ import annotations
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import TypedDict
+
+import beside_pythonpath
+from names import spelled
+from schemas import OnlineRecordStarted
+from workers import Context, consumer
+
+from . import names
+from .store import where
+{alias}
+
+@dataclass(frozen=True)
+class Lesson:
+    task_id: str
+
+
+class Row(TypedDict):
+    lesson: Lesson
+
+
+def double(lesson: Lesson) -> Lesson:
+    return Lesson(lesson.task_id * 2)
+
+
+@consumer
+def computes(event: {kinds}, ctx: Context) -> None:
+    assert names.spelled is not None and where() == "theirs"
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        doubled = pool.submit(double, Lesson(spelled(event.task_id))).result()
+    row = Row(lesson=doubled)
+    ctx.log.info("computed", task_id=row["lesson"].task_id, beside=beside_pythonpath.__name__)
+
+
+@consumer
+async def looks(event: OnlineRecordStarted, ctx: Context) -> None:
+    kind = os.readlink("/proc/self/fd/0")
+    ctx.log.info("looked", task_id=event.task_id, stdin=kind)
+"""
+
+
+def test_plugins_are_a_package_with_neighbours_and_processes_of_their_own(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "beside_pythonpath.py").write_text("")
+    deployment.settings["PYTHONPATH"] = f"{ROOT}{os.pathsep}{elsewhere}"
+    has_aliases = sys.version_info >= (3, 12)
+    alias = "type Either = OnlineRecordStarted" if has_aliases else ""
+    (deployment.plugins / "names.py").write_text("def spelled(text): return text.upper()\n")
+    (deployment.plugins / "store.py").write_text("def where(): return 'theirs'\n")
+    content = PACKAGE.format(alias=alias, kinds="Either" if has_aliases else "OnlineRecordStarted")
+    write(deployment, "mine", content)
+    up, health = start(deployment)
+    eventually(lambda: get(health)[0] == 200, within_s=30)
+    send(deployment.address, callback("OnlineRecordStarted", "a1"))
+    (computed,) = eventually(lambda: up.logged("computed", consumer="computes"))
+    assert (computed["task_id"], computed["beside"]) == ("A1A1", "beside_pythonpath")
+    (looked,) = eventually(lambda: up.logged("looked", consumer="looks"))
+    assert looked["stdin"] == "/dev/null"
+    up.signal(signal.SIGTERM)
+    up.wait(within_s=STOP_S)
+    # The tracker of multiprocessing ends a moment after the process that had it.
+    eventually(lambda: not _group_lives(up.pid))
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -49,7 +49,7 @@ async def test_consumers_are_found_in_their_order_and_their_code_stays_outside(t
         CustomConsumer(queues=ConsumerQueues(consumer="zebra", routing_keys=keys), source=str(one)),
         CustomConsumer(queues=ConsumerQueues(consumer="archive", routing_keys=keys), source=str(folder / "two.py")),
     ]
-    assert not {"tiw_consumers.one", "tiw_consumers.two"} & set(sys.modules)
+    assert not {"workers.plugins.one", "workers.plugins.two"} & set(sys.modules)
 
 
 async def test_an_empty_folder_has_none(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ async def _find(settings: Settings, names: Sequence[str], built_in_names: Sequen
 
 def describe(sources: Sequence[str]) -> int:
     """Print the consumers of users' `sources` as one line of JSON: what `discover_consumers` reads."""
-    found = [{"name": c.name, "routing_keys": c.routing_keys} for c in load_consumers(sources)]
+    # A file beside others may have none; whether it should is known to who asks.
+    found = [{"name": c.name, "routing_keys": c.routing_keys} for c in load_consumers(sources, may_be_none=True)]
     print(f"\n{DESCRIPTION.decode()}{msgspec.json.encode(found).decode()}")
     return 0
 
