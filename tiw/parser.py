@@ -62,6 +62,14 @@ def _add_processes(commands: Any) -> None:
     work.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
     work.add_argument("--reload", action="store_true", help="restart your consumers when their files change")
     work.add_argument("--source", help=argparse.SUPPRESS)
+    trying = _command(
+        commands, "try", "try_consumer:try_consumer", "Run a consumer of yours on events, with no broker."
+    )
+    trying.add_argument("file", metavar="FILE", help="a .py file or module with consumers")
+    trying.add_argument("--consumer", metavar="NAME", help="which one (default: all)")
+    trying.add_argument("--event", metavar="TYPE", help="of one kind, such as Finished (default: a sample of each)")
+    trying.add_argument("--body", metavar="FILE", help="a callback of yours instead of the samples; -: standard input")
+    trying.add_argument("--attempt", type=_positive, default=1, metavar="N", help="the number of the attempt")
     _command(commands, "migrate", "migrate:migrate", "Bring the database's schema up to date.")
 
 
