@@ -20,6 +20,7 @@ from aiohttp.typedefs import Handler
 from msgspec import Struct
 from yarl import URL
 
+from telemetry import metrics
 from telemetry.metrics import CONTENT_TYPE, render_metrics
 
 _log = structlog.get_logger()
@@ -54,8 +55,8 @@ class AdminListener:
     """Serves `/livez`, `/readyz` and `/metrics` while it is entered.
 
     `/livez` answers 200 as long as the event loop turns. `/readyz` calls `ready` and answers 200 or 503 with
-    `{"ready": ..., "not_ready": [...]}`. `port` 0 takes a free one; the `port` attribute tells which. Entering
-    raises OSError if the address cannot be had.
+    `{"ready": ..., "not_ready": [...]}`; the metric `tiw_ready` says the same. `port` 0 takes a free one; the `port`
+    attribute tells which. Entering raises OSError if the address cannot be had.
     """
 
     def __init__(self, host: str, port: int, *, ready: ReadyCheck) -> None:
@@ -110,6 +111,7 @@ class AdminListener:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         del request
+        metrics.READY.set(0 if (await self._readiness()).not_ready else 1)
         # In a thread: with several processes it reads files.
         return web.Response(body=await asyncio.to_thread(render_metrics), headers={"Content-Type": CONTENT_TYPE})
 

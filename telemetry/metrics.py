@@ -10,6 +10,8 @@ it takes to check a signature. So what happens thousands of times a second is co
 
 import os
 from bisect import bisect_left
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -196,7 +198,7 @@ BREAKER_OPEN = Gauge(
 
 READY = Gauge(
     "tiw_ready",
-    "1 while a callback could be kept; the least of all processes.",
+    "1 while `/readyz` answers 200; the least of all processes.",
     multiprocess_mode="livemin",
     registry=REGISTRY,
 )
@@ -216,6 +218,13 @@ LAG_SECONDS = BufferedHistogram(
     registry=REGISTRY,
 )
 RUNNING = Gauge("tiw_running", "Handlers that run now.", ["consumer"], multiprocess_mode="livesum", registry=REGISTRY)
+OVERDUE = Gauge(
+    "tiw_deliveries_overdue",
+    "Deliveries that stand unsettled longer than their time-out and a minute: something is stuck.",
+    ["consumer"],
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
 RETRIES_SCHEDULED = BufferedCounter(
     "tiw_retries_scheduled", "Deliveries that wait for a retry delay.", ["consumer"], registry=REGISTRY
 )
@@ -249,16 +258,17 @@ def render_metrics() -> bytes:
     return generate_latest(summed)
 
 
-def least_ready() -> float | None:
-    """Return the least `tiw_ready` of the processes that share the multiprocess folder; None if none has said.
-
-    For their parent, which does their work no more than it has gauges of its own: those are taken out of the sum.
-    """
-    # prometheus-client writes a 0 for every gauge of a process that imports this module.
-    forget_process(os.getpid())
+def are_ready(pids: Iterable[int]) -> bool:
+    """Say whether each of these processes, which share the multiprocess folder, has announced that it is ready."""
+    folder = Path(os.environ.get(MULTIPROCESS_VARIABLE, ""))
+    # A process that has not come so far as to import this module says nothing yet.
+    if not all((folder / f"gauge_livemin_{pid}.db").exists() for pid in pids):
+        return False
+    # The least of all counts: one's own must not be less than theirs.
+    READY.set(1)
     summed = CollectorRegistry()
     MultiProcessCollector(summed)  # type: ignore[no-untyped-call]  # the library leaves it untyped
-    return summed.get_sample_value("tiw_ready")
+    return summed.get_sample_value("tiw_ready") == 1
 
 
 def forget_process(pid: int) -> None:

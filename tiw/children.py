@@ -75,6 +75,11 @@ class Processes:
         return sorted(self._commands)
 
     @property
+    def pids(self) -> list[int]:
+        """The process ids of the children that run right now."""
+        return [process.pid for process in self._running.values()]
+
+    @property
     def not_running(self) -> list[str]:
         """The names of the children that are not running right now."""
         return sorted(set(self._commands) - set(self._running))
@@ -196,6 +201,6 @@ async def announce_readiness(ready: ReadyCheck) -> AsyncIterator[None]:
 def children_readiness(processes: Processes, *, unready: str) -> Readiness:
     """Return what keeps the children from their work; `unready` says what it means if one announces that it is not."""
     missing = [f"process {name} does not run" for name in processes.not_running]
-    if processes.names and metrics.least_ready() != 1:
+    if processes.names and not metrics.are_ready(processes.pids):
         missing.append(unready)
     return Readiness(not_ready=tuple(missing))

@@ -39,12 +39,22 @@ class Disposition(StrEnum):
 class Job:
     """One delivery, from its arrival until it is settled.
 
-    `event` and `context` are there once it is admitted. `came_s` is when it came, by the monotonic clock; `crashes` how
-    many workers died with it. `failed_in_group` is why the call for its whole group failed, if it did: it is then run
-    alone.
+    `event` and `context` are there once it is admitted. `came_s` is when it came and `begun_s` when its handler was
+    called, if it was, by the monotonic clock; `crashes` how many workers died with it. `failed_in_group` is why the
+    call for its whole group failed, if it did: it is then run alone.
     """
 
-    __slots__ = ("came_s", "context", "crashes", "delivery", "event", "event_id", "failed_in_group", "message")
+    __slots__ = (
+        "begun_s",
+        "came_s",
+        "context",
+        "crashes",
+        "delivery",
+        "event",
+        "event_id",
+        "failed_in_group",
+        "message",
+    )
 
     context: Context
     event: Event | None
@@ -55,6 +65,7 @@ class Job:
         self.event_id = message.event_id
         self.crashes = delivery.crashes
         self.came_s = came_s
+        self.begun_s: float | None = None
         self.event = None
         self.failed_in_group: str | None = None
 
@@ -196,7 +207,9 @@ class JobTelemetry:
         """Note that a call of the handler begins, for these jobs."""
         self._calls += 1
         now_us = time.time_ns() // 1000
+        now_s = time.monotonic()
         for job in jobs:
+            job.begun_s = now_s
             lag_us = now_us - job.message.received_at_us
             self._lag_seconds.observe(lag_us / 1e6 if lag_us > 0 else 0.0)
         self._flush_soon()

@@ -6,6 +6,7 @@ subscription starts with one delivery at a time until it has seen a harmless one
 """
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -14,7 +15,7 @@ import structlog
 from broker import Delivery, Subscription, Transport
 from store import Store
 from workers.api import Consumer
-from workers.execution import Execution
+from workers.execution import SETTLED_WITHIN_S, Execution
 from workers.job import Job, Jobs, JobTelemetry
 from workers.memory import AnyMemory
 from workers.settling import Settler
@@ -56,6 +57,10 @@ class Prefetch:
         self._sized_for_bytes = 1 << (int(largest_bytes) - 1).bit_length() if largest_bytes > 1 else 1
         return True
 
+
+#: A delivery is overdue this long after its time-out: cancelling its handler and settling it take no longer. One whose
+#: handler was not called yet may wait for its turn.
+OVERDUE_AFTER_S = 60.0
 
 #: From this many crashes on a delivery runs alone.
 SUSPECT_CRASHES = 3
@@ -111,6 +116,21 @@ class Runner:
     def is_consuming(self) -> bool:
         """Whether the broker has this consumer right now."""
         return self._subscription.is_consuming
+
+    def overdue(self) -> list[tuple[str, float]]:
+        """Return the ids of events whose deliveries should have been settled, and for how many seconds they stand.
+
+        May be called from another thread: what stands still may be the event loop.
+        """
+        now_s = time.monotonic()
+        late = []
+        for job in self._jobs.unsettled:
+            began_s, may_take_s = job.begun_s, self.consumer.timeout_s
+            if began_s is None:
+                began_s, may_take_s = job.came_s, SETTLED_WITHIN_S
+            if now_s > began_s + may_take_s + OVERDUE_AFTER_S:
+                late.append((job.event_id, now_s - job.came_s))
+        return late
 
     def note_renewal(self, *, began_s: float) -> None:
         """Take note that the leases of this process were renewed, by a statement that was begun then."""

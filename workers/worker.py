@@ -226,6 +226,47 @@ class StallWatch:
         return None, at
 
 
+class OverdueWatch:
+    """Counts the deliveries of each consumer that should have been settled, from a thread; an async context manager.
+
+    `overdue` tells them for each consumer. Each is logged once, and the metric `tiw_deliveries_overdue` says how many
+    there are. A thread, as what stands still may be the event loop.
+    """
+
+    def __init__(self, overdue: Callable[[], Mapping[str, Sequence[tuple[str, float]]]]) -> None:
+        self._overdue = overdue
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="tiw-overdue-watch", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._stop.set()
+
+    def _watch(self) -> None:
+        told: set[tuple[str, str]] = set()
+        while not self._stop.wait(OVERDUE_LOOK_EVERY_S):
+            seen: set[tuple[str, str]] = set()
+            for consumer, deliveries in self._overdue().items():
+                metrics.OVERDUE.labels(consumer).set(len(deliveries))
+                for event_id, stood_s in deliveries:
+                    seen.add((consumer, event_id))
+                    if (consumer, event_id) not in told:
+                        _log.error(
+                            "delivery_overdue",
+                            consumer=consumer,
+                            event_id=event_id,
+                            unsettled_s=round(stood_s),
+                            advice="restart this worker: what it holds is delivered again",
+                        )
+            told = seen
+
+
+#: How often it is looked for deliveries that are overdue.
+OVERDUE_LOOK_EVERY_S = 5.0
+
 #: A lease outlives a missed renewal or two; after a crash the event waits this long at most, plus a retry delay.
 LEASE_S = 30.0
 
@@ -241,7 +282,7 @@ class Worker:
     Meanwhile the store forgets what is older than `retention_days` (0: keeps it); see `prune`.
 
     The last four are for whoever imitates processes: how this one is named in the leases and told to be dead, which
-    clock tells whether leases still hold, and who watches for handlers that block.
+    clock tells whether leases still hold, and who watches for handlers that block (otherwise: threads).
     """
 
     def __init__(
@@ -259,6 +300,8 @@ class Worker:
         monotonic_s: Callable[[], float] = time.monotonic,
         stall_watch: Callable[[Mapping[CodeType, str]], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
+        for consumer in consumers:
+            metrics.OVERDUE.labels(consumer.name).set(0)
         self._consumers = consumers
         self._transport = transport
         self._store = store
@@ -300,6 +343,8 @@ class Worker:
         async with AsyncExitStack() as stack:
             code = {consumer.function.__code__: consumer.name for consumer in self._consumers}
             await stack.enter_async_context(self._stall_watch(code))
+            if self._stall_watch is StallWatch:
+                await stack.enter_async_context(OverdueWatch(self._overdue))
             store_watch = await stack.enter_async_context(StoreWatch(self._store))
             for name, chore in (
                 ("lease renewal", lambda: self._renew_leases(store_watch)),
@@ -324,6 +369,9 @@ class Worker:
             await self._stopping.wait()
             await asyncio.gather(*(runner.drain(grace_s=self._drain_grace_s) for runner in self._runners))
             _log.info("worker_drained")
+
+    def _overdue(self) -> dict[str, list[tuple[str, float]]]:
+        return {runner.consumer.name: runner.overdue() for runner in list(self._runners)}
 
     def _memory_of(self, consumer: Consumer, store_watch: StoreWatch) -> AnyMemory:
         if not consumer.remember:

@@ -363,6 +363,8 @@ class AmqpSubscription:
         self._queue = queue
         self._on_delivery = on_delivery
         self._prefetch = prefetch
+        # There from the start: what is counted for the first time must be seen to grow.
+        metrics.SILENT_CONSUMERS.labels(self._queue)
         self._watchdog = watchdog
         self._own_losses = OwnConnectionLosses()
         self._deliveries: ChannelDeliveries | None = None

@@ -24,10 +24,10 @@ sys.stdin.readline()
 PARENT = """
 import sys
 from telemetry import forget_process, metrics, render_metrics
-for pid in sys.argv[1:]:
-    forget_process(int(pid))
-ready = metrics.least_ready()
-sys.stdout.buffer.write(render_metrics() + b"least ready %d" % ready)
+forget_process(int(sys.argv[1]))
+metrics.SPOOL_OLDEST_AGE_SECONDS.set(7)
+ready = metrics.are_ready(map(int, sys.argv[2:]))
+sys.stdout.buffer.write(render_metrics() + b"are ready %d" % ready)
 """
 
 
@@ -64,8 +64,9 @@ def test_several_processes_are_summed_and_gauges_of_ended_ones_forgotten(tmp_pat
         for child in children:
             assert child.stdout is not None
             assert child.stdout.readline() == b"done\n"
-        summed = run(PARENT, tmp_path).communicate(timeout=60)[0]
-        one_ended = run(PARENT, tmp_path, str(children[1].pid)).communicate(timeout=60)[0]
+        pids = [str(child.pid) for child in children]
+        summed = run(PARENT, tmp_path, "1", *pids).communicate(timeout=60)[0]
+        one_ended = run(PARENT, tmp_path, pids[1], *pids).communicate(timeout=60)[0]
     finally:
         for child in children:
             child.communicate(timeout=60)
@@ -75,9 +76,13 @@ def test_several_processes_are_summed_and_gauges_of_ended_ones_forgotten(tmp_pat
         b"tiw_bytes_in_flight 200.0\n",
         b"tiw_store_away 1.0\n",
         b"tiw_ready 1.0\n",
-        b"least ready 1",
+        # The one that asks does work of its own, too.
+        b"tiw_spool_oldest_age_seconds 7.0\n",
+        b"are ready 1",
     ):
         assert line in summed
     assert b'tiw_callbacks_accepted_total{routing_key="unrecognized"} 4.0\n' in one_ended
     assert b"tiw_bytes_in_flight 100.0\n" in one_ended
     assert b"tiw_store_away 0.0\n" in one_ended
+    # It has said nothing, or nothing that still counts.
+    assert b"are ready 0" in one_ended
