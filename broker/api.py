@@ -104,6 +104,8 @@ class BrokerInfo(Struct, frozen=True, kw_only=True):
     feature_flags_disabled: tuple[str, ...] | None = None
     alarms: tuple[str, ...] | None = None
     orphaned: int = 0
+    #: Policies that let the broker lose or cap what it has taken, as sentences.
+    harmful_policies: tuple[str, ...] | None = None
 
 
 class Transport(Protocol):

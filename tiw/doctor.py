@@ -186,6 +186,13 @@ async def check_broker(transport: Transport) -> AsyncIterator[Check]:
     if info.alarms:
         remedy = "free memory or disk on the broker: it takes no callbacks until then"
         yield Check(check="broker alarms", ok=False, detail=", ".join(info.alarms), remedy=remedy)
+    for policy in info.harmful_policies or ():
+        yield Check(
+            check="policy",
+            ok=False,
+            detail=f"the broker's policy {policy}: events that it has taken may be lost",
+            remedy="let it match no queue whose name begins with tiw.: see `rabbitmqctl list_policies`",
+        )
     if info.feature_flags_disabled:
         yield Check(
             check="feature flags",

@@ -47,7 +47,8 @@ class Declarer:
 async def declare(connection: Connection, topology: Topology) -> None:
     """Make all of `topology` exist, on a channel of its own: a refused declaration closes the channel.
 
-    Raises `TopologyConflictError` if something exists with other arguments, and whatever the connection raises.
+    A user that may not declare anything can work with what somebody else has declared. Raises `TopologyConflictError`
+    if something exists with other arguments, and whatever the connection raises.
     """
     channel = await connection.amqp.channel(publisher_confirms=False, timeout=DECLARE_TIMEOUT_S)
     try:
@@ -55,8 +56,26 @@ async def declare(connection: Connection, topology: Topology) -> None:
             await _declare_exchange(channel, exchange)
         for queue in topology.queues:
             await _declare_queue(channel, queue)
+    except aiormq.ChannelAccessRefused:
+        if not await _is_there(connection, topology):
+            raise
     finally:
         await close_channel(channel, connection)
+
+
+async def _is_there(connection: Connection, topology: Topology) -> bool:
+    """Say whether all exchanges and queues exist; their arguments and bindings cannot be seen."""
+    channel = await connection.amqp.channel(publisher_confirms=False, timeout=DECLARE_TIMEOUT_S)
+    try:
+        for exchange in topology.exchanges:
+            await channel.exchange_declare(exchange.name, passive=True, timeout=DECLARE_TIMEOUT_S)
+        for queue in topology.queues:
+            await channel.queue_declare(queue.name, passive=True, timeout=DECLARE_TIMEOUT_S)
+    except (aiormq.ChannelNotFoundEntity, aiormq.ChannelAccessRefused):
+        return False
+    finally:
+        await close_channel(channel, connection)
+    return True
 
 
 async def _declare_exchange(channel: aiormq.abc.AbstractChannel, exchange: Exchange) -> None:

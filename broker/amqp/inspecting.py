@@ -21,6 +21,12 @@ from broker.topology import ORPHANED_QUEUE, dead_queue_name, queue_name
 TIMEOUT_S = 2.0
 _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
 
+#: What a policy must not set on a queue of ours: an event would expire, be dropped, or go elsewhere. A queue's own
+#: arguments outrank policies, but not operator policies: https://www.rabbitmq.com/docs/policies
+HARMFUL = frozenset(
+    {"message-ttl", "expires", "max-length", "max-length-bytes", "overflow", "dead-letter-exchange", "delivery-limit"}
+)
+
 _log = structlog.get_logger()
 
 
@@ -62,6 +68,27 @@ class Management:
             flag["name"]
             for flag in flags
             if flag.get("state") == "disabled" and flag.get("stability") != "experimental"
+        )
+
+    async def harmful_policies(self) -> tuple[str, ...] | None:
+        """Return which policies let the broker lose events of our queues, or refuse them, and what they set."""
+        columns = "name,policy,operator_policy,effective_policy_definition"
+        queues = await self._get(f"queues/{self._vhost}?columns={columns}")
+        if not isinstance(queues, list):
+            return None
+        found: dict[str, list[str]] = {}
+        for queue in queues:
+            definition = queue.get("effective_policy_definition")
+            # Without any it is an empty list.
+            if not queue["name"].startswith("tiw.") or not isinstance(definition, dict):
+                continue
+            settings = ", ".join(f"{key} = {value}" for key, value in sorted(definition.items()) if key in HARMFUL)
+            names = " and ".join(name for name in (queue.get("policy"), queue.get("operator_policy")) if name)
+            if settings:
+                found.setdefault(f"{names} sets {settings}", []).append(queue["name"])
+        return tuple(
+            f"{what} on {len(names)} queues ({names[0]}{', ...' if len(names) > 1 else ''})"
+            for what, names in sorted(found.items())
         )
 
     async def _get(self, path: str) -> Any:
@@ -132,6 +159,7 @@ class Inspection:
                 feature_flags_disabled=await management.feature_flags_disabled(),
                 alarms=await management.alarms(),
                 orphaned=orphaned.ready if orphaned else 0,
+                harmful_policies=await management.harmful_policies(),
             )
 
     @contextlib.asynccontextmanager
