@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote, urlencode
 
 import asyncpg
 import msgspec
@@ -29,7 +28,7 @@ from sqlalchemy import (
     event,
     make_url,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
@@ -123,7 +122,7 @@ def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
         dsn.setdefault("sslmode", {"true": "require", "false": "disable"}.get(query["ssl"].lower(), query["ssl"]))
     server_settings = {} if "application_name" in dsn else {"application_name": "tiw"}
     arguments: dict[str, Any] = {
-        "dsn": f"postgresql://?{urlencode(dsn, quote_via=quote)}",
+        "dsn": URL.create("postgresql", query=dsn).render_as_string(hide_password=False),
         "timeout": CONNECT_TIMEOUT_S,
         # The server gives up first, so that the connection stays usable; the client's own time-out is for a
         # server that does not answer at all.
@@ -220,7 +219,7 @@ def _sqlite(url: URL) -> AsyncEngine:
     def refuse_another_file(_: object, record: Any, __: object) -> None:
         # A backup was put in its place, or it was taken away: what went on being written would be in no file any more.
         if record.info["file"] != identity():
-            raise DisconnectionError("the database's file is another one")
+            raise InvalidatePoolError("the database's file is another one")
 
     def set_up(connection: Any, record: Any) -> None:
         record.info["file"] = identity()

@@ -76,7 +76,12 @@ def test_a_store_that_cannot_be_used_holds_up_no_callback_and_is_used_once_it_is
     address = listening(deployment, up)
     send(address, callback("OnlineRecordStarted", "kept"))
     eventually(lambda: up.logged("migration_failed") + up.logged("database_awaited") + up.logged("schema_awaited"))
-    (store.rmdir if store.is_dir() else store.unlink)()
+    if damage is _of_another_program:
+        with sqlite3.connect(store) as connection:
+            connection.execute("DROP TABLE recordings")
+        connection.close()
+    else:
+        (store.rmdir if store.is_dir() else store.unlink)()
     eventually(lambda: _recorded(deployment))
     up.stop(within_s=STOP_S)
 
