@@ -10,6 +10,7 @@ Sign and ExpireTime are dropped. Every other member goes on, those that nobody k
 value as they came.
 """
 
+import codecs
 import hashlib
 import hmac
 import re
@@ -141,6 +142,22 @@ class Admitted(Struct, frozen=True, kw_only=True):
     decoded: Decoded
 
 
+#: Of a byte order mark, in UTF-8 and in UTF-16.
+_FOREIGN_BEGINNINGS = (b"\xef", b"\xff", b"\xfe")
+
+
+def _as_utf8(body: bytes) -> bytes:
+    """Return a body that begins with a byte order mark as UTF-8 without it, if it can be read so."""
+    if body.startswith(codecs.BOM_UTF8):
+        return body[len(codecs.BOM_UTF8) :]
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return body.decode("utf-16").encode()
+        except UnicodeError:
+            return body
+    return body
+
+
 def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], received_at_us: int) -> Admitted:
     """Return the callback in `body`, or raise `RefusedError`.
 
@@ -148,6 +165,8 @@ def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], 
     `Unrecognized`, as long as SdkAppId, ExpireTime and Sign stand in it once at most, at the top level.
     `received_at_us` is now, in microseconds since the Unix epoch.
     """
+    if body[:1] in _FOREIGN_BEGINNINGS:
+        body = _as_utf8(body)
     now_s = received_at_us / 1_000_000
     try:
         at_first_sight = _members.decode(body)

@@ -64,6 +64,12 @@ class Reservation:
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+#: What stands in Content-Encoding and says that the body is as it is: some proxies and clients put a charset there.
+_NO_CODINGS = frozenset(
+    {"", "identity", "utf-8", "utf8", "utf-16", "us-ascii", "ascii", "iso-8859-1", "gbk", "gb18030"}
+)
+
+
 def check_headers(request: web.BaseRequest, *, path: bytes, max_body_bytes: int) -> None:
     """Raise `RefusedError` for a request whose body need not be read: 404, 405, 415, 413 in this order.
 
@@ -75,7 +81,7 @@ def check_headers(request: web.BaseRequest, *, path: bytes, max_body_bytes: int)
         raise RefusedError(Refusal.WRONG_METHOD)
     headers = request.headers
     if hdrs.CONTENT_ENCODING in headers and any(
-        coding.strip().lower() not in ("", "identity") for coding in headers.getall(hdrs.CONTENT_ENCODING)
+        coding.strip().lower() not in _NO_CODINGS for coding in headers.getall(hdrs.CONTENT_ENCODING)
     ):
         raise RefusedError(Refusal.ENCODED)
     content = request.content
@@ -97,11 +103,11 @@ def asks_for_health(request: web.BaseRequest) -> bool:
 
 def _is_for(path: bytes, request: web.BaseRequest) -> bool:
     # The path may hold a secret; the comparison takes as long wherever it differs.
-    return hmac.compare_digest(request.raw_path.encode("utf-8", "surrogateescape"), path) or hmac.compare_digest(
-        # Behind the path may stand a query, before it a scheme and a host.
-        request.rel_url.raw_path.encode("utf-8", "surrogateescape"),
-        path,
-    )
+    if hmac.compare_digest(request.raw_path.encode("utf-8", "surrogateescape"), path):
+        return True
+    # Behind the path may stand a query, before it a scheme and a host; some proxies add a slash.
+    found = request.rel_url.raw_path.encode("utf-8", "surrogateescape")
+    return hmac.compare_digest(found, path) or hmac.compare_digest(found, path + b"/")
 
 
 async def read_body(request: web.BaseRequest, reservation: Reservation, *, max_bytes: int, timeout_s: float) -> bytes:

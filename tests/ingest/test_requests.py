@@ -30,7 +30,7 @@ async def test_another_method_is_told_which_one_is_allowed(serve: Serve, method:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/healthz", "/callbacks", "/callbacks/tiw/", "/callbacks/tiw/x", "/Callbacks/tiw", "//callbacks/tiw"]
+    "path", ["/", "/healthz", "/callbacks", "/callbacks/tiw//", "/callbacks/tiw/x", "/Callbacks/tiw", "//callbacks/tiw"]
 )
 async def test_another_path_is_not_found(serve: Serve, path: str) -> None:
     server = await serve()
@@ -42,9 +42,22 @@ async def test_another_path_is_not_found(serve: Serve, path: str) -> None:
 
 async def test_with_a_path_token_only_the_whole_address_is_served(serve: Serve) -> None:
     server = await serve(path_token=TOKEN)
-    for path in ("/callbacks/tiw", f"/callbacks/tiw/{TOKEN[:-1]}", f"/callbacks/tiw/{TOKEN}x", "/callbacks/tiw/%C3%A9"):
+    for path in (
+        "/callbacks/tiw",
+        "/callbacks/tiw/",
+        f"/callbacks/tiw/{TOKEN}//",
+        f"/callbacks/tiw/{TOKEN[:-1]}",
+        f"/callbacks/tiw/{TOKEN}x",
+        "/callbacks/tiw/%C3%A9",
+    ):
         assert (await post(server.port, callback(), path=path)).status == 404
     assert (await post(server.port, callback(), path=f"/callbacks/tiw/{TOKEN}")).status == 200
+
+
+async def test_a_slash_at_the_end_does_not_matter(serve: Serve) -> None:
+    server = await serve(path_token=TOKEN)
+    for path in (f"/callbacks/tiw/{TOKEN}/", f"/callbacks/tiw/{TOKEN}/?from=console"):
+        assert (await post(server.port, callback(), path=path)).status == 200
 
 
 async def test_a_query_does_not_matter(serve: Serve) -> None:
@@ -64,7 +77,8 @@ async def test_the_content_type_does_not_matter(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("coding", "status"), [("gzip", 415), ("br", 415), ("gzip, identity", 415), ("identity", 200), ("Identity", 200)]
+    ("coding", "status"),
+    [("gzip", 415), ("br", 415), ("gzip, identity", 415), ("identity", 200), ("Identity", 200), ("utf-8", 200)],
 )
 async def test_only_plain_bodies_are_read(serve: Serve, coding: str, status: int) -> None:
     server = await serve()

@@ -242,11 +242,23 @@ def admitted(body: bytes) -> Admitted | Refusal:
 
 def _checked(body: bytes) -> Admitted | Refusal:
     verdict = admitted(body)
-    members = read_top_level(body)
+    members = read_top_level(_without_mark(body))
     promise(isinstance(verdict, Admitted) == _is_authentic(members), "what is let in is what is authentic")
     if isinstance(verdict, Admitted) and members is not None:
         _check_kept(verdict, members)
     return verdict
+
+
+def _without_mark(body: bytes) -> bytes:
+    """Return a body as UTF-8 without its byte order mark, where it has one and can be read by it."""
+    for mark, encoding in ((_BYTE_ORDER_MARK, "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        if body.startswith(mark):
+            rest = body[len(mark) :]
+            try:
+                return rest if encoding == "utf-8" else rest.decode(encoding).encode()
+            except UnicodeError:
+                return body
+    return body
 
 
 def _kept(verdict: Admitted | Refusal) -> tuple[int, bytes, Decoded] | None:
