@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -387,11 +388,16 @@ class Store:
     """
 
     def __init__(self, url: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
+        self._given_url = url
         try:
             self._url = make_url(url)
         except (ArgumentError, ValueError):  # ValueError: a port that is no number
             # Neither the text itself nor what was made of it: it may hold a password.
             raise StoreError("the database's URL cannot be read: it is KIND://USER:PASSWORD@HOST:PORT/NAME") from None
+        if self._url.get_backend_name() == "sqlite" and self._url.database:
+            # The two characters that cannot stand for themselves, as tiw.settings writes them.
+            path = self._url.database.replace("%3F", "?").replace("%25", "%")
+            self._url = self._url.set(database=path)
         self._engine = create_engine(self._url, statement_timeout_s=statement_timeout_s)
         #: What the database does its own way.
         self.dialect = DIALECTS[self._url.get_backend_name()]
@@ -401,12 +407,14 @@ class Store:
     @property
     def url(self) -> str:
         """The URL with its password: to connect with, not to show."""
-        return self._url.render_as_string(hide_password=False)
+        return self._given_url
 
     @property
     def safe_url(self) -> str:
         """The URL to show: without password and parameters."""
-        return self._url.set(query={}).render_as_string(hide_password=True)
+        # Up to the last @: a password may hold one although it should not.
+        shown = self._url.set(query={}).render_as_string(hide_password=True)
+        return re.sub(r"//([^:@/]*):.*@", r"//\1:***@", shown)
 
     @property
     def is_local(self) -> bool:

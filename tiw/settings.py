@@ -96,13 +96,13 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
     Reads the files that `_FILE` variables name, once; TIW_CALLBACK_KEYS_FILE is left to whoever watches it.
     """
     environ = {name: value for name, value in environ.items() if value}
-    data_dir = Path(environ.get("TIW_DATA_DIR", "./var")).expanduser()
+    data_dir = _read(environ, "TIW_DATA_DIR", _path, Path("var"))
     if "TIW_CALLBACK_KEYS" in environ and "TIW_CALLBACK_KEYS_FILE" in environ:
         raise SettingsError("TIW_CALLBACK_KEYS and TIW_CALLBACK_KEYS_FILE are both set: keep one of them")
-    keys_file = environ.get("TIW_CALLBACK_KEYS_FILE")
+    keys_file = _read(environ, "TIW_CALLBACK_KEYS_FILE", _path, None)
     settings = Settings(
         callback_keys=environ.get("TIW_CALLBACK_KEYS"),
-        callback_keys_file=None if keys_file is None else Path(keys_file),
+        callback_keys_file=keys_file,
         allow_unsigned=_read(environ, "TIW_ALLOW_UNSIGNED", _app_ids, frozenset()),
         path_token=_read(environ, "TIW_PATH_TOKEN", _path_token, None),
         http=_read(environ, "TIW_HTTP", _address, Address(host="127.0.0.1", port=8080)),
@@ -155,8 +155,8 @@ def _read(environ: Mapping[str, str], name: str, parse: Callable[[str], T], defa
             raise SettingsError(f"{name} and {name}_FILE are both set: keep one of them")
         file = environ[f"{name}_FILE"]
         try:
-            value = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            value = _path(file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
             raise SettingsError(f"{name}_FILE names {file}, which cannot be read: {error}") from error
     if value is None:
         return default
@@ -168,6 +168,13 @@ def _read(environ: Mapping[str, str], name: str, parse: Callable[[str], T], defa
 
 def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _path(value: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"begins with ~ and no user of this system, or one without a home: {value!r}") from None
 
 
 def _app_ids(value: str) -> frozenset[int]:
@@ -209,16 +216,41 @@ def _spool_bytes(value: str) -> int:
 
 
 def _amqp_urls(value: str) -> tuple[str, ...]:
+    if _is_cut_short(value):
+        raise ValueError(_UNESCAPED)
     urls = _list(value)
     # None at all, as in an empty file, must not quietly mean the embedded transport.
     if not urls or not all(_split(url).scheme in ("amqp", "amqps") and _split(url).hostname for url in urls):
         # Never the value: it holds a password.
-        raise ValueError("must be amqp://USER:PASSWORD@HOST:PORT/VHOST, or several, separated by commas")
+        raise ValueError(
+            "must be amqp://USER:PASSWORD@HOST:PORT/VHOST, or several, separated by commas; "
+            "a comma in a password is %2C"
+        )
     return urls
+
+
+#: Never the value: it holds a password.
+_UNESCAPED = (
+    "has a user or a password with one of / ? # @ [ ] in it: write it percent-encoded, "
+    "as %2F, %3F, %23, %40, %5B and %5D"
+)
+
+
+def _is_cut_short(url: str) -> bool:
+    """Say whether a character of a password ends the host's part of a URL before its time."""
+    try:
+        netloc = urlsplit(url).netloc
+    except ValueError:
+        return "@" in url  # a bracket in front of it
+    behind = url.partition("://")[2][len(netloc) :]
+    # A user, a colon and something that is no port; the rest of the password stands where a path begins.
+    return "@" not in netloc and "@" in behind and ":" in netloc and not netloc.rpartition(":")[2].isdigit()
 
 
 def _database_url(value: str) -> str:
     split = _split(value)
+    if value.startswith("postgresql+asyncpg:") and (not split.scheme or split.netloc.count("@") > 1):
+        raise ValueError(_UNESCAPED)
     if split.scheme == "postgresql+asyncpg" and (split.hostname or "host=" in split.query):
         return value
     if split.scheme == "sqlite+aiosqlite" and split.path:
@@ -231,7 +263,9 @@ def _database_url(value: str) -> str:
 
 
 def _sqlite_url(data_dir: Path) -> str:
-    return f"sqlite+aiosqlite:///{data_dir.absolute() / 'store.db'}"
+    # In a URL a question mark ends the path; `Store` reads it like this.
+    path = str(data_dir.absolute() / "store.db").replace("%", "%25").replace("?", "%3F")
+    return f"sqlite+aiosqlite:///{path}"
 
 
 def _retry_delays_s(value: str) -> tuple[float, ...]:

@@ -1,10 +1,13 @@
 """Every variable: its default, what it takes, and how a bad value is refused."""
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from store import Store, migrate
 from tiw.settings import Address, Settings, SettingsError, read_settings, unknown_variables
 
 TOKEN = "t" * 22
@@ -206,3 +209,55 @@ def test_unsigned_callbacks_on_loopback_need_none(host: str) -> None:
 def test_an_address_is_shown_as_it_is_written() -> None:
     for written in ("127.0.0.1:8080", "[::1]:8080", "localhost:1"):
         assert str(settings(TIW_HTTP=written).http) == written
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("TIW_AMQP_URL", "amqp://user:S3c#ret@host:5672/"),
+        ("TIW_AMQP_URL", "amqp://user:S3c?ret@host/"),
+        ("TIW_AMQP_URL", "amqp://user:S3c/ret@host/"),
+        ("TIW_AMQP_URL", "amqp://user:S3c[ret@host/"),
+        ("TIW_DATABASE_URL", "postgresql+asyncpg://user:S3c@ret@host/db"),
+        ("TIW_DATABASE_URL", "postgresql+asyncpg://user:S3c[ret@host/db"),
+    ],
+)
+def test_a_password_with_an_unescaped_character_is_told_to_be_one_and_not_shown(name: str, url: str) -> None:
+    with pytest.raises(SettingsError, match="percent-encoded") as raised:
+        read_settings({name: url}, is_terminal=False)
+    assert "S3c" not in str(raised.value)
+    assert "ret" not in str(raised.value).replace("percent", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("TIW_AMQP_URL", "amqp://user:S3c%23ret@host:5672/"),
+        ("TIW_AMQP_URL", "amqp://host:5672/vhost?name=a@b"),
+        ("TIW_AMQP_URL", "amqp://user:S3c@ret@host/"),
+        ("TIW_DATABASE_URL", "postgresql+asyncpg://user:S3c/ret@host/db"),
+        ("TIW_AMQP_URL", "amqp://user:S3c ret:more@host/,amqp://user:S3cret@other/"),
+        ("TIW_DATABASE_URL", "postgresql+asyncpg://user:S3c%40ret@host:5432/db?application_name=a@b"),
+        ("TIW_DATABASE_URL", "sqlite+aiosqlite:////srv/a@b/c@d.db"),
+    ],
+)
+def test_a_url_that_is_read_as_it_is_meant_is_taken(name: str, url: str) -> None:
+    assert url.split(",", maxsplit=1)[0] in str(read_settings({name: url}, is_terminal=False))
+
+
+def test_a_home_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TIW_DATA_DIR", "TIW_CALLBACK_KEYS_FILE"):
+        with pytest.raises(SettingsError, match=f"{name} begins with ~ and no user of this system"):
+            read_settings({name: "~nobody_of_this_name/data"}, is_terminal=False)
+    monkeypatch.setenv("HOME", "/srv/school")
+    assert read_settings({"TIW_DATA_DIR": "~/tiw"}, is_terminal=False).data_dir == Path("/srv/school/tiw")
+
+
+@pytest.mark.parametrize("folder", ["a b", "q?x#y", "100%", "%3F", "数学", "back\\slash", "trailing/"])
+async def test_the_store_is_in_the_data_folder_whatever_its_name_is(tmp_path: Path, folder: str) -> None:
+    data_dir = tmp_path / folder
+    settings = read_settings({"TIW_DATA_DIR": str(data_dir)}, is_terminal=False)
+    async with Store(settings.database_url) as store:
+        await migrate(store)
+    assert await asyncio.to_thread(os.listdir, tmp_path) == [data_dir.name]
+    assert "store.db" in await asyncio.to_thread(os.listdir, data_dir)
