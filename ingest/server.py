@@ -108,7 +108,8 @@ class IngestServer:
 
     def ready(self) -> Readiness:
         """Say whether a callback could be kept now, and if not, why."""
-        return Readiness(not_ready=self._callbacks.not_ready())
+        not_listening = () if self._listener is not None else ("it does not listen yet",)
+        return Readiness(not_ready=(*not_listening, *self._callbacks.not_ready()))
 
     async def _flush_metrics(self) -> None:
         while True:
