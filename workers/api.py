@@ -143,8 +143,8 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
 class Log:
     """A structlog logger that carries consumer, event_id, attempt and trace, for handlers.
 
-    `log.info("archived", videos=3)`: a message, and values of any names. One that is a name of the line itself, such as
-    `event` or `level`, gets an underscore behind it. What is not here, such as `ainfo`, is structlog's.
+    `log.info("archived", videos=3)`, `await log.ainfo(...)` and all else that structlog's loggers have: a message, and
+    values of any names. One that is a name of the line itself, such as `event`, gets an underscore behind it.
     """
 
     __slots__ = ("_log",)
@@ -152,30 +152,17 @@ class Log:
     def __init__(self, log: Any) -> None:
         self._log = log
 
-    def bind(self, /, **values: Any) -> "Log":
-        """Return a logger that carries these values, too."""
-        return Log(self._log.bind(**_values(values)))
-
-    def debug(self, message: object, /, *arguments: object, **values: Any) -> None:
-        self._log.debug(message, *arguments, **_values(values))
-
-    def info(self, message: object, /, *arguments: object, **values: Any) -> None:
-        self._log.info(message, *arguments, **_values(values))
-
-    def warning(self, message: object, /, *arguments: object, **values: Any) -> None:
-        self._log.warning(message, *arguments, **_values(values))
-
-    def error(self, message: object, /, *arguments: object, **values: Any) -> None:
-        self._log.error(message, *arguments, **_values(values))
-
-    def critical(self, message: object, /, *arguments: object, **values: Any) -> None:
-        self._log.critical(message, *arguments, **_values(values))
-
-    def exception(self, message: object, /, *arguments: object, **values: Any) -> None:
-        self._log.exception(message, *arguments, **_values(values))
-
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
+        member = getattr(self._log, name)
+        if not callable(member):
+            return member
+
+        def call(*arguments: Any, **values: Any) -> Any:
+            result = member(*arguments, **_values(values))
+            # What `bind` and its like return.
+            return Log(result) if hasattr(result, "bind") else result
+
+        return call
 
 
 _EPOCH = datetime.fromtimestamp(0, UTC)

@@ -260,7 +260,7 @@ async def test_a_handler_may_log_values_of_any_name() -> None:
     async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
         ctx.log.info("archived", event=event.task_id, level=3, self=1, message=2, attempt="own", videos=0)
         ctx.log.bind(trace="own").warning("%s of %s", 1, 2)
-        await ctx.log.ainfo("later")
+        await ctx.log.ainfo("later", event="own")
 
     with structlog.testing.capture_logs() as lines:
         assert await run_consumer(archive, EVENT) == Ack()
@@ -276,6 +276,7 @@ async def test_a_handler_may_log_values_of_any_name() -> None:
         "videos": 0,
     }
     assert (lines[1]["trace_"], lines[1]["log_level"]) == ("own", "warning")
+    assert lines[2]["event_"] == "own"
 
 
 async def test_the_context_tells_when_the_callback_came_in() -> None:
