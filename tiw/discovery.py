@@ -233,7 +233,7 @@ async def _discover(source: str, environ: Mapping[str, str]) -> list[CustomConsu
     # Outside the metrics that the consumers' own processes share: there it would stand as one that is never ready.
     environ = {name: value for name, value in environ.items() if name != metrics.MULTIPROCESS_VARIABLE}
     # Into files: a process that the code has started, and that lives on, would keep pipes open.
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+    with _scratch_file() as output, _scratch_file() as errors:
         process = await asyncio.create_subprocess_exec(
             *tiw_command("work", "--describe", "--source", source),
             stdin=asyncio.subprocess.DEVNULL,
@@ -264,6 +264,13 @@ async def _discover(source: str, environ: Mapping[str, str]) -> list[CustomConsu
         CustomConsumer(queues=ConsumerQueues(consumer=one.name, routing_keys=one.routing_keys), source=source)
         for one in found
     ]
+
+
+def _scratch_file() -> IO[bytes]:
+    # In memory where that can be: /tmp may be read-only.
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("tiw-discovery"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _content(file: IO[bytes]) -> bytes:

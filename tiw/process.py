@@ -50,7 +50,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Run the command that the parser of `tiw.parser` has found, and return its exit code."""
     try:
         settings = read_settings(os.environ, is_terminal=sys.stderr.isatty())
-        with _shared_metrics() if _has_children(parsed, settings) else nullcontext():
+        with _shared_metrics(settings) if _has_children(parsed, settings) else nullcontext():
             return _command(settings, parsed)
     except KeyboardInterrupt:
         return 130
@@ -78,20 +78,34 @@ def _command(settings: Settings, parsed: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _shared_metrics() -> Iterator[None]:
+def _shared_metrics(settings: Settings) -> Iterator[None]:
     """Make this process and the children it starts meanwhile share their metrics, so that one listener can sum them.
 
     prometheus-client decides when it is first imported whether values live in memory or in files: the folder must be
     in the environment before that. So it is entered before a command's module is imported, and nothing that this module
     imports at its top may import metrics.
     """
-    folder = tempfile.mkdtemp(prefix="tiw-metrics-")
+    try:
+        folder = tempfile.mkdtemp(prefix="tiw-metrics-")
+    except OSError:
+        # /tmp is read-only, or full. The data folder cannot be: without it nothing works.
+        folder = _folder_in(settings.data_dir)
     os.environ[_METRICS_VARIABLE] = folder
     try:
         yield
     finally:
         del os.environ[_METRICS_VARIABLE]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_in(data_dir: Path) -> str:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return tempfile.mkdtemp(prefix="metrics-", dir=data_dir)
+    except OSError as error:
+        raise UsageError(
+            f"neither the folder for temporary files nor {data_dir} can be written ({error.strerror}): set TIW_DATA_DIR"
+        ) from error
 
 
 def _has_children(parsed: argparse.Namespace, settings: Settings) -> bool:

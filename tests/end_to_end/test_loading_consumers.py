@@ -223,3 +223,21 @@ def _group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_no_folder_for_temporary_files_is_needed(deployment: Deployment, tmp_path: Path) -> None:
+    # As where /tmp is read-only: Python finds no folder that it can write.
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import tempfile\n"
+        "def refuse(): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile.gettempdir = tempfile._get_default_tempdir = refuse\n"
+    )
+    deployment.settings["PYTHONPATH"] = f"{ROOT}{os.pathsep}{site}"
+    write(deployment, "mine", CONSUMER.format(name="mine", before=""))
+    up, health = start(deployment)
+    eventually(lambda: get(health)[0] == 200)
+    assert len(list(deployment.data.glob("metrics-*"))) == 1
+    up.stop(within_s=STOP_S)
+    assert list(deployment.data.glob("metrics-*")) == []
