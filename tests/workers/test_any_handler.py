@@ -18,7 +18,7 @@ from schemas import OnlineRecordStarted
 from store import Store, list_dead_letters, migrate
 from telemetry import configure_logging
 from tests.workers.house import eventually, started
-from workers import Ack, Consumer, Context, DeadLetter, Drop, Retry, Worker, consumer
+from workers import CONFIRM_TIMEOUT_S, Ack, Consumer, Context, DeadLetter, Drop, Retry, Worker, consumer
 
 #: How many events are handled in the suite; `HYPOTHESIS_PROFILE=thorough` handles 10,000.
 EVENTS = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 200
@@ -195,7 +195,11 @@ def make_transport(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[
     if request.param == "amqp":
         url: str = request.getfixturevalue("amqp_url")
         return lambda consumers: AmqpTransport(
-            [url], consumers=[one.queues for one in consumers], retry_delays_s=DELAYS_S
+            [url],
+            consumers=[one.queues for one in consumers],
+            retry_delays_s=DELAYS_S,
+            # As workers have it: at a busy broker less makes copies, which make more copies.
+            confirm_timeout_s=CONFIRM_TIMEOUT_S,
         )
     return lambda consumers: EmbeddedTransport(
         tmp_path / "transport", consumers=[one.queues for one in consumers], retry_delays_s=DELAYS_S
@@ -216,12 +220,12 @@ async def test_each_event_comes_to_the_end_that_its_handler_meant(
             await eventually(lambda: worker.is_ready)
             for task in behaviours.tasks:
                 await transport.publish(started(task))
-            await eventually(lambda: behaviours.has_met(names), deadline_s=60 + EVENTS / 20)
+            await eventually(lambda: behaviours.has_met(names), deadline_s=120 + EVENTS / 20)
 
             async def are_letters_there() -> bool:
                 return len(await list_dead_letters(store, limit=0)) >= len(wanted)
 
-            await eventually(are_letters_there, deadline_s=60 + EVENTS / 20)
+            await eventually(are_letters_there, deadline_s=120 + EVENTS / 20)
         # What was not settled would be in its queue again now.
         assert [(one.ready, one.dead) for one in await transport.inspect(names)] == [(0, 0)] * len(names)
         found = await list_dead_letters(store, limit=0)
