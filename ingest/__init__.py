@@ -1,6 +1,6 @@
 """Ingest: authenticates callbacks, hands them to a transport, and answers 200 only when they are durable."""
 
-from ingest.admission import sign
+from ingest.admission import sign, without_dropped
 from ingest.callbacks import readmit
 from ingest.config import IngestConfig
 from ingest.keys import (
@@ -61,4 +61,5 @@ __all__ = [
     "spool_files",
     "waiting_callbacks",
     "weak_keys",
+    "without_dropped",
 ]

@@ -26,7 +26,7 @@ from store.dead_letters import (
     pages_of_dead_letters,
     purge_dead_letters,
 )
-from store.migrating import ENCODINGS, check_schema, encoding_of, migrate, wait_for_schema
+from store.migrating import check_schema, migrate, wait_for_schema
 from store.reading import (
     EventRow,
     KeptRow,
@@ -61,7 +61,6 @@ from store.tables import iso8601
 
 __all__ = [
     "BEFORE_ALL",
-    "ENCODINGS",
     "Claim",
     "DeadLetter",
     "DeadLetterRow",
@@ -89,7 +88,6 @@ __all__ = [
     "complete",
     "count_dead_letters",
     "count_events",
-    "encoding_of",
     "find_recordings",
     "find_traces",
     "fold",

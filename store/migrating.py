@@ -87,8 +87,8 @@ async def migrate(store: Store) -> None:
     cannot hold every text; `StoreUnavailableError` if the database does not answer.
     """
     async with Store(store.url, statement_timeout_s=MIGRATION_TIMEOUT_S) as patient:
-        encoding = await encoding_of(patient)
-        if encoding not in ENCODINGS:
+        encoding = await _encoding_of(patient)
+        if encoding not in _ENCODINGS:
             raise SchemaMismatchError(
                 f"{store.safe_url} has the encoding {encoding}, which cannot hold every text: "
                 "create a database with ENCODING 'UTF8' TEMPLATE template0, and name that one"
@@ -103,10 +103,10 @@ async def migrate(store: Store) -> None:
 
 
 #: What holds every text: UTF-8, as SQLite does, or whatever comes (SQL_ASCII).
-ENCODINGS: Final = frozenset({"UTF8", "SQL_ASCII"})
+_ENCODINGS: Final = frozenset({"UTF8", "SQL_ASCII"})
 
 
-async def encoding_of(store: Store) -> str:
+async def _encoding_of(store: Store) -> str:
     """Return the encoding of the database's texts, in PostgreSQL's words. Raises `StoreUnavailableError`."""
     if store.is_local:
         return "UTF8"

@@ -116,7 +116,7 @@ def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
             f"the database's URL has parameters that are not known here: {unknown}; "
             f"known are {', '.join(sorted({*_NUMBERS, *_OF_LIBPQ, 'ssl', 'pool_size'}))}"
         )
-    numbers = {_NUMBERS[name][0]: _number(query, name) for name in _NUMBERS if name in query}
+    numbers = {argument: _number(query, name, kind) for name, (argument, kind) in _NUMBERS.items() if name in query}
     dsn = {name: value for name, value in query.items() if name in _OF_LIBPQ}
     if "ssl" in query:
         # As SQLAlchemy calls libpq's sslmode.
@@ -137,7 +137,7 @@ def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
     }
     common = _common()
     if "pool_size" in query:
-        common["pool_size"] = max(1, int(_number(query, "pool_size")))
+        common["pool_size"] = max(1, int(_number(query, "pool_size", int)))
     engine = create_async_engine(url.set(query={}), **common, pool_pre_ping=True, connect_args=arguments)
     pooler = _Pooler(server_settings)
     event.listen(engine.sync_engine, "do_connect", pooler.connect)
@@ -145,8 +145,7 @@ def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
     return engine
 
 
-def _number(query: Mapping[str, str], name: str) -> float:
-    kind = _NUMBERS[name][1] if name in _NUMBERS else int
+def _number(query: Mapping[str, str], name: str, kind: type[int] | type[float]) -> float:
     try:
         return kind(query[name])
     except ValueError:

@@ -6,12 +6,13 @@ file is looked at in a process of its own.
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
@@ -60,21 +61,10 @@ _LAST_PAUSE_S = 60.0
 _log = structlog.get_logger()
 
 
-class _Source(Struct, kw_only=True):
-    """What is known of a source: what it looked like when it was loaded, its consumers, or why there are none."""
-
-    version: object = None
-    consumers: list[str] = msgspec.field(default_factory=list)
-    is_loaded: bool = False
-    error: str = ""
-    pause_s: float = _FIRST_PAUSE_S
-    again_at_s: float = 0.0
-
-
 class CustomConsumers:
     """Keeps every consumer that TIW_CONSUMERS in `environ` names in a process of its own; an async context manager.
 
-    Sources are loaded side by side. One that cannot be loaded is logged and tried again, with growing pauses and when
+    Each source is loaded by itself. One that cannot be loaded is logged and tried again, with growing pauses and when
     it changes; a file that appears in a folder is loaded, too. Nobody waits for any of this. `only`: the consumers of
     these names. `reload`: consumers are stopped and loaded anew when a file of theirs, or one beside it, changes.
     """
@@ -86,83 +76,86 @@ class CustomConsumers:
         self._environ = environ
         self._only = only
         self._reload = reload
-        self._sources: dict[str, _Source] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._has_looked = False
+        #: The consumers of each source; None while it is not loaded.
+        self._consumers: dict[str, list[str] | None] = {}
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def not_loaded(self) -> list[str]:
-        """What cannot be loaded, or is not loaded yet."""
-        broken = [source for source, known in self._sources.items() if not known.is_loaded]
-        return broken if self._has_looked else ["TIW_CONSUMERS"]
+    def not_ready(self) -> tuple[str, ...]:
+        """What keeps a process with these consumers from being ready, as sentences."""
+        return tuple(f"{source} is not loaded" for source, names in self._consumers.items() if names is None)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._look_again_and_again(), name="consumers of users")
+        self._begin_with_new()
+        if not self._consumers:
+            _log.info("idle", reason="TIW_CONSUMERS names no consumer yet", sources=_variable(self._environ))
+        self._tasks.add(asyncio.create_task(self._look_for_new(), name="consumers of users"))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
 
-    async def _look_again_and_again(self) -> None:
-        is_told = False
+    async def _look_for_new(self) -> None:
         while True:
-            sources = _sources(self._environ)
-            if not sources and not is_told:
-                is_told = True
-                _log.info("idle", reason="TIW_CONSUMERS names no consumer yet", sources=_variable(self._environ))
-            due = [source for source in sources if self._is_due(source)]
-            await asyncio.gather(*(self._load(due[at::_AT_ONCE]) for at in range(_AT_ONCE)))
-            self._has_looked = True
             await asyncio.sleep(_LOOK_EVERY_S)
+            self._begin_with_new()
 
-    def _is_due(self, source: str) -> bool:
-        known = self._sources.setdefault(source, _Source())
-        has_changed = _version(source) != known.version
-        if known.is_loaded:
-            return has_changed and self._reload
-        return has_changed or time.monotonic() >= known.again_at_s
+    def _begin_with_new(self) -> None:
+        for source in _sources(self._environ):
+            if source not in self._consumers:
+                self._consumers[source] = None
+                self._tasks.add(asyncio.create_task(self._keep_loaded(source), name=f"consumers of {source}"))
 
-    async def _load(self, sources: Sequence[str]) -> None:
-        for source in sources:
-            known = self._sources[source]
-            for name in known.consumers:
-                await self._processes.drop(name)
-            known.consumers, known.is_loaded = [], False
+    async def _keep_loaded(self, source: str) -> None:
+        last_error, pause_s = "", _FIRST_PAUSE_S
+        while True:
             version = _version(source)
-            if version != known.version:
-                known.pause_s = _FIRST_PAUSE_S
-            known.version = version
-            try:
-                self._keep(known, await _discover(source, self._environ))
-            except DiscoveryError as error:
-                self._note(source, known, str(error))
-            except OSError as error:
-                self._note(source, known, f"no process can be started for it: {error.strerror}")
+            error = await self._load(source)
+            if not error and not self._reload:
+                return
+            if error:
+                level = logging.DEBUG if error == last_error else logging.ERROR
+                _log.log(level, "consumers_not_loaded", source=source, error=error, again_in_s=pause_s)
+            last_error = error
+            if await _changes(source, version, within_s=pause_s if error else None):
+                pause_s = _FIRST_PAUSE_S
+            else:
+                pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 
-    def _keep(self, known: _Source, found: list[CustomConsumer]) -> None:
-        running = {name: source for source, other in self._sources.items() for name in other.consumers}
+    async def _load(self, source: str) -> str:
+        """Stop the consumers of a source and start those that are in it now; return why not, if that cannot be done."""
+        names, self._consumers[source] = self._consumers[source], None
+        for name in names or ():
+            await self._processes.drop(name)
+        try:
+            async with self._turn:
+                found = await _discover(source, self._environ)
+        except DiscoveryError as error:
+            return str(error)
+        except OSError as error:
+            return f"no process can be started for it: {error.strerror}"
+        running = {name: other for other, names in self._consumers.items() for name in names or ()}
         clash = _clash(running, found)
         if clash is not None:
-            raise clash
-        known.is_loaded, known.error = True, ""
-        for consumer in found:
-            name = consumer.queues.consumer
-            if not self._only or name in self._only:
-                known.consumers.append(name)
-                self._processes.keep(name, consumer_command(name, consumer.source))
-
-    def _note(self, source: str, known: _Source, error: str) -> None:
-        level = logging.DEBUG if known.error == error else logging.ERROR
-        _log.log(level, "consumers_not_loaded", source=source, error=error, again_in_s=known.pause_s)
-        known.error, known.again_at_s = error, time.monotonic() + known.pause_s
-        known.pause_s = min(2 * known.pause_s, _LAST_PAUSE_S)
+            return str(clash)
+        started = [one.queues.consumer for one in found if not self._only or one.queues.consumer in self._only]
+        for name in started:
+            self._processes.keep(name, consumer_command(name, source))
+        self._consumers[source] = started
+        return ""
 
 
-def not_loaded(custom: CustomConsumers) -> tuple[str, ...]:
-    """Return what keeps a process with users' consumers from being ready, as sentences."""
-    return tuple(f"{source} is not loaded" for source in custom.not_loaded)
+async def _changes(source: str, version: object, *, within_s: float | None) -> bool:
+    """Return True once a source is not of `version` any more, or False after `within_s`, if that is given."""
+    end_s = math.inf if within_s is None else time.monotonic() + within_s
+    while time.monotonic() < end_s:
+        await asyncio.sleep(min(_LOOK_EVERY_S, end_s - time.monotonic()))
+        if _version(source) != version:
+            return True
+    return False
 
 
 def _variable(environ: Mapping[str, str]) -> list[str]:
@@ -257,7 +250,10 @@ async def _discover(source: str, environ: Mapping[str, str]) -> list[CustomConsu
     if at is None:
         raise DiscoveryError(f"{source} ended its process")
     sys.stdout.buffer.write(b"".join(lines[:at] + lines[at + 1 :]))
-    found = msgspec.json.decode(lines[at].removeprefix(DESCRIPTION), type=list[_Found])
+    try:
+        found = msgspec.json.decode(lines[at].removeprefix(DESCRIPTION), type=list[_Found])
+    except msgspec.DecodeError:
+        raise DiscoveryError(f"{source} prints while it is described: its output cannot be read") from None
     if not found and source in _variable(environ):
         raise DiscoveryError(f"{source} defines no consumer: put @consumer on a function in it")
     return [

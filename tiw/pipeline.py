@@ -12,7 +12,7 @@ from store import SchemaMismatchError, Store
 from telemetry import AdminListener, Readiness
 from tiw.children import Processes, children_readiness
 from tiw.commands.migrate import migrate_when_there
-from tiw.discovery import CustomConsumers, not_loaded
+from tiw.discovery import CustomConsumers
 from tiw.opening import ingest_config, listening, open_spool, open_store, open_transport
 from tiw.process import folder_lock, raise_descriptor_limit
 from tiw.settings import Address, Settings
@@ -90,7 +90,7 @@ async def run_pipeline(
             children: tuple[str, ...] = ()
             if custom is not None:
                 running = children_readiness(processes, unready="a consumer of yours is not at its queue")
-                children = (*running.not_ready, *not_loaded(custom))
+                children = (*running.not_ready, *custom.not_ready)
             return Readiness(not_ready=(*server.ready().not_ready, *consumers, *children))
 
         admin_port = None

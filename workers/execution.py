@@ -168,9 +168,12 @@ class Execution:
             self.requeue_waiting()
             self._on_away()
             return None
-        came_after_s = time.monotonic() + self._consumer.timeout_s - SETTLED_WITHIN_S
+        now_s = time.monotonic()
+        came_after_s = now_s + self._consumer.timeout_s - SETTLED_WITHIN_S
         group = self._next_alone(came_after_s) or self._next_group(came_after_s)
         if group:
+            for job in group:
+                job.begun_s = now_s
             self._telemetry.begun(group)
         return group or None
 

@@ -207,9 +207,7 @@ class JobTelemetry:
         """Note that a call of the handler begins, for these jobs."""
         self._calls += 1
         now_us = time.time_ns() // 1000
-        now_s = time.monotonic()
         for job in jobs:
-            job.begun_s = now_s
             lag_us = now_us - job.message.received_at_us
             self._lag_seconds.observe(lag_us / 1e6 if lag_us > 0 else 0.0)
         self._flush_soon()

@@ -312,6 +312,7 @@ class Worker:
         self._lease_holder = new_lease_holder()
         self._is_dead = is_dead
         self._monotonic_s = monotonic_s
+        self._has_threads = stall_watch is None
         self._stall_watch = StallWatch if stall_watch is None else stall_watch
         self._runners: list[Runner] = []
         self._main: asyncio.Task[None] | None = None
@@ -343,7 +344,7 @@ class Worker:
         async with AsyncExitStack() as stack:
             code = {consumer.function.__code__: consumer.name for consumer in self._consumers}
             await stack.enter_async_context(self._stall_watch(code))
-            if self._stall_watch is StallWatch:
+            if self._has_threads:
                 await stack.enter_async_context(OverdueWatch(self._overdue))
             store_watch = await stack.enter_async_context(StoreWatch(self._store))
             for name, chore in (

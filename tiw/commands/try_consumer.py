@@ -4,13 +4,13 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import msgspec
 from msgspec import Struct
 
+from ingest import without_dropped
 from schemas import EVENT_TYPES, UNRECOGNIZED, Event, RecordingEvent, decode
 from simulator import ClassKind, play_class, render
 from store import Store, migrate
@@ -119,15 +119,12 @@ def _read(source: str) -> _Given:
 
 
 def _decoded(body: bytes) -> _Given:
-    decoded = decode(_without_signature(body), received_at_us=time.time_ns() // 1000)
-    return _Given(event=decoded.event, event_id=decoded.event_id, body=_without_signature(body))
-
-
-def _without_signature(body: bytes) -> bytes:
-    """Return a body as consumers get it."""
+    """Return the event of a body as consumers get it: without Sign and ExpireTime."""
     try:
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError:
-        return body
-    dropped: Sequence[str] = ("Sign", "ExpireTime")
-    return msgspec.json.encode({name: value for name, value in members.items() if name not in dropped})
+        kept = body
+    else:
+        kept = msgspec.json.encode(without_dropped(members))
+    decoded = decode(kept, received_at_us=time.time_ns() // 1000)
+    return _Given(event=decoded.event, event_id=decoded.event_id, body=kept)

@@ -14,7 +14,7 @@ import msgspec
 from broker import BUILT_IN_CONSUMERS
 from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
 from tiw.children import Processes, announce_readiness, children_readiness, tiw_command
-from tiw.discovery import DESCRIPTION, CustomConsumers, discover_consumers, not_loaded
+from tiw.discovery import DESCRIPTION, CustomConsumers, discover_consumers
 from tiw.opening import listening, open_store, open_transport, require_amqp
 from tiw.process import settle, stop_requests, stopped_or_failed
 from tiw.settings import Settings, UsageError
@@ -112,7 +112,7 @@ async def _run_apart(settings: Settings, here: Sequence[str], *, only: Collectio
 
     def ready() -> Readiness:
         children = children_readiness(processes, unready=_NOT_CONSUMING)
-        return Readiness(not_ready=(*children.not_ready, *not_loaded(custom)))
+        return Readiness(not_ready=(*children.not_ready, *custom.not_ready))
 
     async with _admin(settings, ready), processes, custom:
         await stopped.wait()
