@@ -4,16 +4,19 @@ from schemas import RecordingStatus
 from store.applying import KeptEvent, apply_events
 from store.completions import (
     Claim,
+    OverdueDelivery,
     claim,
     complete,
     forget,
     lease_holders,
+    list_overdue,
     prune_completions,
     register_consumers,
     registered_consumers,
     release,
     release_holder,
     renew,
+    report_overdue,
     unregister_consumer,
 )
 from store.dead_letters import (
@@ -68,6 +71,7 @@ __all__ = [
     "Forgotten",
     "KeptEvent",
     "KeptRow",
+    "OverdueDelivery",
     "Place",
     "PrunedEvents",
     "Recording",
@@ -98,6 +102,7 @@ __all__ = [
     "lease_holders",
     "list_dead_letters",
     "list_events",
+    "list_overdue",
     "list_recordings",
     "mark_replayed",
     "migrate",
@@ -112,6 +117,7 @@ __all__ = [
     "release",
     "release_holder",
     "renew",
+    "report_overdue",
     "unregister_consumer",
     "wait_for_schema",
 ]

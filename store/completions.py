@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    insert,
     null,
     or_,
     select,
@@ -32,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.statements.dialect import ConflictInsert, Dialect
 from store.store import MAX_VALUES, Store, chunks, now_us
-from store.tables import completions, consumers
+from store.tables import completions, consumers, overdue_deliveries
 
 _KEY_COLUMNS = (completions.c.consumer, completions.c.event_id)
 _UNFINISHED = completions.c.completed_at_us.is_(None)
@@ -100,10 +102,10 @@ async def release(store: Store, *, consumer: str, event_ids: Collection[str], le
 @cache
 def _claiming(dialect: Dialect) -> TextClause:
     """Lease events that are free, and return their ids."""
-    insert = _insert(dialect, owner=_LEASE_HOLDER, leased_until_us=now_us() + _LEASE_US)
-    upsert = insert.on_conflict_do_update(
+    row = _insert(dialect, owner=_LEASE_HOLDER, leased_until_us=now_us() + _LEASE_US)
+    upsert = row.on_conflict_do_update(
         index_elements=_KEY_COLUMNS,
-        set_={"owner": insert.excluded.owner, "leased_until_us": insert.excluded.leased_until_us},
+        set_={"owner": row.excluded.owner, "leased_until_us": row.excluded.leased_until_us},
         where=and_(_UNFINISHED, or_(completions.c.owner == _LEASE_HOLDER, completions.c.leased_until_us <= now_us())),
     )
     return dialect.render(upsert.returning(completions.c.event_id))
@@ -118,13 +120,13 @@ def _completed(dialect: Dialect) -> Select[Any]:
 @cache
 def _completing(dialect: Dialect) -> TextClause:
     """Complete events, whoever holds their leases; the first completion stays."""
-    insert = _insert(dialect, owner=_LEASE_HOLDER, completed_at_us=now_us())
-    upsert = insert.on_conflict_do_update(
+    row = _insert(dialect, owner=_LEASE_HOLDER, completed_at_us=now_us())
+    upsert = row.on_conflict_do_update(
         index_elements=_KEY_COLUMNS,
         set_={
-            "owner": insert.excluded.owner,
+            "owner": row.excluded.owner,
             "leased_until_us": null(),
-            "completed_at_us": insert.excluded.completed_at_us,
+            "completed_at_us": row.excluded.completed_at_us,
         },
         where=_UNFINISHED,
     )
@@ -234,11 +236,69 @@ async def release_holder(store: Store, lease_holder: str) -> int:
     return (await store.write(lambda connection: connection.execute(statement))).rowcount
 
 
+class OverdueDelivery(Struct, frozen=True, kw_only=True):
+    """A delivery that `lease_holder`, a worker, should have settled long ago; it has had it for `unsettled_s`."""
+
+    consumer: str
+    event_id: str
+    lease_holder: str
+    unsettled_s: float
+
+
+#: What a worker did not repeat for so long is over, or the worker is.
+OVERDUE_KEPT_S: Final = 60.0
+
+
+async def report_overdue(store: Store, deliveries: Sequence[OverdueDelivery], *, lease_holder: str) -> None:
+    """Put `deliveries` in the place of what `lease_holder` reported before, and forget what is long over."""
+    rows = [
+        {
+            "lease_holder": lease_holder,
+            "consumer": one.consumer,
+            "event_id": one.event_id,
+            "for_us": _us(one.unsettled_s),
+        }
+        for one in deliveries
+    ]
+    over = or_(
+        overdue_deliveries.c.lease_holder == lease_holder,
+        overdue_deliveries.c.seen_at_us < _from_now(-OVERDUE_KEPT_S * 10),
+    )
+    values = {"since_us": now_us() - bindparam("for_us", type_=BigInteger), "seen_at_us": now_us()}
+
+    async def operation(connection: AsyncConnection) -> None:
+        await connection.execute(delete(overdue_deliveries).where(over))
+        for row in rows:
+            await connection.execute(insert(overdue_deliveries).values(**values), row)
+
+    await store.write(operation)
+
+
+async def list_overdue(store: Store) -> list[OverdueDelivery]:
+    """Return the deliveries that workers said to be overdue within `OVERDUE_KEPT_S`, the oldest first."""
+    columns = overdue_deliveries.c
+    query = (
+        select(columns.consumer, columns.event_id, columns.lease_holder, (now_us() - columns.since_us).label("for_us"))
+        .where(columns.seen_at_us >= _from_now(-OVERDUE_KEPT_S))
+        .order_by(columns.since_us, columns.consumer, columns.event_id)
+    )
+    async with store.reading() as connection:
+        return [
+            OverdueDelivery(
+                consumer=row.consumer,
+                event_id=row.event_id,
+                lease_holder=row.lease_holder,
+                unsettled_s=row.for_us / 1_000_000,
+            )
+            for row in await connection.execute(query)
+        ]
+
+
 async def register_consumers(store: Store, routing_keys: Mapping[str, Sequence[str]]) -> None:
     """Remember consumers by name, with the routing keys of the events that they get."""
-    insert = store.dialect.insert(consumers)
-    upsert = insert.on_conflict_do_update(
-        index_elements=[consumers.c.name], set_={"routing_keys": insert.excluded.routing_keys}
+    row = store.dialect.insert(consumers)
+    upsert = row.on_conflict_do_update(
+        index_elements=[consumers.c.name], set_={"routing_keys": row.excluded.routing_keys}
     )
     rows = [{"name": name, "routing_keys": list(keys)} for name, keys in sorted(routing_keys.items())]
     if rows:

@@ -18,7 +18,7 @@ from store.store import DATABASE_ERRORS, SchemaMismatchError, Store, StoreError,
 from store.tables import schema_level
 
 #: The number of the newest migration of this version.
-LEVEL: Final = 1
+LEVEL: Final = 2
 
 REMINDER_S: Final = 30.0
 

@@ -124,6 +124,17 @@ consumers = Table(
     Column("routing_keys", _Json, nullable=False),
 )
 
+#: Deliveries that a worker should have settled long ago. It repeats itself while that is so: `seen_at_us` is when.
+overdue_deliveries = Table(
+    "overdue_deliveries",
+    metadata,
+    Column("lease_holder", _Key, primary_key=True),
+    Column("consumer", _Key, primary_key=True),
+    Column("event_id", _Key, primary_key=True),
+    Column("since_us", BigInteger, nullable=False),
+    Column("seen_at_us", BigInteger, nullable=False),
+)
+
 
 def shown_body(body: bytes) -> dict[str, str]:
     """Return `body` as text under that name, or as `body_base64` if it is not UTF-8."""

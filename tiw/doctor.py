@@ -24,7 +24,7 @@ from ingest import (
     spool_files,
     weak_keys,
 )
-from store import Store, StoreError, check_schema, count_dead_letters, registered_consumers
+from store import Store, StoreError, check_schema, count_dead_letters, list_overdue, registered_consumers
 from tiw.discovery import DiscoveryError, discover_consumers
 from tiw.keys import keys_file, present_keys
 from tiw.opening import rejected_folder, spool_folder
@@ -35,8 +35,9 @@ from tiw.settings import Settings, unknown_variables
 class ConsumerState(Struct, frozen=True, kw_only=True):
     """A consumer as `tiw consumers` shows it.
 
-    `dead` counts unresolved dead letters, in the store and on their way there. `abandoned`: it has a queue that
-    nobody consumes. None where the broker does not tell.
+    `dead` counts unresolved dead letters, in the store and on their way there. `overdue`: so many deliveries should
+    have been settled long ago; their worker hangs. `abandoned`: it has a queue that nobody consumes. None where the
+    broker does not tell.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ConsumerState(Struct, frozen=True, kw_only=True):
     unacked: int | None
     connected: int
     dead: int
+    overdue: int
     abandoned: bool
 
 
@@ -59,6 +61,7 @@ async def consumer_states(transport: Transport, store: Store) -> list[ConsumerSt
     """Return the state of every consumer with a queue: the built-in ones first, then users' by name."""
     events = await known_consumers(store)
     dead = await count_dead_letters(store)
+    overdue = Counter(one.consumer for one in await list_overdue(store))
     return [
         ConsumerState(
             name=state.consumer,
@@ -68,6 +71,7 @@ async def consumer_states(transport: Transport, store: Store) -> list[ConsumerSt
             unacked=state.unacked,
             connected=state.connected,
             dead=state.dead + dead.get(state.consumer, 0),
+            overdue=overdue[state.consumer],
             abandoned=state.connected == 0,
         )
         for state in await transport.inspect(list(events))
@@ -210,9 +214,10 @@ async def check_broker(transport: Transport) -> AsyncIterator[Check]:
 
 
 async def check_consumers(transport: Transport, store: Store) -> AsyncIterator[Check]:
-    """Find queues that nobody consumes, and dead letters."""
+    """Find queues that nobody consumes, workers that hang, and dead letters."""
     try:
         states = await consumer_states(transport, store)
+        overdue = await list_overdue(store)
     except (BrokerError, StoreError) as error:
         yield Check(check="consumers", ok=False, detail=str(error), remedy="see the checks of broker and database")
         return
@@ -229,11 +234,26 @@ async def check_consumers(transport: Transport, store: Store) -> AsyncIterator[C
         )
     else:
         yield Check(check="queues", ok=True, detail=f"{len(states)}, all consumed")
+    for name in dict.fromkeys(one.consumer for one in overdue):
+        theirs = [one for one in overdue if one.consumer == name]
+        oldest = theirs[0]
+        processes = ", ".join(dict.fromkeys(_process(one.lease_holder) for one in theirs))
+        yield Check(
+            check="stuck consumer",
+            ok=False,
+            detail=f"{name}: {len(theirs)} unsettled, {oldest.event_id} for {oldest.unsettled_s:.0f} s",
+            remedy=f"restart {processes}: what it holds is delivered again; then mend the handler",
+        )
     dead = {state.name: state.dead for state in states if state.dead}
     if dead:
         detail = ", ".join(f"{count} of {name}" for name, count in dead.items())
         remedy = "`tiw dead-letters list` says why; mend the cause, then `tiw dead-letters replay`"
         yield Check(check="dead letters", ok=False, detail=detail, remedy=remedy)
+
+
+def _process(lease_holder: str) -> str:
+    host, *_, pid, _ = lease_holder.split("/")
+    return f"process {pid} on {host}"
 
 
 async def check_database(store: Store) -> Check:

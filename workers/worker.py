@@ -1,6 +1,7 @@
 """One process's consumers over one transport and one store, and what runs beside them."""
 
 import asyncio
+import math
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from schemas import RecordingEvent, decode
 from store import (
     BEFORE_ALL,
     DeadLetter,
+    OverdueDelivery,
     Place,
     Store,
     StoreError,
@@ -25,6 +27,7 @@ from store import (
     prune_events,
     register_consumers,
     renew,
+    report_overdue,
     wait_for_schema,
 )
 from telemetry import metrics
@@ -229,12 +232,20 @@ class StallWatch:
 class OverdueWatch:
     """Counts the deliveries of each consumer that should have been settled, from a thread; an async context manager.
 
-    `overdue` tells them for each consumer. Each is logged once, and the metric `tiw_deliveries_overdue` says how many
-    there are. A thread, as what stands still may be the event loop.
+    `overdue` tells them for each consumer. Each is logged once, the metric `tiw_deliveries_overdue` says how many
+    there are, and the store knows them while they last. A thread, as what stands still may be the event loop.
     """
 
-    def __init__(self, overdue: Callable[[], Mapping[str, Sequence[tuple[str, float]]]]) -> None:
+    def __init__(
+        self,
+        overdue: Callable[[], Mapping[str, Sequence[tuple[str, float]]]],
+        *,
+        store_url: str,
+        lease_holder: str,
+    ) -> None:
         self._overdue = overdue
+        self._store_url = store_url
+        self._lease_holder = lease_holder
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="tiw-overdue-watch", daemon=True)
 
@@ -247,22 +258,52 @@ class OverdueWatch:
 
     def _watch(self) -> None:
         told: set[tuple[str, str]] = set()
+        reported_at_s = -math.inf
         while not self._stop.wait(OVERDUE_LOOK_EVERY_S):
-            seen: set[tuple[str, str]] = set()
-            for consumer, deliveries in self._overdue().items():
-                metrics.OVERDUE.labels(consumer).set(len(deliveries))
-                for event_id, stood_s in deliveries:
-                    seen.add((consumer, event_id))
-                    if (consumer, event_id) not in told:
-                        _log.error(
-                            "delivery_overdue",
-                            consumer=consumer,
-                            event_id=event_id,
-                            unsettled_s=round(stood_s),
-                            advice="restart this worker: what it holds is delivered again",
-                        )
+            overdue = self._look()
+            for one in overdue:
+                if (one.consumer, one.event_id) not in told:
+                    _log.error(
+                        "delivery_overdue",
+                        consumer=one.consumer,
+                        event_id=one.event_id,
+                        unsettled_s=round(one.unsettled_s),
+                        advice="restart this worker: what it holds is delivered again",
+                    )
+            seen = {(one.consumer, one.event_id) for one in overdue}
+            is_due = time.monotonic() >= reported_at_s + _REPORT_OVERDUE_EVERY_S
+            if seen != told or (seen and is_due):
+                reported_at_s = time.monotonic() if self._report(overdue) else -math.inf
             told = seen
 
+    def _look(self) -> list[OverdueDelivery]:
+        overdue = []
+        for consumer, deliveries in self._overdue().items():
+            metrics.OVERDUE.labels(consumer).set(len(deliveries))
+            overdue += [
+                OverdueDelivery(
+                    consumer=consumer, event_id=event_id, lease_holder=self._lease_holder, unsettled_s=unsettled_s
+                )
+                for event_id, unsettled_s in deliveries
+            ]
+        return overdue
+
+    def _report(self, overdue: Sequence[OverdueDelivery]) -> bool:
+        async def report() -> None:
+            # With a loop and connections of its own: those of the worker may be what stands still.
+            async with Store(self._store_url) as store:
+                await report_overdue(store, overdue, lease_holder=self._lease_holder)
+
+        try:
+            asyncio.run(report())
+        except Exception as error:  # noqa: BLE001 - logged, and tried again; the metric does not need the store
+            _log.warning("overdue_not_reported", reason=str(error))
+            return False
+        return True
+
+
+#: A report counts for a minute: see `list_overdue`.
+_REPORT_OVERDUE_EVERY_S: Final = 15.0
 
 #: How often it is looked for deliveries that are overdue.
 OVERDUE_LOOK_EVERY_S = 5.0
@@ -345,7 +386,9 @@ class Worker:
             code = {consumer.function.__code__: consumer.name for consumer in self._consumers}
             await stack.enter_async_context(self._stall_watch(code))
             if self._has_threads:
-                await stack.enter_async_context(OverdueWatch(self._overdue))
+                await stack.enter_async_context(
+                    OverdueWatch(self._overdue, store_url=self._store.url, lease_holder=self._lease_holder)
+                )
             store_watch = await stack.enter_async_context(StoreWatch(self._store))
             for name, chore in (
                 ("lease renewal", lambda: self._renew_leases(store_watch)),

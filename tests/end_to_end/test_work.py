@@ -48,6 +48,7 @@ def test_one_consumer_alone_and_scaled_shares_its_queue(make_distributed: Callab
         "unacked": None,
         "connected": 2,
         "dead": 0,
+        "overdue": 0,
         "abandoned": False,
     }
     # Nobody works on the others; what they would take waits.

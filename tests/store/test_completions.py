@@ -4,8 +4,20 @@ import random
 import pytest
 from sqlalchemy import func, select, update
 
-from store import Claim, Store, claim, complete, forget, prune_completions, release, renew
-from store.tables import completions
+from store import (
+    Claim,
+    OverdueDelivery,
+    Store,
+    claim,
+    complete,
+    forget,
+    list_overdue,
+    prune_completions,
+    release,
+    renew,
+    report_overdue,
+)
+from store.tables import completions, overdue_deliveries
 
 DAY_US = 86_400 * 1_000_000
 
@@ -221,3 +233,42 @@ async def test_groups_in_each_others_way_come_to_an_end_and_each_event_is_handle
     async with asyncio.timeout(60):
         await asyncio.gather(*(work(f"holder-{number}", number) for number in range(6)))
     assert sorted(handled) == sorted(str(number) for number in range(12))
+
+
+def overdue(event_id: str, *, lease_holder: str = "one", unsettled_s: float = 100.0) -> OverdueDelivery:
+    return OverdueDelivery(consumer="c", event_id=event_id, lease_holder=lease_holder, unsettled_s=unsettled_s)
+
+
+async def overdue_events(store: Store) -> list[str]:
+    return [one.event_id for one in await list_overdue(store)]
+
+
+async def test_overdue_deliveries_are_those_that_each_worker_named_last_the_oldest_first(store: Store) -> None:
+    await report_overdue(store, [overdue("a"), overdue("b", unsettled_s=200)], lease_holder="one")
+    await report_overdue(store, [overdue("c", lease_holder="other", unsettled_s=150)], lease_holder="other")
+    assert await overdue_events(store) == ["b", "c", "a"]
+    (oldest, *_) = await list_overdue(store)
+    assert (oldest.consumer, oldest.lease_holder) == ("c", "one")
+    assert 200 <= oldest.unsettled_s < 260
+    await report_overdue(store, [overdue("a", unsettled_s=115)], lease_holder="one")
+    assert await overdue_events(store) == ["c", "a"]
+    await report_overdue(store, [], lease_holder="one")
+    assert await overdue_events(store) == ["c"]
+
+
+async def test_what_a_worker_does_not_repeat_is_overdue_no_more_and_forgotten_in_the_end(store: Store) -> None:
+    await report_overdue(store, [overdue("a")], lease_holder="one")
+    columns = overdue_deliveries.c
+
+    async def grow_older(by_s: int) -> None:
+        async with store.writing() as connection:
+            await connection.execute(
+                update(overdue_deliveries).values(seen_at_us=columns.seen_at_us - by_s * 1_000_000)
+            )
+
+    await grow_older(61)
+    assert await overdue_events(store) == []
+    await grow_older(600)
+    await report_overdue(store, [], lease_holder="other")
+    async with store.reading() as connection:
+        assert (await connection.execute(select(func.count()).select_from(overdue_deliveries))).scalar_one() == 0

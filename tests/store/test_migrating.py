@@ -100,7 +100,9 @@ async def test_code_that_is_too_old_says_so_and_touches_nothing(store: Store) ->
 
 async def test_older_tables_ask_for_a_migration(store: Store) -> None:
     await set_level(store, level=LEVEL - 1, usable_since=LEVEL - 1)
-    with pytest.raises(SchemaMismatchError, match=r"have level 0, this version needs 1: run `tiw migrate`"):
+    with pytest.raises(
+        SchemaMismatchError, match=rf"have level {LEVEL - 1}, this version needs {LEVEL}: run `tiw migrate`"
+    ):
         await check_schema(store)
 
 

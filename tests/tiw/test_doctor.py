@@ -1,15 +1,17 @@
-"""What `tiw doctor` finds in the callback keys and in the installation."""
+"""What `tiw doctor` finds in the callback keys, in the installation and at work."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from broker.embedded.transport import EmbeddedTransport
 from ingest import generated_keys
 from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, Refused, render_record
+from store import OverdueDelivery, Store, migrate, report_overdue
 from tests.ingest.spool.messages import message
-from tiw.doctor import Check, check_event_loop, check_keys, check_spool
+from tiw.doctor import Check, check_consumers, check_event_loop, check_keys, check_spool, consumer_states
 from tiw.settings import read_settings
 
 APP = 1400000001
@@ -87,3 +89,18 @@ def test_callbacks_that_were_set_aside_and_damage_are_problems(tmp_path: Path) -
     (path,) = folder.iterdir()
     path.write_bytes(b"damage" + path.read_bytes())
     assert path.name in spool_of(tmp_path).detail
+
+
+async def test_a_consumer_that_hangs_is_a_problem_with_its_name_its_event_and_its_process(tmp_path: Path) -> None:
+    store = Store(f"sqlite+aiosqlite:///{tmp_path}/store.sqlite3")
+    transport = EmbeddedTransport(tmp_path)
+    async with store, transport:
+        await migrate(store)
+        hanging = OverdueDelivery(consumer="finished", event_id="e1", lease_holder="host/1-2/77/ab", unsettled_s=400)
+        await report_overdue(store, [hanging], lease_holder="host/1-2/77/ab")
+        (check,) = [check async for check in check_consumers(transport, store) if check.check == "stuck consumer"]
+        states = {state.name: state.overdue for state in await consumer_states(transport, store)}
+    assert not check.ok
+    assert check.detail.startswith("finished: 1 unsettled, e1 for 40")
+    assert "restart process 77 on host" in check.remedy
+    assert (states["finished"], states["started"]) == (1, 0)

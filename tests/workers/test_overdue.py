@@ -6,6 +6,7 @@ import pytest
 import structlog
 
 from schemas import OnlineRecordStarted
+from store import list_overdue
 from telemetry import render_metrics
 from tests.workers.house import House, eventually, is_settled, started
 from workers import Context, consumer, runner, worker
@@ -20,6 +21,10 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def overdue(name: str) -> bytes:
     begin = b'tiw_deliveries_overdue{consumer="%s"} ' % name.encode()
     return next(line.removeprefix(begin) for line in render_metrics().splitlines() if line.startswith(begin))
+
+
+async def nothing_is_overdue(house: House) -> bool:
+    return await list_overdue(house.store) == []
 
 
 async def test_a_delivery_that_stands_behind_a_blocked_loop_is_counted_and_logged_once(
@@ -39,7 +44,11 @@ async def test_a_delivery_that_stands_behind_a_blocked_loop_is_counted_and_logge
             assert overdue("blocks_for_good") == b"0.0"
             await transport.publish(started())
             await eventually(lambda: b"1.0" in seen)
+            # The loop stood still all the time: what is told now was written meanwhile.
+            (reported,) = await list_overdue(house.store)
+            assert (reported.consumer, reported.unsettled_s > 0.3) == ("blocks_for_good", True)
             await eventually(lambda: overdue("blocks_for_good") == b"0.0")
+            await eventually(lambda: nothing_is_overdue(house))
     told = [entry for entry in logs if entry["event"] == "delivery_overdue"]
     assert {entry["consumer"] for entry in told} == {"blocks_for_good"}
     assert len(told) <= len(seen) / 10

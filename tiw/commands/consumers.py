@@ -4,7 +4,7 @@ import argparse
 
 from broker import BUILT_IN_CONSUMERS, MissingQueueError
 from store import check_schema, unregister_consumer
-from tiw.doctor import consumer_states
+from tiw.doctor import ConsumerState, consumer_states
 from tiw.opening import open_store, open_transport
 from tiw.output import print_json, print_table, require_broker
 from tiw.settings import FailedError, Settings, UsageError
@@ -30,7 +30,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
                 state.unacked,
                 state.connected,
                 state.dead,
-                "abandoned" if state.abandoned else "ok",
+                _words(state),
             )
             for state in states
         ],
@@ -38,6 +38,12 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         spare=["queue", "events"],
     )
     return 0
+
+
+def _words(state: ConsumerState) -> str:
+    if state.overdue:
+        return f"stuck with {state.overdue}"
+    return "abandoned" if state.abandoned else "ok"
 
 
 async def remove(settings: Settings, args: argparse.Namespace) -> int:
