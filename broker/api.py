@@ -51,6 +51,13 @@ class Delivery(Protocol):
         because this process lost its connection does not count; of other processes nobody can tell.
         """
 
+    @property
+    def taken_out(self) -> str:
+        """Why the broker itself moved the message to the dead letters, in its words; empty if a consumer did.
+
+        `delivery_limit`: it came back too often. `expired`, `maxlen`: a policy took it out of its consumer's queue.
+        """
+
     def ack(self) -> Awaitable[bool]:
         """Settle for good. False if the connection was lost meanwhile: the message will be delivered again.
 

@@ -16,6 +16,8 @@ ALTERNATE_EXCHANGE = "tiw.events.alternate"
 HOME_EXCHANGE = "tiw.home"
 ORPHANS_EXCHANGE = "tiw.home.alternate"
 ORPHANED_QUEUE = "tiw.orphaned"
+#: With this begin the names of all retry delays.
+RETRY_QUEUES = "tiw.retry."
 
 #: Names that a consumer cannot have: their queues are ours.
 RESERVED_NAMES = frozenset({"events", "home", "retry", "orphaned", "dead"})
@@ -83,8 +85,8 @@ def retry_name(delay_s: float) -> str:
     delay_ms = round(delay_s * 1000)
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
         if delay_ms % size == 0:
-            return f"tiw.retry.{delay_ms // size}{unit}"
-    return f"tiw.retry.{delay_ms}ms"
+            return f"{RETRY_QUEUES}{delay_ms // size}{unit}"
+    return f"{RETRY_QUEUES}{delay_ms}ms"
 
 
 def topology(consumers: Sequence[ConsumerQueues], *, retry_delays_s: Sequence[float]) -> Topology:
@@ -109,13 +111,23 @@ def topology(consumers: Sequence[ConsumerQueues], *, retry_delays_s: Sequence[fl
 
 
 def _consumer_queues(consumer: ConsumerQueues) -> tuple[Queue, Queue]:
-    name = queue_name(consumer.consumer)
+    name, dead = queue_name(consumer.consumer), dead_queue_name(consumer.consumer)
     bindings = [(HOME_EXCHANGE, name), *((EVENTS_EXCHANGE, key) for key in consumer.routing_keys)]
     if consumer.consumer == UNRECOGNIZED:
         bindings.append((ALTERNATE_EXCHANGE, ""))
     return (
-        Queue(name=name, arguments=_quorum(delivery_limit=DELIVERY_LIMIT), bindings=tuple(bindings)),
-        Queue(name=dead_queue_name(consumer.consumer), arguments=_quorum(delivery_limit=UNLIMITED_DELIVERIES)),
+        Queue(
+            name=name,
+            arguments=_quorum(delivery_limit=DELIVERY_LIMIT)
+            | _dead_lettered(HOME_EXCHANGE)
+            | {"x-dead-letter-routing-key": dead},
+            bindings=tuple(bindings),
+        ),
+        Queue(
+            name=dead,
+            arguments=_quorum(delivery_limit=UNLIMITED_DELIVERIES) | _dead_lettered(ORPHANS_EXCHANGE),
+            bindings=((HOME_EXCHANGE, dead),),
+        ),
     )
 
 
@@ -128,21 +140,31 @@ def _retry_queue(delay_s: float) -> Queue:
     name = retry_name(delay_s)
     return Queue(
         name=name,
-        arguments={
-            **_quorum(delivery_limit=UNLIMITED_DELIVERIES),
-            "x-message-ttl": round(delay_s * 1000),
-            "x-dead-letter-exchange": HOME_EXCHANGE,
-            # at-least-once, or a restart in the middle of the hop loses the retry; it needs reject-publish:
-            # https://www.rabbitmq.com/docs/quorum-queues#activating-at-least-once-dead-lettering
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        },
+        arguments=_quorum(delivery_limit=UNLIMITED_DELIVERIES)
+        | _dead_lettered(HOME_EXCHANGE)
+        | {"x-message-ttl": round(delay_s * 1000)},
         bindings=((name, ""),),
     )
 
 
 def _quorum(*, delivery_limit: int) -> dict[str, Any]:
     return {"x-queue-type": "quorum", "x-delivery-limit": delivery_limit}
+
+
+def _dead_lettered(exchange: str) -> dict[str, Any]:
+    """Return the arguments that let nothing be lost that the broker itself takes out of a queue: it goes to `exchange`.
+
+    The queues of consumers have no limits of ours but the delivery limit; policies may set others. What expires or is
+    dropped then goes on, and what is too much is refused while its publisher can still keep it. Nothing helps against a
+    policy that deletes unused queues (`expires`): a quorum queue is no less unused for being declared again.
+    """
+    return {
+        "x-dead-letter-exchange": exchange,
+        # at-least-once, or a restart in the middle of the hop loses the message; it needs reject-publish:
+        # https://www.rabbitmq.com/docs/quorum-queues#activating-at-least-once-dead-lettering
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
 
 
 #: In seconds. Retry n waits for delay n, after the last for the last.

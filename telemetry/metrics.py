@@ -237,6 +237,12 @@ SILENT_CONSUMERS = Counter(
 DEAD_LETTERS_MOVED = Counter(
     "tiw_dead_letters_moved", "Dead letters moved from a queue into the store.", ["consumer"], registry=REGISTRY
 )
+EXPIRED = Counter(
+    "tiw_events_expired",
+    "Events that a policy of the broker took out of a consumer's queue, and that were put back.",
+    ["consumer"],
+    registry=REGISTRY,
+)
 LOOP_STALLS = Counter(
     "tiw_loop_stalls", "Times the event loop stood still for over a second.", ["consumer"], registry=REGISTRY
 )

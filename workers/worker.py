@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import structlog
 
-from broker import DEFAULT_RETRY_DELAYS_S, ConsumerQueues, Delivery, Transport
+from broker import DEFAULT_RETRY_DELAYS_S, ConsumerQueues, Delivery, NotPublishedError, Transport
 from schemas import RecordingEvent, decode
 from store import (
     BEFORE_ALL,
@@ -53,11 +53,13 @@ _log = structlog.get_logger()
 class DeadLetterMover:
     """Consumes the dead letters of one consumer while the store is here; an async context manager.
 
-    Insert, then ack: a letter that is delivered twice is inserted once. None is ever given up.
+    Insert, then ack: a letter that is delivered twice is inserted once. None is ever given up. What a policy of the
+    broker made expire was never refused by anybody: it is put back into the consumer's queue.
     """
 
     def __init__(self, queues: ConsumerQueues, *, transport: Transport, store: Store, store_watch: StoreWatch) -> None:
         self._consumer = queues.consumer
+        self._transport = transport
         self._store = store
         self._store_watch = store_watch
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
@@ -83,8 +85,15 @@ class DeadLetterMover:
             group = self._moving = self._moving or [await self._arrived.get()]
             while not self._arrived.empty() and len(group) < _GROUP:
                 group.append(self._arrived.get_nowait())
+            taken_out = [one for one in group if one.taken_out in _EXPIRED]
+            for delivery in taken_out:
+                await self._put_back(delivery)
+                group.remove(delivery)
+            if taken_out:
+                # The policy may take them out again at once.
+                await asyncio.sleep(_AGAIN_S)
             letters = [_letter(self._consumer, delivery) for delivery in group]
-            while True:
+            while letters:
                 await self._store_watch.wait()
                 try:
                     await keep_dead_letters(self._store, letters)
@@ -96,6 +105,34 @@ class DeadLetterMover:
             for acknowledged in [delivery.ack() for delivery in group]:
                 await acknowledged
             metrics.DEAD_LETTERS_MOVED.labels(self._consumer).inc(len(letters))
+
+    async def _put_back(self, delivery: Delivery) -> None:
+        message = delivery.message
+        while True:
+            try:
+                await self._transport.send(self._consumer, message)
+            except NotPublishedError:
+                await self._transport.wait_ready()
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            break
+        await delivery.ack()
+        metrics.EXPIRED.labels(self._consumer).inc()
+        _log.warning(
+            "event_expired",
+            consumer=self._consumer,
+            event_id=message.event_id,
+            consequence="it was put back",
+            advice="a policy of the broker sets message-ttl or max-length: `tiw doctor` names it",
+        )
+
+
+#: What the broker says of messages that a policy of its own took out.
+_EXPIRED: Final = frozenset({"expired", "maxlen"})
+
+
+#: Reasons of the broker, in our words.
+_TAKEN_OUT: Final = {"delivery_limit": "the broker gave up: it came back unsettled too often"}
 
 
 def _letter(consumer: str, delivery: Delivery) -> DeadLetter:
@@ -109,7 +146,7 @@ def _letter(consumer: str, delivery: Delivery) -> DeadLetter:
         event_type=event_type,
         sdk_app_id=event.sdk_app_id,
         attempts=message.attempt,
-        reason=message.reason or "unknown",
+        reason=_TAKEN_OUT.get(delivery.taken_out, delivery.taken_out) or message.reason or "unknown",
         first_failed_at_us=message.first_failed_at_us or failed_at_us,
         last_failed_at_us=failed_at_us,
         body=message.body,
@@ -343,6 +380,7 @@ class Worker:
     ) -> None:
         for consumer in consumers:
             metrics.OVERDUE.labels(consumer.name).set(0)
+            metrics.EXPIRED.labels(consumer.name)
         self._consumers = consumers
         self._transport = transport
         self._store = store

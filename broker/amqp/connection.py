@@ -62,9 +62,12 @@ class Connection:
                 await _while_heard(pika.connect(), wire)
             if pika.transport is None:
                 raise aiormq.ConnectionClosed(0, "closed at once")  # noqa: TRY301 - ended like any other failure
-        except BaseException:
+        except BaseException as error:
             wire.abort()
             await pika.close()
+            if wire.refusal is not None and isinstance(error, aiormq.AMQPError):
+                # The library names the frame that it had not expected, not what the broker says in it.
+                raise aiormq.ConnectionClosed(*wire.refusal) from error
             raise
         return cls(pika, pika.transport.connection, wire)
 
@@ -264,6 +267,8 @@ class Link:
         self._name = name
         self._patience = patience
         self._connection: Connection | None = None
+        #: Why there is no connection, in the words of the broker that was tried last; empty before the first try.
+        self.problem = ""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -297,9 +302,8 @@ class Link:
                     with cancellation_as_loss():
                         await self._use(endpoint, backoff)
                 except CONNECTION_ERRORS as error:
-                    _log.warning(
-                        "broker_not_reached", connection=self._name, broker=endpoint.name, error=describe(error)
-                    )
+                    self.problem = describe(error)
+                    _log.warning("broker_not_reached", connection=self._name, broker=endpoint.name, error=self.problem)
                 except Exception:  # noqa: BLE001 - whatever it was, nobody else would connect again
                     _log.exception("broker_connection_failed", connection=self._name, broker=endpoint.name)
             await backoff.wait()
@@ -316,7 +320,8 @@ class Link:
             self._connection = connection
             self._changed.set()
             with backoff.working():
-                log.warning("broker_lost", error=await connection.wait_closed())
+                self.problem = await connection.wait_closed()
+                log.warning("broker_lost", error=self.problem)
         finally:
             self._connection = None
             watching.cancel()

@@ -73,11 +73,14 @@ REQUEST_TIMEOUT_S = 15.0
 class AmqpDelivery:
     """One hand-over. Implements `broker.Delivery`."""
 
-    __slots__ = ("_acked", "_deliveries", "crashes", "message", "tag")
+    __slots__ = ("_acked", "_deliveries", "crashes", "message", "tag", "taken_out")
 
-    def __init__(self, deliveries: "ChannelDeliveries", message: Message, *, returns: int, tag: int) -> None:
+    def __init__(
+        self, deliveries: "ChannelDeliveries", message: Message, *, returns: int, taken_out: str, tag: int
+    ) -> None:
         self.message = message
         self.crashes = message.crashes + returns
+        self.taken_out = taken_out
         self.tag = tag
         self._deliveries = deliveries
         self._acked: Awaitable[bool] | None = None
@@ -250,11 +253,11 @@ class ChannelDeliveries:
         self.last_arrival_s = self._loop.time()
         if self.first_arrival_s is None:
             self.first_arrival_s = self.last_arrival_s
-        message, returns = read_message(arrival.body, arrival.properties, arrival.routing_key)
+        message, returns, taken_out = read_message(arrival.body, arrival.properties, arrival.routing_key)
         self._unsettled[arrival.tag] = False
         self._events[arrival.tag] = message.event_id
         returns = max(0, returns - self._own_losses.count(message.event_id))
-        self._held.append(AmqpDelivery(self, message, returns=returns, tag=arrival.tag))
+        self._held.append(AmqpDelivery(self, message, returns=returns, taken_out=taken_out, tag=arrival.tag))
         self._hand_over()
 
     def _hand_over(self) -> None:

@@ -48,7 +48,7 @@ async def declare(connection: Connection, topology: Topology) -> None:
     """Make all of `topology` exist, on a channel of its own: a refused declaration closes the channel.
 
     A user that may not declare anything can work with what somebody else has declared. Raises `TopologyConflictError`
-    if something exists with other arguments, and whatever the connection raises.
+    if something exists with other arguments or a limit of the broker forbids it, and whatever the connection raises.
     """
     channel = await connection.amqp.channel(publisher_confirms=False, timeout=DECLARE_TIMEOUT_S)
     try:
@@ -102,9 +102,8 @@ async def _declare_queue(channel: aiormq.abc.AbstractChannel, queue: Queue) -> N
 def _conflict(kind: str, name: str, error: Exception, remedy: str) -> TopologyConflictError:
     text = describe(error)
     found = _INEQUIVALENT.search(text)
-    what = (
-        f"argument {found['argument']} (ours {found['ours']}, the broker's {found['theirs']})"
-        if found
-        else f"other arguments ({text})"
-    )
+    if found is None:
+        # A limit of the virtual host, for one.
+        return TopologyConflictError(f"the broker refuses {kind} {name}: {text}")
+    what = f"argument {found['argument']} (ours {found['ours']}, the broker's {found['theirs']})"
     return TopologyConflictError(f"{kind} {name} exists with another {what}: {remedy}; it is then declared anew")

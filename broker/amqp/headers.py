@@ -9,12 +9,14 @@ https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
 """
 
 import time
+from collections.abc import Mapping
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812 - an exception's name
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import schemas
 from broker.api import Headers, Message
+from broker.topology import RETRY_QUEUES
 
 #: A header frame is not split, and a frame has 128 KiB: longer texts are cut.
 MAX_TEXT_CHARACTERS: Final = 4096
@@ -22,6 +24,9 @@ MAX_TEXT_CHARACTERS: Final = 4096
 #: How often a quorum queue saw a message come back; it is absent on the first delivery:
 #: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 DELIVERY_COUNT = "x-delivery-count"
+
+#: What the broker notes when it dead-letters a message, the newest first: https://www.rabbitmq.com/docs/dlx#effects
+DEATHS = "x-death"
 
 _MAX_INTEGER: Final = 2**63 - 1
 
@@ -41,7 +46,7 @@ _SIZES = {ord("V"): 0, ord("t"): 1, ord("f"): 4, ord("D"): 5, ord("d"): 8, ord("
 }
 #: These begin with their length.
 _MEASURED = frozenset(b"SxAF")
-_TEXT = ord("S")
+_TEXT, _ARRAY, _TABLE = ord("S"), ord("A"), ord("F")
 
 
 def _text_name(name: str) -> bytes:
@@ -68,9 +73,11 @@ _KNOWN: Final = {
             Headers.CRASHES,
             Headers.TRACE,
         ),
-        *(Headers.FIRST_FAILED_AT_US, Headers.LAST_FAILED_AT_US, Headers.REASON, DELIVERY_COUNT),
+        *(Headers.FIRST_FAILED_AT_US, Headers.LAST_FAILED_AT_US, Headers.REASON, DELIVERY_COUNT, DEATHS),
     )
 }
+#: Of a death.
+_DEATH: Final = {b"queue": "queue", b"reason": "reason"}
 
 _Headers: TypeAlias = dict[str, int | bytes]
 
@@ -115,8 +122,20 @@ def message_id_of(properties: bytes) -> str:
     return properties[at + 1 : at + 1 + properties[at]].decode()
 
 
-def read_message(body: bytes, properties: bytes, routing_key: str) -> tuple[Message, int]:
-    """Return the message that was delivered, and how often the broker saw it come back since it was published.
+class Arrived(NamedTuple):
+    """A message that was delivered, and what the broker says of it.
+
+    `returns`: how often it came back since it was published. `taken_out`: why the broker took it out of a consumer's
+    queue last; empty if it did not.
+    """
+
+    message: Message
+    returns: int
+    taken_out: str
+
+
+def read_message(body: bytes, properties: bytes, routing_key: str) -> Arrived:
+    """Return the message that was delivered, and what the broker says of it.
 
     Whoever published it, and whatever its headers hold, nothing is raised. `routing_key` is that of the delivery; it
     counts where no header has another. A foreign message, without our event_id, gets that of its body.
@@ -136,7 +155,9 @@ def read_message(body: bytes, properties: bytes, routing_key: str) -> tuple[Mess
         last_failed_at_us=_count(headers, Headers.LAST_FAILED_AT_US),
         reason=_read_text(headers, Headers.REASON),
     )
-    return message, _count(headers, DELIVERY_COUNT) or 0
+    # The end of a retry delay is no other thing to the broker.
+    is_taken_out = not _read_text(headers, "queue").startswith(RETRY_QUEUES)
+    return Arrived(message, _count(headers, DELIVERY_COUNT) or 0, _read_text(headers, "reason") if is_taken_out else "")
 
 
 def _text(name: bytes, value: str) -> bytes:
@@ -165,11 +186,11 @@ def _read_headers(properties: bytes) -> _Headers:
         return {}
 
 
-def _read_table(table: bytes, at: int, end: int) -> _Headers:
+def _read_table(table: bytes, at: int, end: int, known: Mapping[bytes, str] = _KNOWN) -> _Headers:
     headers: _Headers = {}
     while at < end:
         name_end = at + 1 + table[at]
-        name, kind = _KNOWN.get(table[at + 1 : name_end]), table[name_end]
+        name, kind = known.get(table[at + 1 : name_end]), table[name_end]
         at = name_end + 1
         if kind in _MEASURED:
             (size,) = _LENGTH.unpack_from(table, at)
@@ -183,6 +204,10 @@ def _read_table(table: bytes, at: int, end: int) -> _Headers:
                 headers[name] = table[at : at + size]
             elif kind in _INTEGERS:
                 (headers[name],) = _INTEGERS[kind].unpack_from(table, at)
+            elif kind == _ARRAY and size and table[at] == _TABLE:
+                (newest_size,) = _LENGTH.unpack_from(table, at + 1)
+                newest_at = at + 1 + _LENGTH.size
+                headers |= _read_table(table, newest_at, min(newest_at + newest_size, end), _DEATH)
         at += size
     return headers
 

@@ -313,7 +313,7 @@ class Publisher:
         await asyncio.wait((mending,), timeout=deadline_s - asyncio.get_running_loop().time())
         if not mending.done():
             mending.add_done_callback(let_fail)
-            raise NotPublishedError(f"not published in {self._confirm_timeout_s:g} s: {self._problem}")
+            raise NotPublishedError(self._not_published())
         if mending.cancelled():
             return
         match mending.exception():
@@ -321,6 +321,10 @@ class Publisher:
                 raise NotPublishedError(str(conflict)) from conflict
             case BaseException() as lost:
                 self._problem = describe(lost)
+
+    def _not_published(self) -> str:
+        problem = self._problem if self._link.is_connected else self._link.problem or self._problem
+        return f"not published in {self._confirm_timeout_s:g} s: {problem}"
 
     def _usable_channel(self) -> ConfirmChannel | None:
         channel = self._channel
@@ -335,7 +339,7 @@ class Publisher:
                     self._usable.clear()
                     await self._usable.wait()
         except TimeoutError:
-            raise NotPublishedError(f"not published in {self._confirm_timeout_s:g} s: {self._problem}") from None
+            raise NotPublishedError(self._not_published()) from None
         return channel
 
     async def _keep(self) -> None:

@@ -154,7 +154,7 @@ class AmqpTransport:
 
 
 def _dead_queue(consumer: str) -> Topology:
-    """Return the one queue that a dead letter needs, and nothing else: its consumer may be removed."""
+    """Return the one queue that a dead letter needs, and no other of its consumer, which may be removed."""
     whole = topology((ConsumerQueues(consumer=consumer, routing_keys=()),), retry_delays_s=())
-    name = dead_queue_name(consumer)
-    return Topology(exchanges=(), queues=tuple(queue for queue in whole.queues if queue.name == name))
+    others = queue_name(consumer)
+    return Topology(exchanges=whole.exchanges, queues=tuple(queue for queue in whole.queues if queue.name != others))

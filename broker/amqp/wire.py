@@ -39,12 +39,16 @@ NACK = b"\0\x3c\0\x78"
 BLOCKED = b"\0\x0a\0\x3c"
 UNBLOCKED = b"\0\x0a\0\x3d"
 
+#: Of the connection, by the broker: why it ends it.
+CLOSE = b"\0\x0a\0\x32"
+
 HEARTBEAT = b"\x08\0\0\0\0\0\0\xce"
 
 FRAME_HEAD = Layout(">BHI")
 _BASIC_CLASS = b"\0\x3c\0\0"
 _CONTENT = Layout(">4sQ")
 _TAG = Layout(">QB")
+_CLOSE = Layout(">HB")
 _MANDATORY = b"\x01"
 _ACK_FRAME = Layout(">BHI4sQBB")
 
@@ -181,6 +185,8 @@ class Wire(TransportFactory):
         self.is_lost = False
         self.is_blocked = False
         self.on_blocked: Callable[[], None] | None = None
+        #: With which code and words the broker ended the connection.
+        self.refusal: tuple[int, str] | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect; called by the library."""
@@ -281,6 +287,9 @@ class Wire(TransportFactory):
             self.is_blocked = payload[:4] == BLOCKED
             if self.on_blocked is not None:
                 self.on_blocked()
+        elif kind == METHOD and payload[:4] == CLOSE:
+            code, size = _CLOSE.unpack_from(payload, 4)
+            self.refusal = code, payload[4 + _CLOSE.size :][:size].decode(errors="replace")
 
 
 class _Separator(asyncio.StreamReaderProtocol):

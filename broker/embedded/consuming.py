@@ -150,6 +150,11 @@ class EmbeddedDelivery:
         """How often this message was handed over before and came back."""
         return self._claimed.deliveries + self._claimed.message.crashes
 
+    @property
+    def taken_out(self) -> str:
+        """Empty: nothing expires here."""
+        return ""
+
     def ack(self) -> Awaitable[bool]:
         """Settle for good, with the next group commit. False: the message will be delivered again."""
         return self._subscription.settle(self._claimed.id)

@@ -56,6 +56,11 @@ class SimulatedDelivery:
         """How often it came back."""
         return self._kept.deliveries + self._kept.message.crashes
 
+    @property
+    def taken_out(self) -> str:
+        """Empty: this broker has no policies."""
+        return ""
+
     def ack(self) -> Awaitable[bool]:
         """Send an acknowledgement: True if it is on its way, which is all that AMQP ever tells."""
         transport = self._transport

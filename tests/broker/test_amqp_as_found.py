@@ -1,6 +1,7 @@
 """RabbitMQ as companies run it: with policies of theirs, and users who may do little."""
 
 import asyncio
+import re
 import secrets
 import urllib.parse
 from collections.abc import Iterator
@@ -8,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from broker import NotPublishedError
-from tests.broker.amqp_broker import message, open_amqp, wait_ready
-from tests.broker.consumers import ARCHIVE
+from tests.broker.amqp_broker import foreign_channel, message, open_amqp, publish_in_the_end, wait_ready
+from tests.broker.consumers import ARCHIVE, SHORT_S
 from tests.broker.inbox import AckingInbox, eventually
 from tests.servers.rabbitmq import RabbitMQServer
 
@@ -76,3 +77,134 @@ async def test_a_policy_that_may_lose_events_is_named_and_another_is_not(
 async def _has_policy(rabbitmq: RabbitMQServer, vhost: str, name: str) -> bool:
     queues = await asyncio.to_thread(rabbitmq.api, "GET", f"queues/{vhost}?columns=name,policy")
     return bool(queues) and all(queue.get("policy") == name for queue in queues)
+
+
+async def _policy(rabbitmq: RabbitMQServer, vhost: str, kind: str, queue: str, definition: dict[str, object]) -> None:
+    """Set a policy, and return once the queue has it."""
+    policy = {"pattern": f"^{queue}$", "apply-to": "queues", "definition": definition}
+    await asyncio.to_thread(rabbitmq.api, "PUT", f"{kind}/{vhost}/tidy", policy)
+
+    async def holds() -> bool:
+        columns = "effective_policy_definition"
+        found = await asyncio.to_thread(rabbitmq.api, "GET", f"queues/{vhost}/{queue}?columns={columns}")
+        # Before it has looked, the broker gives an empty list.
+        return isinstance(found, dict) and found.get(columns) == definition
+
+    await eventually(holds)
+
+
+async def test_what_a_policy_makes_expire_is_with_the_dead_letters_and_says_so(
+    rabbitmq: RabbitMQServer, amqp_vhost: str
+) -> None:
+    inbox = AckingInbox()
+    async with open_amqp(rabbitmq.url(amqp_vhost)) as transport:
+        await wait_ready(transport)
+        await _policy(rabbitmq, amqp_vhost, "policies", "tiw.archive", {"message-ttl": 100})
+        async with transport.subscribe(ARCHIVE, inbox, prefetch=1, dead=True):
+            # What has waited for a retry was taken out of a queue before, and it is the last time that counts.
+            await transport.retry("archive", message(), delay_s=SHORT_S)
+            await transport.dead_letter("archive", message("given up by its consumer"))
+            await inbox.wait(2)
+    assert {delivery.message.event_id: delivery.taken_out for delivery in inbox.deliveries} == {
+        message().event_id: "expired",
+        "given up by its consumer": "",
+    }
+
+
+async def test_what_a_consumer_gets_after_a_retry_was_taken_out_by_nobody(
+    rabbitmq: RabbitMQServer, amqp_vhost: str
+) -> None:
+    inbox = AckingInbox()
+    async with open_amqp(rabbitmq.url(amqp_vhost)) as transport, transport.subscribe(ARCHIVE, inbox, prefetch=1):
+        await wait_ready(transport)
+        await transport.retry("archive", message(), delay_s=SHORT_S)
+        (delivery,) = await inbox.wait(1)
+    assert delivery.taken_out == ""
+
+
+async def test_what_a_policy_lets_come_back_too_seldom_is_a_dead_letter(
+    rabbitmq: RabbitMQServer, amqp_vhost: str
+) -> None:
+    url = rabbitmq.url(amqp_vhost)
+    inbox = AckingInbox()
+    async with open_amqp(url) as transport:
+        await wait_ready(transport)
+        await _policy(rabbitmq, amqp_vhost, "operator-policies", "tiw.archive", {"delivery-limit": 1})
+        await transport.send("archive", message())
+        for _ in range(2):
+            async with foreign_channel(url) as channel:
+                got = await channel.basic_get("tiw.archive")
+                assert got.body == message().body
+        async with transport.subscribe(ARCHIVE, inbox, prefetch=1, dead=True):
+            (delivery,) = await inbox.wait(1)
+    assert delivery.taken_out == "delivery_limit"
+
+
+async def test_what_a_policy_finds_too_much_is_refused_while_it_can_still_be_kept_elsewhere(
+    rabbitmq: RabbitMQServer, amqp_vhost: str
+) -> None:
+    async with open_amqp(rabbitmq.url(amqp_vhost), confirm_timeout_s=5.0) as transport:
+        await wait_ready(transport)
+        await _policy(rabbitmq, amqp_vhost, "policies", "tiw.archive", {"max-length": 3})
+        taken = 0
+
+        async def send_many() -> None:
+            nonlocal taken
+            for _ in range(20):
+                await transport.send("archive", message())
+                taken += 1
+
+        with pytest.raises(NotPublishedError, match="the broker refused the message"):
+            await send_many()
+
+        async def all_are_there() -> bool:
+            (state,) = await transport.inspect(["archive"])
+            return state.ready == taken
+
+        await eventually(all_are_there)
+        assert taken >= 3
+
+
+async def test_what_a_policy_drops_is_with_the_dead_letters_and_says_so(
+    rabbitmq: RabbitMQServer, amqp_vhost: str
+) -> None:
+    inbox = AckingInbox()
+    async with open_amqp(rabbitmq.url(amqp_vhost)) as transport:
+        await wait_ready(transport)
+        # This outranks our own argument.
+        await _policy(rabbitmq, amqp_vhost, "policies", "tiw.archive", {"max-length": 3, "overflow": "drop-head"})
+        for number in range(20):
+            await transport.send("archive", message(str(number)))
+        async with transport.subscribe(ARCHIVE, inbox, prefetch=50, dead=True):
+            dropped = await inbox.wait(17)
+        (archive,) = await transport.inspect(["archive"])
+    assert {delivery.taken_out for delivery in dropped} == {"maxlen"}
+    assert (len(dropped), archive.ready) == (17, 3)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "words"),
+    [
+        ("max-queues", 3, r"the broker refuses queue tiw\..*queue limit in vhost .* is reached"),
+        ("max-connections", 0, r"connection.* limit"),
+    ],
+)
+async def test_a_limit_of_the_virtual_host_is_told_in_the_brokers_words(
+    rabbitmq: RabbitMQServer, amqp_vhost: str, limit: str, value: int, words: str
+) -> None:
+    rabbitmq.api("PUT", f"vhost-limits/{amqp_vhost}/{limit}", {"value": value})
+    async with open_amqp(rabbitmq.url(amqp_vhost), confirm_timeout_s=0.5) as transport:
+        reasons: list[str] = []
+
+        async def told() -> bool:
+            with pytest.raises(NotPublishedError) as refused:
+                await transport.publish(message())
+            reasons.append(str(refused.value))
+            return re.search(words, reasons[-1]) is not None
+
+        try:
+            await eventually(told)
+        except TimeoutError:
+            pytest.fail(f"it was said: {set(reasons)}")
+        rabbitmq.api("DELETE", f"vhost-limits/{amqp_vhost}/{limit}")
+        await publish_in_the_end(transport, message())

@@ -13,7 +13,7 @@ import structlog
 import schemas
 from broker import BrokerError, Message, NotPublishedError
 from broker.amqp.transport import AmqpTransport
-from broker.topology import Topology
+from broker.topology import Topology, topology
 from tests.broker.amqp_broker import delete_queue, foreign_channel, holds, message, open_amqp, wait_ready
 from tests.broker.consumers import ARCHIVE, SHORT_S
 from tests.broker.inbox import Inbox, eventually
@@ -134,7 +134,8 @@ async def test_an_exchange_that_an_operator_deleted_is_made_anew(
 async def test_a_queue_with_other_arguments_is_named_with_the_remedy(
     rabbitmq: RabbitMQServer, amqp_vhost: str, url: str
 ) -> None:
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 7}
+    (ours,) = [one for one in topology([ARCHIVE], retry_delays_s=()).queues if one.name == "tiw.archive"]
+    arguments = ours.arguments | {"x-delivery-limit": 7}
     queue = {"durable": True, "arguments": arguments}
     await asyncio.to_thread(rabbitmq.api, "PUT", f"queues/{amqp_vhost}/tiw.archive", queue)
     inbox = Inbox()

@@ -65,7 +65,7 @@ def _theirs(**properties: Any) -> bytes:
 
 @given(message=_messages)
 def test_a_message_comes_back_from_its_properties(message: Message) -> None:
-    assert read_message(message.body, render_properties(message, "m"), "tiw.archive") == (message, 0)
+    assert read_message(message.body, render_properties(message, "m"), "tiw.archive") == (message, 0, "")
 
 
 @given(message=_messages, same=st.booleans())
@@ -73,7 +73,7 @@ def test_a_routing_key_that_the_delivery_has_stands_in_no_header(message: Messag
     published_with = message.routing_key if same else "tiw.archive"
     rendered = render_properties(message, "m", routing_key=published_with)
     assert (b"tiw-routing-key" in rendered) == (published_with != message.routing_key)
-    assert read_message(message.body, rendered, published_with) == (message, 0)
+    assert read_message(message.body, rendered, published_with) == (message, 0, "")
 
 
 @given(message=_messages, message_id=st.text("0123456789abcdef-", max_size=255))
@@ -108,7 +108,7 @@ def test_it_is_read_whoever_wrote_the_same_headers(message: Message) -> None:
         "tiw-of-a-later-version": {"n": 1},
         "x-delivery-count": 7,
     }
-    assert read_message(message.body, _theirs(headers=headers, content_encoding="x"), "k") == (message, 7)
+    assert read_message(message.body, _theirs(headers=headers, content_encoding="x"), "k") == (message, 7, "")
 
 
 @given(
@@ -119,7 +119,7 @@ def test_it_is_read_whoever_wrote_the_same_headers(message: Message) -> None:
 def test_nothing_that_somebody_else_sends_is_too_strange(
     body: bytes, headers: dict[str, Any] | None, content_type: str | None
 ) -> None:
-    message, returns = read_message(body, _theirs(headers=headers, content_type=content_type), "their.key")
+    message, returns, _ = read_message(body, _theirs(headers=headers, content_type=content_type), "their.key")
     assert message.body == body
     assert message.event_id
     assert message.attempt >= 1
@@ -130,7 +130,7 @@ def test_nothing_that_somebody_else_sends_is_too_strange(
 
 @given(properties=st.binary(max_size=100) | st.binary(max_size=100).map(lambda some: b"\x20\0" + some))
 def test_nothing_is_raised_for_any_bytes(properties: bytes) -> None:
-    message, returns = read_message(b"{}", properties, "their.key")
+    message, returns, _ = read_message(b"{}", properties, "their.key")
     assert message.event_id
     assert returns >= 0
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_decoded_hides_nothing_that_can(foreign: str) -> None:
 
 def test_a_foreign_message_gets_the_event_id_of_its_body() -> None:
     body = b'{"EventType":"OnlineRecordStopped","EventData":{"TaskId":"t"},"Timestamp":1575545412,"SdkAppId":1}'
-    message, returns = read_message(body, _theirs(), "their.key")
+    message, returns, _ = read_message(body, _theirs(), "their.key")
     assert message.event_id == schemas.decode(body, received_at_us=message.received_at_us).event_id
     assert message.routing_key == "their.key"
     assert returns == 0

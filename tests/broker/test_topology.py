@@ -106,7 +106,18 @@ def test_looking_at_dead_letters_does_not_lose_them(whole: Topology) -> None:
     for consumer in BUILT_IN_CONSUMERS:
         dead = _queue(whole, dead_queue_name(consumer.consumer))
         assert dead.arguments["x-delivery-limit"] == 1_000_000_000
-        assert dead.bindings == ()
+
+
+def test_what_the_broker_itself_takes_out_of_a_consumers_queue_is_a_dead_letter(whole: Topology) -> None:
+    for consumer in BUILT_IN_CONSUMERS:
+        queue = _queue(whole, queue_name(consumer.consumer))
+        dead = _queue(whole, dead_queue_name(consumer.consumer))
+        leads_to = queue.arguments["x-dead-letter-exchange"], queue.arguments["x-dead-letter-routing-key"]
+        assert dead.bindings == (leads_to,)
+        assert dead.arguments["x-dead-letter-exchange"] == ORPHANS_EXCHANGE
+        for one in (queue, dead):
+            assert one.arguments["x-dead-letter-strategy"] == "at-least-once"
+            assert one.arguments["x-overflow"] == "reject-publish"
 
 
 def test_an_alternate_exchange_stands_before_what_names_it(whole: Topology) -> None:

@@ -53,6 +53,7 @@ FIRING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'tiw_deliveries_total{consumer="archive",outcome="dead_letter"}': "0x13 1x20"},
         {"consumer": "archive"},
     ),
+    "TiwEventsExpired": ({'tiw_events_expired_total{consumer="archive"}': "0x13 1x20"}, {"consumer": "archive"}),
     "TiwHandlingLate": (
         {
             'tiw_lag_seconds_bucket{consumer="archive",le="120.0"}': "0x30",

@@ -57,6 +57,8 @@ class Eager:
 
 
 class _Delivery:
+    taken_out = ""
+
     def __init__(self, transport: Eager, message: Message) -> None:
         self._transport = transport
         self.message = message

@@ -29,13 +29,13 @@ _FEW = 8
 
 def headers(properties: bytes) -> None:
     """Whatever stands in the properties: make a message that reads the same when it is published again."""
-    message, returns = read_message(_BODY, properties, "key")
+    message, returns, _ = read_message(_BODY, properties, "key")
     promise(0 <= returns <= _MAX_INTEGER, "a delivery count is a count")
     promise(message.attempt >= 1, "attempts count from 1")
     promise(message.event_id and message.routing_key, "a message has an event_id and a routing key")
     rendered = render_properties(message, "id")
     promise(message_id_of(rendered) == "id", "the message id is found again")
-    again, _ = read_message(_BODY, rendered, "another key")
+    again, _, _ = read_message(_BODY, rendered, "another key")
     promise(again == _cut(message), "a message that is published again is the same message")
 
 
