@@ -113,6 +113,8 @@ class BrokerInfo(Struct, frozen=True, kw_only=True):
     orphaned: int = 0
     #: Policies that let the broker lose or cap what it has taken, as sentences.
     harmful_policies: tuple[str, ...] | None = None
+    #: What our user may not do, in the broker's words.
+    refusals: tuple[str, ...] = ()
 
 
 class Transport(Protocol):

@@ -29,7 +29,7 @@ from store.dead_letters import (
     pages_of_dead_letters,
     purge_dead_letters,
 )
-from store.migrating import check_schema, migrate, wait_for_schema
+from store.migrating import Fault, check_schema, find_faults, migrate, wait_for_schema
 from store.reading import (
     EventRow,
     KeptRow,
@@ -68,6 +68,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterRow",
     "EventRow",
+    "Fault",
     "Forgotten",
     "KeptEvent",
     "KeptRow",
@@ -92,6 +93,7 @@ __all__ = [
     "complete",
     "count_dead_letters",
     "count_events",
+    "find_faults",
     "find_recordings",
     "find_traces",
     "fold",

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from msgspec import Struct
 from sqlalchemy import Connection, delete, insert, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.store import DATABASE_ERRORS, SchemaMismatchError, Store, StoreError, text_of
-from store.tables import schema_level
+from store.tables import metadata, schema_level
 
 #: The number of the newest migration of this version.
 LEVEL: Final = 2
@@ -50,6 +51,48 @@ def judge(store: Store, *, level: int, usable_since: int) -> None:
             f"the tables in {store.safe_url} have level {level} and can be used by versions of level {usable_since} "
             f"or later, this one has {LEVEL}: run the newer version"
         )
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """Something about a database that keeps us from working with it, or will, and what to do."""
+
+    found: str
+    remedy: str
+
+
+async def find_faults(store: Store) -> list[Fault]:
+    """Look for what `check_schema` does not see: encoding, rights, a database that takes no writes.
+
+    Writes nothing. Raises `StoreUnavailableError`.
+    """
+    if store.is_local:
+        return []
+    encoding = await _encoding_of(store)
+    async with store.reading() as connection:
+        is_standby = (await connection.execute(text("SELECT pg_is_in_recovery()"))).scalar_one()
+        is_read_only = (await connection.execute(text("SHOW default_transaction_read_only"))).scalar_one() == "on"
+        lacking = (await connection.execute(_LACKING_RIGHTS, {"tables": sorted(metadata.tables)})).scalars().all()
+    faults = []
+    if encoding not in _ENCODINGS:
+        faults.append(Fault(found=f"the encoding is {encoding}, which cannot hold every text", remedy=_NEW_DATABASE))
+    if is_standby:
+        faults.append(Fault(found="it is a standby", remedy="name the primary, or add target_session_attrs=read-write"))
+    elif is_read_only:
+        faults.append(Fault(found="it takes no writes", remedy="set default_transaction_read_only to off"))
+    if lacking:
+        grants = "grant SELECT, INSERT, UPDATE and DELETE on them to the role of TIW_DATABASE_URL"
+        faults.append(Fault(found=f"the role may not write to {', '.join(lacking)}", remedy=grants))
+    return faults
+
+
+_LACKING_RIGHTS: Final = text(
+    """SELECT name FROM unnest(cast(:tables AS text[])) AS name
+    WHERE to_regclass(name) IS NOT NULL AND NOT (
+        has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
+        AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
+    ORDER BY name"""
+)
+_NEW_DATABASE: Final = "create a database with ENCODING 'UTF8' TEMPLATE template0, and name that one"
 
 
 async def wait_for_schema(store: Store, *, poll_s: float = 1.0) -> None:
@@ -90,8 +133,7 @@ async def migrate(store: Store) -> None:
         encoding = await _encoding_of(patient)
         if encoding not in _ENCODINGS:
             raise SchemaMismatchError(
-                f"{store.safe_url} has the encoding {encoding}, which cannot hold every text: "
-                "create a database with ENCODING 'UTF8' TEMPLATE template0, and name that one"
+                f"{store.safe_url} has the encoding {encoding}, which cannot hold every text: {_NEW_DATABASE}"
             )
         try:
             await patient.write(lambda connection: _migrate(patient, connection))

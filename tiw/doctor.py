@@ -24,7 +24,7 @@ from ingest import (
     spool_files,
     weak_keys,
 )
-from store import Store, StoreError, check_schema, count_dead_letters, list_overdue, registered_consumers
+from store import Store, StoreError, check_schema, count_dead_letters, find_faults, list_overdue, registered_consumers
 from tiw.discovery import DiscoveryError, discover_consumers
 from tiw.keys import keys_file, present_keys
 from tiw.opening import rejected_folder, spool_folder
@@ -84,6 +84,12 @@ MAX_SKEW_S = 60.0
 
 #: The embedded transport and SQLite need room to work.
 MIN_FREE_BYTES = 1024**3
+
+#: The spool, SQLite and the embedded transport make a few files at a time.
+MIN_FREE_INODES = 1000
+
+#: A spool drains as soon as the broker is back: older callbacks mean that it is not, or takes nothing.
+MAX_SPOOLED_S = 300.0
 
 #: The oldest RabbitMQ that knows every argument that is declared.
 OLDEST_RABBITMQ = (3, 10)
@@ -190,6 +196,14 @@ async def check_broker(transport: Transport) -> AsyncIterator[Check]:
     if info.alarms:
         remedy = "free memory or disk on the broker: it takes no callbacks until then"
         yield Check(check="broker alarms", ok=False, detail=", ".join(info.alarms), remedy=remedy)
+    if info.refusals:
+        yield Check(
+            check="broker permissions",
+            ok=False,
+            detail="; ".join(info.refusals),
+            remedy="allow our user to configure, write and read ^tiw\\..*, and to write amq.default: "
+            "see `rabbitmqctl set_permissions`",
+        )
     for policy in info.harmful_policies or ():
         yield Check(
             check="policy",
@@ -256,15 +270,18 @@ def _process(lease_holder: str) -> str:
     return f"process {pid} on {host}"
 
 
-async def check_database(store: Store) -> Check:
-    """Ask the database for its schema."""
+async def check_database(store: Store) -> AsyncIterator[Check]:
+    """Ask the database for its schema, and whether we can work with it."""
     try:
+        for fault in await find_faults(store):
+            yield Check(check="database", ok=False, detail=f"{store.safe_url}: {fault.found}", remedy=fault.remedy)
         await check_schema(store)
         waiting = sum((await count_dead_letters(store)).values())
     except StoreError as error:
         remedy = "start the database, correct TIW_DATABASE_URL, or run `tiw migrate`"
-        return Check(check="database", ok=False, detail=str(error), remedy=remedy)
-    return Check(check="database", ok=True, detail=f"{store.safe_url}, {waiting} dead letters")
+        yield Check(check="database", ok=False, detail=str(error), remedy=remedy)
+        return
+    yield Check(check="database", ok=True, detail=f"{store.safe_url}, {waiting} dead letters")
 
 
 def check_disk(settings: Settings) -> Check:
@@ -280,6 +297,15 @@ def check_disk(settings: Settings) -> Check:
     detail = f"{free / 1024**3:.1f} GiB free in {Path(folder).absolute()}"
     if free < MIN_FREE_BYTES:
         return Check(check="disk", ok=False, detail=detail, remedy="free at least 1 GiB, or move TIW_DATA_DIR")
+    # Some file systems have no fixed number of them, and say 0.
+    inodes = os.statvfs(folder)
+    if inodes.f_files and inodes.f_favail < MIN_FREE_INODES:
+        return Check(
+            check="disk",
+            ok=False,
+            detail=f"room for {inodes.f_favail} more files in {Path(folder).absolute()}",
+            remedy="delete files there (`df -i` shows what is free), or move TIW_DATA_DIR",
+        )
     return Check(check="disk", ok=True, detail=detail)
 
 
@@ -312,6 +338,14 @@ def check_spool(settings: Settings) -> Check:
             remedy="start an ingest node with this TIW_DATA_DIR, or run `tiw spool drain`",
         )
     detail = f"{waiting} callbacks wait for the broker" if waiting else "empty"
+    oldest_s = max((time.time() - state.oldest_at_us / 1e6 for state in states if state.oldest_at_us), default=0.0)
+    if oldest_s > MAX_SPOOLED_S:
+        return Check(
+            check="spool",
+            ok=False,
+            detail=f"{detail}, the oldest for {oldest_s / 60:.0f} minutes",
+            remedy="see the checks of the broker, and `broker_not_reached` in the log of the ingest node",
+        )
     return Check(check="spool", ok=True, detail=detail)
 
 

@@ -1,8 +1,9 @@
 """Counts and removes queues, on a short connection of its own: it works while publishing is blocked by an alarm."""
 
+import asyncio
 import contextlib
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -13,10 +14,17 @@ import structlog
 from msgspec import Struct
 from yarl import URL
 
-from broker.amqp.connection import CONNECTION_ERRORS, Connection, cancellation_as_loss, describe
+from broker.amqp.connection import (
+    CONNECTION_ERRORS,
+    Connection,
+    cancellation_as_loss,
+    close_channel,
+    describe,
+    loss_of,
+)
 from broker.amqp.endpoints import Brokers, Endpoint
 from broker.api import BrokerError, BrokerInfo, MissingQueueError, QueueState
-from broker.topology import ORPHANED_QUEUE, dead_queue_name, queue_name
+from broker.topology import EVENTS_EXCHANGE, ORPHANED_QUEUE, dead_queue_name, queue_name
 
 TIMEOUT_S = 2.0
 _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
@@ -160,6 +168,7 @@ class Inspection:
                 alarms=await management.alarms(),
                 orphaned=orphaned.ready if orphaned else 0,
                 harmful_policies=await management.harmful_policies(),
+                refusals=await _refusals(connection),
             )
 
     @contextlib.asynccontextmanager
@@ -185,6 +194,46 @@ class Inspection:
 
     async def _open(self, endpoint: Endpoint) -> Connection:
         return await Connection.open(endpoint, name="inspection", resolver=self._brokers.resolver)
+
+
+async def _refusals(connection: Connection) -> tuple[str, ...]:
+    """Return what the broker says to a publish of each kind and to a look into a queue, where it refuses them.
+
+    Nothing stays of it: a publish that is rolled back reaches no queue, and what is looked at is put back. Only where
+    the topology is there; else its declaration tells.
+    """
+    refused = []
+    for ask in (_publish_to(EVENTS_EXCHANGE), _publish_to(""), _get):
+        channel = await connection.amqp.channel(publisher_confirms=False, timeout=REQUEST_TIMEOUT_S)
+        try:
+            with cancellation_as_loss():
+                await ask(channel)
+        except CONNECTION_ERRORS as error:
+            # What fails may be the request that was under way: why the channel closed, it tells by itself.
+            await asyncio.wait((channel.closing,), timeout=REQUEST_TIMEOUT_S)
+            reason = loss_of(channel.closing) if channel.closing.done() else error
+            if isinstance(reason, aiormq.ChannelAccessRefused):
+                refused.append(describe(reason))
+            elif not isinstance(reason, aiormq.ChannelNotFoundEntity):
+                raise
+        finally:
+            await close_channel(channel, connection)
+    return tuple(refused)
+
+
+def _publish_to(exchange: str) -> Callable[[aiormq.abc.AbstractChannel], Awaitable[None]]:
+    async def ask(channel: aiormq.abc.AbstractChannel) -> None:
+        await channel.tx_select(timeout=REQUEST_TIMEOUT_S)
+        # Without a confirm nothing is waited for: a refusal ends the next request.
+        await channel.basic_publish(b"", exchange=exchange, routing_key=ORPHANED_QUEUE)
+        await channel.tx_rollback(timeout=REQUEST_TIMEOUT_S)
+
+    return ask
+
+
+async def _get(channel: aiormq.abc.AbstractChannel) -> None:
+    # Its messages may come back as often as they like; leaving the channel returns them.
+    await channel.basic_get(ORPHANED_QUEUE, timeout=REQUEST_TIMEOUT_S)
 
 
 async def _inspect(connection: Connection, consumer: str, unacked: dict[str, int] | None) -> QueueState:

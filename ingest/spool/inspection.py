@@ -14,6 +14,7 @@ from ingest.spool.format import Contents, Record, read_contents
 class SpoolFileState(Struct, frozen=True, kw_only=True):
     """One file. `kind` is `spool`, `set-aside` or `damaged`; `owned`: by a process that runs and drains it itself.
 
+    `oldest_at_us`: when the first of those that wait came into the spool, in microseconds since the Unix epoch.
     `torn_bytes` at the end are a write that a crash cut off: whoever sent it was not told that it is kept.
     `error` says why it could not be read; all counts are 0 then.
     """
@@ -23,6 +24,7 @@ class SpoolFileState(Struct, frozen=True, kw_only=True):
     owned: bool
     bytes: int
     waiting: int
+    oldest_at_us: int | None
     settled: int
     damaged_bytes: int
     torn_bytes: int
@@ -87,6 +89,7 @@ def _state(path: Path) -> SpoolFileState:
         owned=owned,
         bytes=size_bytes,
         waiting=len(contents.pending),
+        oldest_at_us=min((record.spooled_at_us for record in contents.pending), default=None),
         settled=contents.settled,
         damaged_bytes=contents.damaged_bytes,
         torn_bytes=contents.torn_bytes,

@@ -47,6 +47,40 @@ async def test_a_user_who_may_declare_nothing_is_refused_in_the_brokers_words_wh
 
 
 @pytest.mark.parametrize(
+    ("rights", "refusals"),
+    [
+        ({"configure": "", "write": r"^(tiw\..*|amq\.default)$", "read": r"^tiw\..*"}, []),
+        ({"configure": ".*", "write": r"^tiw\..*", "read": ".*"}, ["write access to exchange 'amq.default'"]),
+        (
+            {"configure": ".*", "write": "", "read": ""},
+            ["access to exchange 'tiw.events'", "access to exchange 'amq.default'", "access to queue 'tiw.orphaned'"],
+        ),
+    ],
+    ids=["enough", "no dead letters", "nothing"],
+)
+async def test_what_our_user_may_not_do_is_found_without_doing_it(
+    rabbitmq: RabbitMQServer, amqp_vhost: str, restricted: str, rights: dict[str, str], refusals: list[str]
+) -> None:
+    async with open_amqp(rabbitmq.url(amqp_vhost)) as owner:
+        await wait_ready(owner)
+        await owner.send("nobody", message())
+        user = urllib.parse.urlsplit(restricted).username
+        rabbitmq.api("PUT", f"permissions/{amqp_vhost}/{user}", rights)
+        async with open_amqp(restricted) as transport:
+            info = await transport.info()
+        assert len(info.refusals) == len(refusals)
+        for said, expected in zip(info.refusals, refusals, strict=True):
+            assert expected.removeprefix("write ") in said
+
+        async def nothing_came_or_went() -> bool:
+            info = await owner.info()
+            states = await owner.inspect(["archive", "finished", "unrecognized"])
+            return (info.orphaned, sum(state.ready for state in states)) == (1, 0)
+
+        await eventually(nothing_came_or_went)
+
+
+@pytest.mark.parametrize(
     ("definition", "settings"),
     [
         ({"message-ttl": 60000}, "message-ttl = 60000"),

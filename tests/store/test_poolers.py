@@ -16,6 +16,7 @@ from store import (
     claim,
     complete,
     count_events,
+    find_faults,
     migrate,
 )
 from tests.servers.pgbouncer import PgBouncer, pgbouncer_program
@@ -114,6 +115,8 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_before_anything
     async with Store(url) as store:
         with pytest.raises(StoreError, match=r"has the encoding LATIN1.*ENCODING 'UTF8'"):
             await migrate(store)
+        (fault,) = await find_faults(store)
+        assert (fault.found, "UTF8" in fault.remedy) == ("the encoding is LATIN1, which cannot hold every text", True)
     postgres.drop_database(url)
 
 
@@ -135,9 +138,25 @@ async def test_a_schema_of_its_own_is_used_and_a_missing_one_is_named(
 async def test_a_read_only_database_is_away(postgres_url: str) -> None:
     async with Store(postgres_url) as store:
         await migrate(store)
+        assert await find_faults(store) == []
     async with Store(f"{postgres_url}?options=-c%20default_transaction_read_only%3Don") as store:
         with pytest.raises(StoreUnavailableError, match="read-only"):
             await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId="t"))])
+        assert [fault.found for fault in await find_faults(store)] == ["it takes no writes"]
+
+
+async def test_tables_that_the_role_may_not_write_to_are_named(postgres: PostgresServer, postgres_url: str) -> None:
+    async with Store(postgres_url) as store:
+        await migrate(store)
+        postgres.query("DROP ROLE IF EXISTS reader")
+        postgres.query("CREATE ROLE reader LOGIN")
+        async with store.writing() as connection:
+            await connection.execute(text("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"))
+            await connection.execute(text("GRANT INSERT, UPDATE, DELETE ON events TO reader"))
+    async with Store(postgres_url.replace("tiw@", "reader@")) as store:
+        (fault,) = await find_faults(store)
+    assert fault.found.startswith("the role may not write to completions, consumers, dead_letters, ")
+    assert "events" not in fault.found
 
 
 async def test_tables_of_another_program_are_left_alone_and_named(store_url: str) -> None:

@@ -1,6 +1,8 @@
 """What `tiw doctor` finds in the callback keys, in the installation and at work."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, Refused, render_record
 from store import OverdueDelivery, Store, migrate, report_overdue
 from tests.ingest.spool.messages import message
-from tiw.doctor import Check, check_consumers, check_event_loop, check_keys, check_spool, consumer_states
+from tiw.doctor import Check, check_consumers, check_disk, check_event_loop, check_keys, check_spool, consumer_states
 from tiw.settings import read_settings
 
 APP = 1400000001
@@ -63,6 +65,10 @@ def test_a_missing_uvloop_is_no_problem_but_worth_a_word(monkeypatch: pytest.Mon
     assert "uvloop" in check.remedy
 
 
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
 def spool_of(folder: Path) -> Check:
     return check_spool(read_settings({"TIW_DATA_DIR": str(folder)}, is_terminal=False))
 
@@ -72,11 +78,32 @@ def test_callbacks_in_the_spool_are_a_problem_only_if_no_node_has_them(tmp_path:
     folder = tmp_path / "spool"
     folder.mkdir()
     file = SpoolFolder(folder).create(WAITING)
-    file.append(render_record(file.marker, Record(sequence=1, spooled_at_us=1, message=message("1"))))
+    file.append(render_record(file.marker, Record(sequence=1, spooled_at_us=now_us(), message=message("1"))))
     assert (spool_of(tmp_path).ok, spool_of(tmp_path).detail) == (True, "1 callbacks wait for the broker")
     file.close()
     check = spool_of(tmp_path)
     assert (check.ok, "tiw spool drain" in check.remedy) == (False, True)
+
+
+def test_a_spool_that_does_not_drain_is_a_problem_though_a_node_has_it(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    file = SpoolFolder(folder).create(WAITING)
+    long_ago = now_us() - 20 * 60 * 1_000_000
+    file.append(render_record(file.marker, Record(sequence=1, spooled_at_us=long_ago, message=message("1"))))
+    check = spool_of(tmp_path)
+    file.close()
+    assert (check.ok, check.detail) == (False, "1 callbacks wait for the broker, the oldest for 20 minutes")
+
+
+def test_a_file_system_without_room_for_files_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read_settings({"TIW_DATA_DIR": str(tmp_path)}, is_terminal=False)
+    assert check_disk(settings).ok
+    real = os.statvfs(tmp_path)
+    full = os.statvfs_result((*real[:5], 1_000_000, 3, 3, *real[8:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    check = check_disk(settings)
+    assert (check.ok, check.detail) == (False, f"room for 3 more files in {tmp_path}")
 
 
 def test_callbacks_that_were_set_aside_and_damage_are_problems(tmp_path: Path) -> None:

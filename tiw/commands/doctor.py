@@ -27,7 +27,7 @@ async def doctor(settings: Settings, args: argparse.Namespace) -> int:
     checks += [check_rejected(settings), check_event_loop()]
     checks.append(await check_modules())
     async with open_store(settings) as store:
-        checks += [await check_clock(store), await check_database(store)]
+        checks += [await check_clock(store), *[check async for check in check_database(store)]]
         async with open_transport(settings) as transport:
             try:
                 await require_broker(transport)
