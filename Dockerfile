@@ -6,9 +6,14 @@ COPY requirements/runtime.txt /requirements.txt
 RUN python -m venv --without-pip /opt/tiw \
  && pip --python /opt/tiw/bin/python install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
     --only-binary=:all: --require-hashes --requirement /requirements.txt
+# What the consumers of users need. Where it cannot be installed, all others run, and those say so when they are loaded.
+COPY plugins /plugins
+COPY deploy/plugins.sh /plugins.sh
+RUN /plugins.sh /opt/tiw /plugins /requirements.txt pip --no-cache-dir \
+ || echo "plugins/requirements.txt is NOT INSTALLED, see above: correct it, then build again; if it was right, with --no-cache"
 # What .dockerignore lets through: the packages and the scripts of deploy/image.
 COPY . /app
-RUN mv /app/deploy/image /opt/tiw/scripts && rm -r /app/deploy /app/requirements && python -m compileall -q /app
+RUN mv /app/deploy/image /opt/tiw/scripts && rm -r /app/deploy /app/plugins /app/requirements && python -m compileall -q /app
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="tiw-callbacks" \

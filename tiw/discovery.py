@@ -76,15 +76,20 @@ class CustomConsumers:
         self._environ = environ
         self._only = only
         self._reload = reload
-        #: The consumers of each source; None while it is not loaded.
+        #: The consumers of each source; None while it is not loaded, and then why not, once that is known.
         self._consumers: dict[str, list[str] | None] = {}
+        self._errors: dict[str, str] = {}
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def not_ready(self) -> tuple[str, ...]:
         """What keeps a process with these consumers from being ready, as sentences."""
-        return tuple(f"{source} is not loaded" for source, names in self._consumers.items() if names is None)
+        return tuple(
+            f"{source} is not loaded" + (f": {error}" if (error := self._errors.get(source)) else "")
+            for source, names in self._consumers.items()
+            if names is None
+        )
 
     async def __aenter__(self) -> Self:
         self._begin_with_new()
@@ -110,16 +115,16 @@ class CustomConsumers:
                 self._tasks.add(asyncio.create_task(self._keep_loaded(source), name=f"consumers of {source}"))
 
     async def _keep_loaded(self, source: str) -> None:
-        last_error, pause_s = "", _FIRST_PAUSE_S
+        pause_s = _FIRST_PAUSE_S
         while True:
             version = _version(source)
-            error = await self._load(source)
+            last_error = self._errors.get(source, "")
+            error = self._errors[source] = await self._load(source)
             if not error and not self._reload:
                 return
             if error:
                 level = logging.DEBUG if error == last_error else logging.ERROR
                 _log.log(level, "consumers_not_loaded", source=source, error=error, again_in_s=pause_s)
-            last_error = error
             if await _changes(source, version, within_s=pause_s if error else None):
                 pause_s = _FIRST_PAUSE_S
             else:

@@ -1,7 +1,9 @@
 """Load users' consumers from what TIW_CONSUMERS names."""
 
+import hashlib
 import importlib
 import importlib.util
+import site
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +14,12 @@ from workers import plugins
 from workers.api import Consumer, DefinitionError, LoadError
 from workers.builtin import BUILT_IN
 
+#: Where deploy/plugins.sh installs plugins/requirements.txt: `packages`, and which file it was that is `installed` or
+#: `failed`, by its SHA-256, with pip's words.
+_INSTALLATION = Path(sys.prefix) / "plugins"
+
+_LONGEST_WORDS = 500
+
 
 def load_consumers(sources: Sequence[str], *, may_be_none: bool = False) -> list[Consumer]:
     """Return the consumers of `sources`, in their order: modules, .py files, or folders of .py files.
@@ -21,6 +29,10 @@ def load_consumers(sources: Sequence[str], *, may_be_none: bool = False) -> list
     `DefinitionError` with file, line and what to change.
     """
     consumers: list[Consumer] = []
+    packages = _INSTALLATION / "packages"
+    if sources and packages.is_dir():
+        # Behind ours, and only here: nobody else's process has anything of theirs on its path.
+        site.addsitedir(str(packages))
     for source in sources:
         for module, where in _modules(source):
             found = [
@@ -98,7 +110,7 @@ def _load_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:  # noqa: BLE001 - a file's code may raise anything; told apart in _explain
         del sys.modules[name]
-        _explain(error, str(file))
+        _explain(error, str(file), requirements=file.with_name("requirements.txt"))
     return module
 
 
@@ -108,15 +120,14 @@ def _load_module(name: str) -> ModuleType:
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise LoadError(
-                f"TIW_CONSUMERS names {name}, but there is no module {error.name!r}: "
-                "install it beside tiw, or correct the name"
+                f"TIW_CONSUMERS names {name}, but there is no module {error.name!r}: {_remedy(None)}"
             ) from error
         _explain(error, f"module {name}")
         raise  # _explain always raises; this tells the type checker
 
 
-def _explain(error: BaseException, where: str) -> None:
-    """Raise what a person can act on."""
+def _explain(error: BaseException, where: str, *, requirements: Path | None = None) -> None:
+    """Raise what a person can act on; `requirements` is where packages for the file are named."""
     if isinstance(error, KeyboardInterrupt | DefinitionError):
         raise error
     if isinstance(error, SyntaxError):
@@ -124,10 +135,33 @@ def _explain(error: BaseException, where: str) -> None:
         raise LoadError(f"{at}: {error.msg}") from error
     at = _last_line(error, where)
     if isinstance(error, ModuleNotFoundError):
-        raise LoadError(
-            f"{at}: there is no module {error.name!r}: install it beside tiw, or correct the name"
-        ) from error
+        raise LoadError(f"{at}: there is no module {error.name!r}: {_remedy(requirements)}") from error
     raise LoadError(f"{at}: {type(error).__name__}: {error}") from error
+
+
+def _remedy(requirements: Path | None) -> str:
+    """Return what to do about a module that is missing."""
+    again = "then start ./dev again, or build the image again"
+    named = f"correct the name, or put its package into plugins/requirements.txt, {again}"
+    if requirements is None or not requirements.is_file():
+        return named
+    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    installed, _ = _record("installed")
+    if installed == wanted:
+        return named
+    failed, words = _record("failed")
+    if failed == wanted:
+        return f"{requirements} could not be installed ({words[:_LONGEST_WORDS]}): correct it, {again}"
+    return f"{requirements} is not installed as it is now: start ./dev again, or build the image again"
+
+
+def _record(name: str) -> tuple[str, str]:
+    """Return which requirements a record of the installation is about, and what it says, on one line."""
+    try:
+        digest, *words = (_INSTALLATION / name).read_text(encoding="utf-8", errors="replace").split()
+    except (OSError, ValueError):
+        return "", ""
+    return digest, " ".join(words)
 
 
 def _last_line(error: BaseException, where: str) -> str:

@@ -1,5 +1,6 @@
 """Users' code that cannot be loaded, or behaves badly while it is, stops its own consumer and nothing else."""
 
+import json
 import os
 import signal
 import sys
@@ -75,7 +76,8 @@ def test_a_file_that_cannot_be_loaded_is_told_with_its_line_and_loaded_once_it_i
     assert words in told["error"]
     assert "Traceback" not in told["error"]
     up.wait_logged("worker_started", consumers=["other"])
-    assert "mine.py is not loaded" in get(health)[1]
+    (not_ready,) = json.loads(get(health)[1])["not_ready"]
+    assert not_ready == f"{deployment.plugins}/mine.py is not loaded: {told['error']}"
     send(deployment.address, callback("OnlineRecordStarted", "class-1"))
     eventually(lambda: up.told("succeeded", consumer="other") == ["class-1"])
     write(deployment, "mine", CONSUMER.format(name="mine", before=""))

@@ -93,5 +93,6 @@ def test_a_file_that_cannot_be_loaded_is_told_with_its_line(tmp_path: Path) -> N
     tried = run({}, "try", str(file))
     assert (tried.code, tried.err) == (
         2,
-        f"tiw: {file}:2: there is no module 'not_here': install it beside tiw, or correct the name\n",
+        f"tiw: {file}:2: there is no module 'not_here': correct the name, or put its package into"
+        " plugins/requirements.txt, then start ./dev again, or build the image again\n",
     )
