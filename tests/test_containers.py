@@ -1,4 +1,4 @@
-"""What docker-compose.yml, the Dockerfile and .dockerignore promise, read from the files themselves."""
+"""What the compose files, the Dockerfile and .dockerignore promise, read from the files themselves."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "localhost/tiw-callbacks"}
 BY_DEFAULT = {name: service for name, service in SERVICES.items() if "profiles" not in service}
+SMALL: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.small.yml").read_text(encoding="utf-8"))
+PIPELINE: dict[str, Any] = SMALL["services"]["pipeline"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
@@ -66,9 +68,27 @@ def test_no_service_is_given_more_rights() -> None:
 
 
 def test_every_service_has_limits_and_bounded_logs() -> None:
-    for name, service in SERVICES.items():
+    for name, service in (*SERVICES.items(), ("pipeline", PIPELINE)):
         assert "mem_limit" in service, name
+        assert 0 < service["cpus"] <= 1, f"{name}: Docker refuses more than the host has, and a host may have one"
         assert "max-size" in service["logging"]["options"], name
+    for name, service in (*OURS.items(), ("pipeline", PIPELINE)):
+        assert "pids_limit" in service, name
+
+
+def test_any_service_can_be_restarted_alone_and_with_all_others() -> None:
+    assert not [name for name, service in SERVICES.items() if "depends_on" in service], (
+        "podman restarts no such service"
+    )
+
+
+def test_what_waits_for_a_password_ends_when_it_is_told_to() -> None:
+    for script in (
+        (ROOT / "deploy/rabbitmq/start.sh").read_text(encoding="utf-8"),
+        SERVICES["postgres"]["entrypoint"][2],
+        (ROOT / "deploy/image/tiw").read_text(encoding="utf-8"),
+    ):
+        assert re.search(r"trap 'exit 143' (INT )?TERM.*while \[ ! -s .*exec ", script, re.DOTALL)
 
 
 def test_no_password_stands_in_the_files() -> None:
@@ -144,13 +164,56 @@ def test_who_handles_events_gets_longer_to_stop_than_a_drain_takes() -> None:
     assert SERVICES["ingest"]["stop_grace_period"] == "20s"
 
 
+def test_the_small_pipeline_is_the_same_image_with_the_same_rights_and_settings() -> None:
+    ingest = SERVICES["ingest"]
+    for key in ("image", "pull_policy", "user", "read_only", "tmpfs", "cap_drop", "security_opt", "restart", "ports"):
+        assert PIPELINE[key] == ingest[key], key
+    assert PIPELINE["healthcheck"] == ingest["healthcheck"]
+    assert (PIPELINE["build"], PIPELINE["command"]) == (SERVICES["secrets"]["build"], ["up"])
+    assert not {"privileged", "cap_add", "pid", "ipc", "network_mode", "depends_on"} & set(PIPELINE)
+    # What only a spool or a broker needs is not there; all else that the user may set reaches both.
+    settings = PIPELINE["environment"].items()
+    assert settings <= (SERVICES["plugins"]["environment"] | ingest["environment"]).items()
+    missing = (SERVICES["plugins"]["environment"] | ingest["environment"]).keys() - PIPELINE["environment"].keys()
+    assert missing == {"TIW_AMQP_URL_FILE", "TIW_DATABASE_URL_FILE", "TIW_SPOOL_MAX_BYTES"}
+
+
+def test_the_small_pipeline_keeps_everything_in_a_volume_and_starts_with_no_setting_of_the_users() -> None:
+    assert PIPELINE["volumes"] == ["data:/var/lib/tiw", "./keys:/keys:ro,z", "./plugins:/plugins:ro,z"]
+    assert SMALL["volumes"] == {"data": None}
+    assert SMALL["name"] != COMPOSE["name"], "both would be one project, and remove each other's containers"
+    environment = resolved(PIPELINE["environment"])
+    assert unknown_variables(environment) == []
+    assert read_settings(environment, is_terminal=False).is_embedded
+    assert not [name for name, value in environment.items() if value and re.search(r"SECRET|TOKEN|_URL|KEYS", name)]
+
+
+def test_https_in_front_of_the_small_pipeline_is_that_of_the_large_one() -> None:
+    tls = SMALL["services"]["tls"]
+    assert tls == {"extends": {"file": "docker-compose.yml", "service": "tls"}, "profiles": SERVICES["tls"]["profiles"]}
+    assert set(SERVICES["tls"]["networks"]) == set(SMALL["networks"])
+    (forwarded_to,) = PIPELINE["networks"]["outside"]["aliases"]
+    template = (ROOT / "deploy/nginx/tiw.conf.template").read_text(encoding="utf-8")
+    assert re.findall(r"http://(\w+):8080", template) == [forwarded_to]
+
+
 def test_the_image_holds_every_package_and_nothing_else_of_ours() -> None:
     let_through = {
         line.removeprefix("!")
         for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
         if line.startswith("!")
     }
-    assert let_through == {*PACKAGES, "requirements/runtime.txt", "deploy/image", "LICENSE"}
+    to_build_with = {"requirements/runtime.txt", "deploy/plugins.sh"}
+    of_the_user = {f"plugins/{name}" for name in ("README.md", "requirements.txt", "wheels")}
+    assert let_through == {*PACKAGES, *to_build_with, *of_the_user, "deploy/image", "LICENSE"}
+    assert "rm -r /app/deploy /app/plugins /app/requirements" in DOCKERFILE
+
+
+def test_the_image_installs_what_users_consumers_need_and_is_built_without_it_if_it_cannot() -> None:
+    (run,) = re.findall(r"^RUN (/plugins\.sh .*\n.*)", DOCKERFILE, re.MULTILINE)
+    assert run.startswith("/plugins.sh /opt/tiw /plugins /requirements.txt pip")
+    assert '|| echo "plugins/requirements.txt is NOT INSTALLED, see above' in run
+    assert (ROOT / "plugins/README.md").exists(), "COPY plugins needs a file that is always there"
 
 
 def test_the_image_installs_pinned_wheels_only_and_ends_at_sigterm() -> None:

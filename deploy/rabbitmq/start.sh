@@ -3,10 +3,9 @@
 # RABBITMQ_DEFAULT_PASS_FILE (https://github.com/docker-library/rabbitmq/blob/master/docker-entrypoint.sh).
 set -eu
 password=/secrets/broker/password
-if [ ! -s "$password" ]; then
-  echo "start.sh: there is no $password yet; the service secrets makes it" >&2
-  exit 1 # and is started again by its restart policy
-fi
+# The service secrets makes it, at the first start, beside us.
+trap 'exit 143' TERM
+while [ ! -s "$password" ]; do sleep 0.2; done
 RABBITMQ_DEFAULT_USER=tiw
 RABBITMQ_DEFAULT_PASS=$(cat "$password")
 export RABBITMQ_DEFAULT_USER RABBITMQ_DEFAULT_PASS

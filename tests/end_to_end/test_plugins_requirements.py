@@ -1,4 +1,4 @@
-"""plugins/requirements.txt: what users' consumers import is installed for them, and takes the place of nothing of ours."""
+"""plugins/requirements.txt is installed for users' consumers, and takes the place of nothing of ours."""
 
 import hashlib
 import os
@@ -70,10 +70,10 @@ class Checkout:
             archive.writestr(f"{info}/RECORD", "")
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
-    def dev(self, *arguments: str) -> Finished:
-        """Run ./dev to its end."""
+    def run(self, *command: str) -> Finished:
+        """Run a command to its end."""
         done = subprocess.run(
-            [str(self._folder / "dev"), *arguments],
+            command,
             env=environment({**NO_INDEX, "TIW_DATA_DIR": str(self._folder / "var")}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -84,7 +84,12 @@ class Checkout:
 
     def attempt(self) -> Finished:
         """Try the consumer on an event, with `./dev tiw try`."""
-        return self.dev("tiw", "try", str(self.plugins / "archive.py"))
+        return self.run(str(self._folder / "dev"), "tiw", "try", str(self.plugins / "archive.py"))
+
+    def attempt_in_container(self) -> Finished:
+        """Try it as a container does: the folder is mounted, and nothing is installed at the start."""
+        python = str(self._folder / ".venv/bin/python")
+        return self.run(python, "-P", "-m", "tiw", "try", str(self.plugins / "archive.py"))
 
 
 @pytest.fixture
@@ -158,18 +163,9 @@ def test_a_requirement_that_contradicts_ours_is_refused_and_ours_stays(checkout:
 
 def test_an_image_that_was_built_without_it_says_what_to_do(checkout: Checkout) -> None:
     checkout.require("school-tools")
-    # As in a container: nothing is installed there, the folder is mounted.
-    python = checkout.plugins.parent / ".venv/bin/python"
-    settings = environment({"TIW_DATA_DIR": str(checkout.plugins.parent / "var")})
-    tried = subprocess.run(
-        [python, "-P", "-m", "tiw", "try", str(checkout.plugins / "archive.py")],
-        env=settings,
-        capture_output=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    assert tried.returncode == 2
-    assert tried.stderr.decode().endswith(
-        f"archive.py:3: there is no module 'school_tools': {checkout.plugins}/requirements.txt is not installed as it is"
-        " now: start ./dev again, or build the image again\n"
+    tried = checkout.attempt_in_container()
+    assert tried.code == 2
+    assert tried.err.endswith(
+        f"archive.py:3: there is no module 'school_tools': {checkout.plugins}/requirements.txt is not installed as it "
+        "is now: start ./dev again, or build the image again\n"
     )

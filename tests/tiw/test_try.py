@@ -91,8 +91,8 @@ def test_a_file_that_cannot_be_loaded_is_told_with_its_line(tmp_path: Path) -> N
     file = tmp_path / "mine.py"
     file.write_text("\nimport not_here\n")
     tried = run({}, "try", str(file))
-    assert (tried.code, tried.err) == (
-        2,
+    assert tried.code == 2
+    assert tried.err == (
         f"tiw: {file}:2: there is no module 'not_here': correct the name, or put its package into"
-        " plugins/requirements.txt, then start ./dev again, or build the image again\n",
+        " plugins/requirements.txt, then start ./dev again, or build the image again\n"
     )
