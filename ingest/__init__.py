@@ -29,6 +29,7 @@ from ingest.spool import (
     spool_files,
     waiting_callbacks,
 )
+from ingest.unix_socket import UnixSocket
 
 __all__ = [
     "GENERATED_KEYS_FILE",
@@ -49,6 +50,7 @@ __all__ = [
     "Spool",
     "SpoolError",
     "SpoolFileState",
+    "UnixSocket",
     "UnsafeHTTPError",
     "WaitingCallback",
     "empty_spool",

@@ -33,8 +33,10 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     SdkAppIds whose callbacks need no Sign; 0 stands for callbacks without SdkAppId. `max_in_flight` and
     `max_in_flight_bytes` bound the callbacks that are not answered yet and their bodies, all together;
     `max_unconfirmed` those that wait for the broker: with a spool, more go straight there.
-    `reuse_port` lets several processes share the port. `rejected_folder` is where refused callbacks are kept that
-    another key might let in; None: they are not. `max_connections` bounds the connections that are open together.
+    `reuse_port` lets several processes share the port. With `unix_socket` there is no port but a socket at that path;
+    `inherited` is the descriptor of one that another process has made there, and listens already. `rejected_folder` is
+    where refused callbacks are kept that another key might let in; None: they are not. `max_connections` bounds the
+    connections that are open together.
     Raises ValueError for a path token that is short or would not survive in a URL.
     """
 
@@ -47,6 +49,8 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     max_in_flight_bytes: int = 64 * 1024 * 1024
     allow_unsigned: frozenset[int] = frozenset()
     reuse_port: bool = False
+    unix_socket: Path | None = None
+    inherited: int | None = None
     rejected_folder: Path | None = None
     max_connections: int = 10_000
     budget: Budget = Budget()

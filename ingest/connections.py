@@ -47,10 +47,18 @@ _EVICTED_AGE_S = 1.0
 #: For the broker, the spool, logs and whatever else a process opens.
 _OTHER_DESCRIPTORS = 200
 
+#: What a connection begins with where a load balancer sends the PROXY protocol, in either version:
+#: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
+_PROXY_HEADERS = (b"PROXY ", b"\r\n\r\n\x00\r\nQUIT\n")
+
 Answer: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 #: Makes the answer to a request that could not be answered: the status that aiohttp would give, and what happened.
 OnError: TypeAlias = Callable[[int, BaseException | None], web.StreamResponse]
+
+
+class ProxyProtocolError(Exception):
+    """Given to `on_error` for a connection that begins with a header of the PROXY protocol, which nobody asked for."""
 
 
 class Connections(web.Server):
@@ -103,7 +111,7 @@ class Connections(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_connections", "_head_bytes", "_on_error", "_unread")
+    __slots__ = ("_connections", "_head_bytes", "_on_error", "_sends_proxy_header", "_unread")
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(
@@ -121,6 +129,7 @@ class _Connection(web.RequestHandler):
         self._connections = connections
         self._on_error = connections.on_error
         self._head_bytes = 0
+        self._sends_proxy_header = False
         self._unread: asyncio.TimerHandle | None = None
 
     @property
@@ -154,6 +163,8 @@ class _Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Bound what is held of a request whose headers are not complete: aiohttp bounds each header only."""
+        if not self._request_count and not self._head_bytes and data.startswith(_PROXY_HEADERS):
+            self._sends_proxy_header = True
         super().data_received(data)
         if self._messages or not self._awaits_head:
             self._head_bytes = 0
@@ -207,7 +218,7 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer as everywhere else, and do not log what the request contains, as aiohttp does."""
         del request, message
-        return self._on_error(status, exc)
+        return self._on_error(status, ProxyProtocolError() if self._sends_proxy_header else exc)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Go on reading, if reading was paused: aiohttp asks for it twice per request, and feeds its parser nothing."""

@@ -1,21 +1,25 @@
 """The HTTP server around `Callbacks`: its socket, its limits, and its end."""
 
 import asyncio
+import inspect
+import socket
+import time
 from http import HTTPStatus
-from typing import Self
+from typing import Any, Self
 
 import structlog
 from aiohttp import web
 
 from ingest.callbacks import Callbacks
 from ingest.config import IngestConfig, Publisher
-from ingest.connections import Connections, connection_limit
+from ingest.connections import Connections, ProxyProtocolError, connection_limit
 from ingest.durability import Durability
 from ingest.keys import KeyRing
 from ingest.refusals import Refusal
 from ingest.rejected import RejectedWriter
 from ingest.request import require_safe_http
 from ingest.spool import NoSpool, Spool
+from ingest.unix_socket import BACKLOG, UnixSocket
 from telemetry import Readiness, locations, metrics
 
 #: A drain waits this long for requests in flight; each of them is answered within 8 s.
@@ -24,11 +28,16 @@ DRAIN_TIMEOUT_S = 8.0
 #: Then connections have this long, twice, to end by themselves.
 CLOSE_TIMEOUT_S = 0.75
 
-#: Connections that the system holds until they are accepted: those of a flood must not push real ones out.
-_BACKLOG = 4096
-
 #: How often the metrics of callbacks are brought up to date.
 FLUSH_INTERVAL_S = 0.25
+
+#: How often a load balancer is told of that sends the PROXY protocol: it may do so with every health check.
+_PROXY_TOLD_EVERY_S = 3600.0
+
+_PROXY_REMEDY = (
+    "turn it off in the load balancer (haproxy: send-proxy, check-send-proxy; nginx: proxy_protocol; "
+    "Tencent CLB, AWS NLB: proxy protocol): it is not read here, and requests behind it are answered 400"
+)
 
 #: What was accepted just before needs a few turns of the loop to be counted as in flight.
 _TURN_S = 0.02
@@ -39,8 +48,8 @@ _log = structlog.get_logger()
 class IngestServer:
     """Serves `POST /callbacks/tiw` while it is entered, whether the broker is there or not.
 
-    `port` tells the port once it is entered. Entering raises OSError if the address cannot be had, and
-    `UnsafeHTTPError` if aiohttp is too old or lacks its C parser. Leaving drains. The transport, the keys and the
+    `port` tells the port once it is entered; 0 on a unix socket. Entering raises OSError if the address cannot be had,
+    and `UnsafeHTTPError` if aiohttp is too old or lacks its C parser. Leaving drains. The transport, the keys and the
     spool, which keeps what the transport does not confirm, are entered and left by the caller.
     """
 
@@ -56,28 +65,25 @@ class IngestServer:
         )
         self._rejected = None if config.rejected_folder is None else RejectedWriter(config.rejected_folder)
         self._callbacks = Callbacks(config, self._durability, keys, rejected=self._rejected)
+        self._unix_socket = (
+            None if config.unix_socket is None or config.inherited is not None else UnixSocket(config.unix_socket)
+        )
         self._listener: asyncio.Server | None = None
         self._connections: Connections | None = None
         self._is_draining = False
         self._flushing: asyncio.Task[None] | None = None
+        self._proxy_told_at_s = float("-inf")
         self.port = config.port
 
     async def __aenter__(self) -> Self:
         require_safe_http()
         limit = connection_limit(self._config.max_connections)
         self._connections = Connections(self._callbacks.answer, on_error=self._on_error, limit=limit)
-        self._listener = await asyncio.get_running_loop().create_server(
-            self._connections,
-            self._config.host,
-            self._config.port,
-            backlog=_BACKLOG,
-            reuse_port=self._config.reuse_port or None,
-        )
-        self.port = self._listener.sockets[0].getsockname()[1]
+        self._listener = await self._listen(self._connections)
         if self._rejected is not None:
             await self._rejected.__aenter__()
         self._flushing = asyncio.create_task(self._flush_metrics(), name="metrics of callbacks")
-        _log.info("ingest_started", host=self._config.host, port=self.port, max_connections=limit)
+        _log.info("ingest_started", **self._place, max_connections=limit)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -89,6 +95,11 @@ class IngestServer:
             return
         self._is_draining = True
         self._callbacks.answers.closing = True
+        if self._config.unix_socket is not None:
+            # Unlike a port it can be shut for those who come, and kept for those who wait to be accepted.
+            if self._unix_socket is not None:
+                self._unix_socket.remove()
+            await asyncio.sleep(_TURN_S)
         self._listener.close()
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
@@ -104,12 +115,41 @@ class IngestServer:
         if self._rejected is not None:
             await self._rejected.__aexit__(None, None, None)
         self._callbacks.close()
-        _log.info("ingest_stopped", port=self.port)
+        if self._unix_socket is not None:
+            self._unix_socket.close()
+        _log.info("ingest_stopped", **self._place)
 
     def ready(self) -> Readiness:
         """Say whether a callback could be kept now, and if not, why."""
         not_listening = () if self._listener is not None else ("it does not listen yet",)
         return Readiness(not_ready=(*not_listening, *self._callbacks.not_ready()))
+
+    async def _listen(self, connections: Connections) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        config = self._config
+        if config.unix_socket is None:
+            # Those of a flood must not push real ones out.
+            listener = await loop.create_server(
+                connections, config.host, config.port, backlog=BACKLOG, reuse_port=config.reuse_port or None
+            )
+            self.port = listener.sockets[0].getsockname()[1]
+            return listener
+        if self._unix_socket is not None:
+            listening = self._unix_socket.__enter__().socket
+        else:
+            listening = socket.socket(fileno=config.inherited)
+            listening.set_inheritable(False)
+        self.port = 0
+        # From Python 3.13 on a server removes the file when it closes: here that may be one of several that share it.
+        parameters = inspect.signature(loop.create_unix_server).parameters
+        keep: dict[str, Any] = {"cleanup_socket": False} if "cleanup_socket" in parameters else {}
+        return await loop.create_unix_server(connections, sock=listening, backlog=BACKLOG, **keep)
+
+    @property
+    def _place(self) -> dict[str, object]:
+        if self._config.unix_socket is not None:
+            return {"socket": str(self._config.unix_socket)}
+        return {"host": self._config.host, "port": self.port}
 
     async def _flush_metrics(self) -> None:
         while True:
@@ -120,6 +160,13 @@ class IngestServer:
             await asyncio.sleep(FLUSH_INTERVAL_S)
 
     def _on_error(self, status: int, error: BaseException | None) -> web.StreamResponse:
+        if isinstance(error, ProxyProtocolError):
+            # A mistake in a configuration, repeated by every probe: no refusals to be counted and alarmed at.
+            now_s = time.monotonic()
+            if now_s - self._proxy_told_at_s > _PROXY_TOLD_EVERY_S:
+                self._proxy_told_at_s = now_s
+                _log.warning("proxy_protocol_refused", remedy=_PROXY_REMEDY)
+            return self._callbacks.answers.refused(Refusal.MALFORMED_HTTP)
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return self._callbacks.refuse(Refusal.MALFORMED_HTTP)
         # Without the error's own text: it may quote the callback.

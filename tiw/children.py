@@ -57,15 +57,22 @@ class Processes:
     """Keeps one child running for each of `commands` (name to command line); an async context manager.
 
     `keep` adds one later, and `drop` stops it. Each child has a pipe on its standard input that ends when this process
-    ends, however it does: `stop_requests` notices. Leaving sends SIGTERM, waits `grace_s`, then kills.
+    ends, however it does: `stop_requests` notices. Leaving sends SIGTERM, waits `grace_s`, then kills. All children get
+    `descriptors`, by the same numbers.
     """
 
     def __init__(
-        self, commands: Mapping[str, Sequence[str]], *, environ: Mapping[str, str], grace_s: float = 30.0
+        self,
+        commands: Mapping[str, Sequence[str]],
+        *,
+        environ: Mapping[str, str],
+        grace_s: float = 30.0,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self._commands = dict(commands)
         self._environ = child_environment(environ)
         self._grace_s = grace_s
+        self._descriptors = descriptors
         self._running: dict[str, Process] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -124,7 +131,7 @@ class Processes:
 
     async def _run(self, name: str) -> int:
         process = await asyncio.create_subprocess_exec(
-            *self._commands[name], stdin=asyncio.subprocess.PIPE, env=self._environ
+            *self._commands[name], stdin=asyncio.subprocess.PIPE, env=self._environ, pass_fds=self._descriptors
         )
         self._running[name] = process
         try:

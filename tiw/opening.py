@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import broker
 from broker import DEFAULT_CONFIRM_TIMEOUT_S, BrokerError, ConsumerQueues, Transport
-from tiw.settings import Address, Settings, UsageError
+from tiw.settings import Address, Settings, UnixAddress, UsageError
 
 if TYPE_CHECKING:
     from ingest import IngestConfig, Spool
@@ -75,7 +75,7 @@ Listener = TypeVar("Listener")
 
 @asynccontextmanager
 async def listening(
-    listener: AbstractAsyncContextManager[Listener], *, variable: str, address: Address
+    listener: AbstractAsyncContextManager[Listener], *, variable: str, address: Address | UnixAddress
 ) -> AsyncIterator[Listener]:
     """Enter `listener`. Raises `UsageError` that names `variable` if its address cannot be had."""
     async with AsyncExitStack() as stack:
@@ -86,7 +86,7 @@ async def listening(
         yield entered
 
 
-def cannot_listen(error: OSError, *, variable: str, address: Address) -> UsageError:
+def cannot_listen(error: OSError, *, variable: str, address: Address | UnixAddress) -> UsageError:
     """Return what to say of an address that cannot be had."""
     # uvloop's own words repeat the address; a host that cannot be resolved has no errno of the system's.
     number = error.errno or 0
@@ -99,13 +99,18 @@ def rejected_folder(settings: Settings) -> Path:
     return settings.data_dir / "rejected"
 
 
-def ingest_config(settings: Settings, *, reuse_port: bool = False) -> "IngestConfig":
-    """Return the configuration of an ingest server."""
+def ingest_config(settings: Settings, *, reuse_port: bool = False, inherited: int | None = None) -> "IngestConfig":
+    """Return the configuration of an ingest server; `inherited` is the descriptor of its unix socket, if it has one."""
     from ingest import IngestConfig  # noqa: PLC0415 - workers have none
 
+    address = settings.http
+    unix = address if isinstance(address, UnixAddress) else None
+    tcp = address if isinstance(address, Address) else Address(host="", port=0)
     return IngestConfig(
-        host=settings.http.host,
-        port=settings.http.port,
+        host=tcp.host,
+        port=tcp.port,
+        unix_socket=None if unix is None else Path(unix.path),
+        inherited=inherited,
         path_token=settings.path_token,
         max_body_bytes=settings.max_body_bytes,
         allow_unsigned=settings.allow_unsigned,

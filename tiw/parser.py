@@ -55,6 +55,7 @@ def _add_processes(commands: Any) -> None:
     ingest = _command(commands, "ingest", "ingest:ingest", "Run an ingest node.")
     ingest.add_argument("--processes", type=_positive, default=1, metavar="N", help="share the port (default: 1)")
     ingest.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    ingest.add_argument("--socket", type=_natural, help=argparse.SUPPRESS)
     work = _command(commands, "work", "work:work", "Run consumers.")
     work.add_argument("consumers", nargs="*", metavar="CONSUMER", help="which ones (none: all)")
     work.add_argument("--custom", action="store_true", help="all of TIW_CONSUMERS and no built-in ones; none: idle")

@@ -1,6 +1,7 @@
 """The one place that reads the environment: a process's Settings, built once at its start."""
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ DEFAULT_SPOOL_MAX_BYTES = 1024 * 1024 * 1024
 
 #: It has to hold the largest callback.
 MIN_SPOOL_BYTES = 16 * 1024 * 1024
+
+#: As long as the kernel takes it, with the zero at its end: unix(7).
+MAX_UNIX_PATH_BYTES = 107
 
 #: A TTL is a whole number of milliseconds.
 MIN_RETRY_DELAY_S = 0.001
@@ -61,6 +65,23 @@ class Address(Struct, frozen=True, kw_only=True):
         return f"{host}:{self.port}"
 
 
+class UnixAddress(Struct, frozen=True, kw_only=True):
+    """Where a listener listens that is a file, for programs of this machine."""
+
+    path: str
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this machine reaches it."""
+        return True
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+_DEFAULT_HTTP: Address | UnixAddress = Address(host="127.0.0.1", port=8080)
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """All that the environment decides. See the table in README.md; `masked` shows them without secrets."""
 
@@ -68,7 +89,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     callback_keys_file: Path | None = None
     allow_unsigned: frozenset[int] = frozenset()
     path_token: str | None = None
-    http: Address = Address(host="127.0.0.1", port=8080)
+    http: Address | UnixAddress = _DEFAULT_HTTP
     admin: Address | None = None
     max_body_bytes: int = 1024 * 1024
     amqp_urls: tuple[str, ...] = ()
@@ -105,7 +126,7 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         callback_keys_file=keys_file,
         allow_unsigned=_read(environ, "TIW_ALLOW_UNSIGNED", _app_ids, frozenset()),
         path_token=_read(environ, "TIW_PATH_TOKEN", _path_token, None),
-        http=_read(environ, "TIW_HTTP", _address, Address(host="127.0.0.1", port=8080)),
+        http=_read(environ, "TIW_HTTP", _http_address, _DEFAULT_HTTP),
         admin=_read(environ, "TIW_ADMIN", _address, None),
         max_body_bytes=_read(environ, "TIW_MAX_BODY_BYTES", _body_bytes, 1024 * 1024),
         amqp_urls=_read(environ, "TIW_AMQP_URL", _amqp_urls, ()),
@@ -201,6 +222,23 @@ def _address(value: str) -> Address:
     if split.hostname is None or port is None or split.username is not None or split.path or split.query:
         raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080, not {value!r}")
     return Address(host=split.hostname, port=port)
+
+
+def _http_address(value: str) -> Address | UnixAddress:
+    if not value.startswith("unix:"):
+        try:
+            return _address(value)
+        except ValueError as error:
+            raise ValueError(f"{error}; or a unix socket, such as unix:/run/tiw/ingest.sock") from None
+    path = value.removeprefix("unix:")
+    if not path.startswith("/") or path.endswith("/"):
+        raise ValueError(f"must name a unix socket by its whole path, such as unix:/run/tiw/ingest.sock, not {value!r}")
+    length = len(os.fsencode(path))
+    if length > MAX_UNIX_PATH_BYTES:
+        raise ValueError(
+            f"must be shorter: the path of a unix socket has at most {MAX_UNIX_PATH_BYTES} bytes, this one {length}"
+        )
+    return UnixAddress(path=path)
 
 
 def _body_bytes(value: str) -> int:

@@ -8,15 +8,18 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.end_to_end.deployment import Deployment, free_port, get
+from tests.end_to_end.deployment import Deployment, embedded, free_port, get
 from tests.end_to_end.programs import Program, eventually, is_running
-from tests.end_to_end.sending import callback, post, send, signed
+from tests.end_to_end.sending import KEY, callback, post, send, signed
 from tests.servers.rabbitmq import RabbitMQServer
 
 
@@ -144,3 +147,56 @@ def test_children_do_not_outlive_a_parent_that_is_killed(
     node.program.wait()
     eventually(lambda: not any(map(is_running, children)))
     assert not can_connect(node.port)
+
+
+def post_through(path: Path, content: dict[str, Any]) -> int:
+    """Post a callback through a unix socket, on a connection of its own."""
+    connection = http.client.HTTPConnection("localhost", timeout=10)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(10)
+    connection.sock.connect(str(path))
+    with contextlib.closing(connection):
+        connection.request("POST", "/callbacks/tiw", json.dumps(signed(content)))
+        return connection.getresponse().status
+
+
+def _has_ended(pid: int) -> bool:
+    return not is_running(pid)
+
+
+def test_processes_share_a_unix_socket_that_outlives_each_of_them(
+    make_distributed: Callable[..., Deployment], tmp_path: Path
+) -> None:
+    path = tmp_path / "ingest.sock"
+    deployment = make_distributed(TIW_HTTP=f"unix:{path}")
+    program = deployment.program("ingest", "--processes", "2")
+    eventually(lambda: len(program.logged("ingest_started", socket=str(path))) == 2)
+    first, second = program.children()
+    # Alone, each of them answers, and its end takes the file from nobody.
+    for stopped, frozen in ((first, second), (second, first)):
+        os.kill(stopped, signal.SIGTERM)
+        eventually(partial(_has_ended, stopped))
+        assert post_through(path, callback("OnlineRecordStarted", f"class-{frozen}")) == 200
+        program.wait_logged("process_ended", exit="code 0")
+    eventually(lambda: len(program.logged("ingest_started", socket=str(path))) == 4)
+    # A second node is refused, and takes nothing from the first.
+    other = deployment.run("ingest", "--processes", "2")
+    assert (other.code, "another process listens there" in other.err) == (2, True)
+    assert post_through(path, callback("OnlineRecordStarted", "class-1")) == 200
+    program.stop()
+    assert not path.exists()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_up_prints_how_to_send_through_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "the socket.sock"
+    with embedded(tmp_path, TIW_HTTP=f"unix:{path}") as deployment:
+        program = deployment.program("up")
+        eventually(lambda: "Stop: Ctrl-C" in program.out)
+        script = program.out.partition("Send a callback:\n\n")[2].partition("\n\n")[0]
+        printed = script.replace("'the callback key'", KEY)
+        done = subprocess.run(["/bin/sh", "-c", printed], capture_output=True, timeout=20, check=True)
+        assert done.stdout == b'{"error_code":0}'
+        assert f"callbacks  unix:{path}" in program.out
+        program.stop()
+        assert not path.exists()

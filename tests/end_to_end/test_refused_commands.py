@@ -176,3 +176,25 @@ def test_misuse_is_refused_with_where_to_look(arguments: list[str], capfd: pytes
         main(arguments)
     captured = capfd.readouterr()
     assert_refused(Finished(code=int(str(ended.value.code)), out=captured.out, err=captured.err), 2, "--help`)")
+
+
+def test_a_unix_socket_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("keep it")
+    missing = tmp_path / "missing"
+    amqp = {"TIW_AMQP_URL": "amqp://user@127.0.0.1:1"}
+    with socket.socket(socket.AF_UNIX) as living:
+        living.bind(str(tmp_path / "living"))
+        living.listen()
+        for path, reason, arguments in [
+            (mine, "what is there is not a socket", ["up"]),
+            (tmp_path / "living", "another process listens there", ["ingest"]),
+            (missing / "ingest.sock", f"there is no folder {missing}: create it", ["ingest", "--processes", "2"]),
+        ]:
+            settings = {"TIW_CALLBACK_KEYS": KEYS, "TIW_HTTP": f"unix:{path}", "TIW_ADMIN": "127.0.0.1:0"}
+            refused = run(settings | (amqp if "ingest" in arguments else {}), *arguments, cwd=tmp_path)
+            assert refused.code == 2
+            sentence = f"tiw: TIW_HTTP is unix:{path}, where nothing can listen ({reason}): choose another"
+            assert refused.err.splitlines()[-1] == sentence
+            assert "Traceback" not in refused.err
+    assert mine.read_text() == "keep it"

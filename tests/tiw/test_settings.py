@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from store import Store, migrate
-from tiw.settings import Address, Settings, SettingsError, read_settings, unknown_variables
+from tiw.settings import Address, Settings, SettingsError, UnixAddress, read_settings, unknown_variables
 
 TOKEN = "t" * 22
 SECRET = "hunter2-very-secret"
@@ -54,6 +54,8 @@ def test_nothing_has_to_be_set() -> None:
         ("TIW_HTTP", "0.0.0.0:80", "http", Address(host="0.0.0.0", port=80)),
         ("TIW_HTTP", "[::1]:8080", "http", Address(host="::1", port=8080)),
         ("TIW_HTTP", "localhost:0", "http", Address(host="localhost", port=0)),
+        ("TIW_HTTP", "unix:/run/a b/数.sock", "http", UnixAddress(path="/run/a b/数.sock")),
+        ("TIW_HTTP", f"unix:/{'a' * 106}", "http", UnixAddress(path=f"/{'a' * 106}")),
         ("TIW_ADMIN", "127.0.0.1:9999", "admin", Address(host="127.0.0.1", port=9999)),
         ("TIW_MAX_BODY_BYTES", "1", "max_body_bytes", 1),
         ("TIW_MAX_BODY_BYTES", "15728640", "max_body_bytes", 15 * 1024 * 1024),
@@ -84,7 +86,11 @@ def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expect
             "TIW_HTTP",
             ["8080", "localhost", ":8080", "h:port", "h:65536", "h:-1", "http://h:80", "u@h:80", "h:80/x", "["],
         ),
-        ("TIW_ADMIN", ["9080", "h:", "h:80?x"]),
+        (
+            "TIW_HTTP",
+            ["unix:", "unix:tiw.sock", "unix:/run/", "/run/tiw.sock", f"unix:/{'a' * 107}", f"unix:/{'数' * 36}"],
+        ),
+        ("TIW_ADMIN", ["9080", "h:", "h:80?x", "unix:/run/tiw.sock"]),
         ("TIW_MAX_BODY_BYTES", ["0", "-1", "1.5", "1 MiB", "15728641", "9" * 20]),
         ("TIW_AMQP_URL", ["h:5672", "http://h", "amqp://", "amqp://h,b", ",", " ", "amqp://["]),
         (
@@ -201,13 +207,15 @@ def test_unsigned_callbacks_beyond_loopback_need_a_path_token(host: str) -> None
     assert settings(**open_door, TIW_PATH_TOKEN=TOKEN).path_token == TOKEN
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.5.5.5", "[::1]", "localhost"])
-def test_unsigned_callbacks_on_loopback_need_none(host: str) -> None:
-    assert settings(TIW_ALLOW_UNSIGNED="0", TIW_HTTP=f"{host}:8080").allow_unsigned == {0}
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8080", "127.5.5.5:8080", "[::1]:8080", "localhost:8080", "unix:/run/tiw.sock"]
+)
+def test_unsigned_callbacks_from_this_machine_need_none(address: str) -> None:
+    assert settings(TIW_ALLOW_UNSIGNED="0", TIW_HTTP=address).allow_unsigned == {0}
 
 
 def test_an_address_is_shown_as_it_is_written() -> None:
-    for written in ("127.0.0.1:8080", "[::1]:8080", "localhost:1"):
+    for written in ("127.0.0.1:8080", "[::1]:8080", "localhost:1", "unix:/run/tiw.sock"):
         assert str(settings(TIW_HTTP=written).http) == written
 
 

@@ -2,15 +2,16 @@
 
 import argparse
 import os
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
+from pathlib import Path
 
-from ingest import IngestServer
+from ingest import IngestServer, UnixSocket
 from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
 from tiw.children import Processes, announce_readiness, children_readiness, shared_port, tiw_command
 from tiw.keys import open_keys
-from tiw.opening import ingest_config, listening, open_spool, open_transport, require_amqp
+from tiw.opening import cannot_listen, ingest_config, listening, open_spool, open_transport, require_amqp
 from tiw.process import raise_descriptor_limit, settle, stop_requests
-from tiw.settings import DEFAULT_ADMIN, Settings
+from tiw.settings import DEFAULT_ADMIN, Address, Settings, UnixAddress
 
 #: What a child gets to finish what is in flight, an answer leaves within 8 s, and to let go of its files.
 _GRACE_S = 14.0
@@ -22,17 +23,18 @@ async def ingest(settings: Settings, args: argparse.Namespace) -> int:
     configure_logging(settings.log_format)
     if args.processes > 1 and not args.child:
         return await _serve_in_children(settings, args.processes)
-    return await _serve(settings, is_child=args.child)
+    return await _serve(settings, is_child=args.child, inherited=args.socket)
 
 
-async def _serve(settings: Settings, *, is_child: bool) -> int:
+async def _serve(settings: Settings, *, is_child: bool, inherited: int | None) -> int:
     stopped = await stop_requests(with_parent=is_child)
     raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(open_keys(settings))
         transport = await stack.enter_async_context(open_transport(settings))
         spool = await stack.enter_async_context(open_spool(settings, transport))
-        server = IngestServer(ingest_config(settings, reuse_port=is_child), transport, keys, spool=spool)
+        config = ingest_config(settings, reuse_port=is_child, inherited=inherited)
+        server = IngestServer(config, transport, keys, spool=spool)
         if is_child:
             await stack.enter_async_context(announce_readiness(server.ready))
         else:
@@ -47,16 +49,34 @@ async def _serve(settings: Settings, *, is_child: bool) -> int:
 async def _serve_in_children(settings: Settings, count: int) -> int:
     stopped = await stop_requests()
     open_keys(settings)  # a key is generated, and printed, once: here
-    commands = {f"ingest-{number}": tiw_command("ingest", "--child") for number in range(1, count + 1)}
-    with shared_port(settings.http, variable="TIW_HTTP") as address:
-        environ = {**os.environ, "TIW_HTTP": str(address)}
-        processes = Processes(commands, environ=environ, grace_s=_GRACE_S)
+    with ExitStack() as stack:
+        address: Address | UnixAddress
+        if isinstance(settings.http, Address):
+            address, shared = stack.enter_context(shared_port(settings.http, variable="TIW_HTTP")), None
+        else:
+            # Nothing like SO_REUSEPORT here: all accept from one socket.
+            address, shared = settings.http, UnixSocket(Path(settings.http.path))
+            try:
+                stack.enter_context(shared)
+            except OSError as error:
+                raise cannot_listen(error, variable="TIW_HTTP", address=address) from error
+        descriptors = () if shared is None else (shared.socket.fileno(),)
+        child = tiw_command("ingest", "--child", *(f"--socket={descriptor}" for descriptor in descriptors))
+        processes = Processes(
+            {f"ingest-{number}": child for number in range(1, count + 1)},
+            environ={**os.environ, "TIW_HTTP": str(address)},
+            grace_s=_GRACE_S,
+            descriptors=descriptors,
+        )
 
         def ready() -> Readiness:
             return children_readiness(processes, unready="a process cannot keep callbacks now")
 
         async with _admin(settings, ready), processes:
             await stopped.wait()
+            if shared is not None:
+                # Before the children hear of it: what has connected until then they still accept.
+                shared.remove()
     return 0
 
 

@@ -2,13 +2,14 @@
 
 import argparse
 import os
+import shlex
 
 from ingest import KeyRing
 from telemetry import configure_logging
 from tiw.keys import keys_file, open_keys
 from tiw.pipeline import Pipeline, run_pipeline
 from tiw.process import settle, stop_requests, stopped_or_failed
-from tiw.settings import DEFAULT_ADMIN, Address, Settings
+from tiw.settings import DEFAULT_ADMIN, Address, Settings, UnixAddress
 
 _EXAMPLE = (
     '{"EventType":"OnlineRecordStarted","Timestamp":\'$NOW\',"SdkAppId":%d,'
@@ -32,13 +33,19 @@ async def up(settings: Settings, args: argparse.Namespace) -> int:
 
 def _greet(settings: Settings, keys: KeyRing, admin: Address, pipeline: Pipeline) -> None:
     """Say where things are, and how to send a first callback."""
-    address = f"http://{Address(host=settings.http.host, port=pipeline.http_port)}{pipeline.path}"
+    if isinstance(settings.http, UnixAddress):
+        # Who sends through the socket may name any host.
+        address, through = f"http://localhost{pipeline.path}", f"--unix-socket {shlex.quote(settings.http.path)} "
+        place = f"{settings.http}  POST {pipeline.path}"
+    else:
+        address = f"http://{Address(host=settings.http.host, port=pipeline.http_port)}{pipeline.path}"
+        through, place = "", address
     health = f"http://{Address(host=admin.host, port=pipeline.admin_port or admin.port)}/readyz"
-    print(f"callbacks  {address}")
+    print(f"callbacks  {place}")
     print(f"health     {health}")
     print(f"data       {settings.data_dir}")
     print("\nSend a callback:\n")
-    print(_curl(settings, keys, address))
+    print(_curl(settings, keys, through + address))
     print("\nLook at it: tiw recordings list    Stop: Ctrl-C\n", flush=True)
 
 
