@@ -36,7 +36,7 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     `reuse_port` lets several processes share the port. With `unix_socket` there is no port but a socket at that path;
     `inherited` is the descriptor of one that another process has made there, and listens already. `rejected_folder` is
     where refused callbacks are kept that another key might let in; None: they are not. `max_connections` bounds the
-    connections that are open together.
+    connections that are open together. For `stop_delay_s` a drain goes on accepting, while health checks say 503.
     Raises ValueError for a path token that is short or would not survive in a URL.
     """
 
@@ -53,6 +53,7 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
     inherited: int | None = None
     rejected_folder: Path | None = None
     max_connections: int = 10_000
+    stop_delay_s: float = 0.0
     budget: Budget = Budget()
 
     def __post_init__(self) -> None:

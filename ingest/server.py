@@ -2,8 +2,10 @@
 
 import asyncio
 import inspect
+import os
 import socket
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -90,17 +92,18 @@ class IngestServer:
         await self.drain()
 
     async def drain(self) -> None:
-        """Stop accepting, finish what is in flight, close. Returns within 10 s; may be called again."""
+        """Stop accepting, finish what is in flight, close. May be called again.
+
+        Returns within 10 s and the delay of the configuration, in which load balancers learn of it and go elsewhere.
+        """
         if self._is_draining or self._listener is None or self._connections is None:
             return
         self._is_draining = True
         self._callbacks.answers.closing = True
-        if self._config.unix_socket is not None:
-            # Unlike a port it can be shut for those who come, and kept for those who wait to be accepted.
-            if self._unix_socket is not None:
-                self._unix_socket.remove()
-            await asyncio.sleep(_TURN_S)
-        self._listener.close()
+        await asyncio.sleep(self._config.stop_delay_s)
+        if self._unix_socket is not None:
+            self._unix_socket.remove()
+        await self._stop_listening(self._listener, self._connections)
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await asyncio.sleep(_TURN_S)
@@ -144,6 +147,27 @@ class IngestServer:
         parameters = inspect.signature(loop.create_unix_server).parameters
         keep: dict[str, Any] = {"cleanup_socket": False} if "cleanup_socket" in parameters else {}
         return await loop.create_unix_server(connections, sock=listening, backlog=BACKLOG, **keep)
+
+    @staticmethod
+    async def _stop_listening(listener: asyncio.Server, connections: Connections) -> None:
+        """Close the listener, but accept who has connected before: the system would hang up on those who wait."""
+        loop = asyncio.get_running_loop()
+        queues = [socket.socket(fileno=os.dup(listening.fileno())) for listening in listener.sockets]
+        for listening in listener.sockets:
+            # asyncio's own loop drops what it has accepted in the turn before; uvloop has no reader there.
+            loop.remove_reader(listening.fileno())
+        await asyncio.sleep(0)
+        listener.close()
+        accepted: list[socket.socket] = []
+        for queue in queues:
+            queue.setblocking(False)
+            with queue, suppress(OSError):  # none waits any more, or no descriptor is left
+                while len(accepted) < BACKLOG:
+                    accepted.append(queue.accept()[0])
+        for connection in accepted:
+            connection.setblocking(False)
+            with suppress(OSError):  # gone already
+                await loop.connect_accepted_socket(connections, connection)
 
     @property
     def _place(self) -> dict[str, object]:

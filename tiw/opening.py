@@ -111,6 +111,7 @@ def ingest_config(settings: Settings, *, reuse_port: bool = False, inherited: in
         port=tcp.port,
         unix_socket=None if unix is None else Path(unix.path),
         inherited=inherited,
+        stop_delay_s=settings.stop_delay_s,
         path_token=settings.path_token,
         max_body_bytes=settings.max_body_bytes,
         allow_unsigned=settings.allow_unsigned,

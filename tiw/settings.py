@@ -36,6 +36,9 @@ MAX_RETRY_DELAY_S = 30 * 86_400
 #: A hundred years; more is a typing mistake.
 MAX_RETENTION_DAYS = 36_500
 
+#: A load balancer that needs longer to notice asks too seldom.
+MAX_STOP_DELAY_S = 300
+
 #: For the compose file, not for a process of ours.
 _FOREIGN = frozenset({"TIW_PUBLISH", "TIW_TLS_PUBLISH"})
 
@@ -99,6 +102,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     consumers: tuple[str, ...] = ()
     retry_delays_s: tuple[float, ...] = DEFAULT_RETRY_DELAYS_S
     retention_days: int = 0
+    stop_delay_s: float = 0.0
     log_format: Literal["console", "json"] = "json"
 
     @property
@@ -135,6 +139,7 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         spool_max_bytes=_read(environ, "TIW_SPOOL_MAX_BYTES", _spool_bytes, DEFAULT_SPOOL_MAX_BYTES),
         consumers=_read(environ, "TIW_CONSUMERS", _list, ()),
         retry_delays_s=_read(environ, "TIW_RETRY_DELAYS_S", _retry_delays_s, DEFAULT_RETRY_DELAYS_S),
+        stop_delay_s=_read(environ, "TIW_STOP_DELAY_S", _stop_delay_s, 0.0),
         retention_days=_read(environ, "TIW_RETENTION_DAYS", _retention_days, 0),
         log_format=_read(environ, "TIW_LOG_FORMAT", _log_format, "console" if is_terminal else "json"),
     )
@@ -164,6 +169,7 @@ _KNOWN = frozenset(
         "TIW_CONSUMERS",
         "TIW_RETRY_DELAYS_S",
         "TIW_RETENTION_DAYS",
+        "TIW_STOP_DELAY_S",
         "TIW_LOG_FORMAT",
     }
 )
@@ -321,6 +327,12 @@ def _retention_days(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", value) or int(value) > MAX_RETENTION_DAYS:
         raise ValueError(f"must be a number of days up to {MAX_RETENTION_DAYS}, or 0 to keep all, not {value!r}")
     return int(value)
+
+
+def _stop_delay_s(value: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", value) or float(value) > MAX_STOP_DELAY_S:
+        raise ValueError(f"must be a number of seconds up to {MAX_STOP_DELAY_S}, not {value!r}")
+    return float(value)
 
 
 def _log_format(value: str) -> Literal["console", "json"]:

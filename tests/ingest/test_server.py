@@ -1,6 +1,8 @@
 """The server's life: starting without a broker, and ending without losing what is in flight."""
 
 import asyncio
+import socket
+from contextlib import ExitStack
 
 import pytest
 import structlog
@@ -12,7 +14,7 @@ from ingest import IngestConfig, IngestServer, KeyRing
 from ingest.request import require_safe_http
 from tests.ingest.callback_bodies import KEYS, callback
 from tests.ingest.conftest import Serve
-from tests.ingest.raw_http import connected, post, request
+from tests.ingest.raw_http import connected, exchange, post, request
 from tests.ingest.recording_transport import RecordingTransport
 from tests.ingest.waiting import until
 
@@ -53,6 +55,37 @@ async def test_a_drain_finishes_what_is_in_flight(serve: Serve, transport: Recor
         await draining
         assert await idle.is_closed_by_the_server()
     assert len(transport.published) == 2
+
+
+async def test_who_waits_to_be_accepted_when_a_drain_begins_is_answered(
+    serve: Serve, transport: RecordingTransport
+) -> None:
+    server = await serve()
+    with ExitStack() as stack:
+        # The loop gets no turn to accept them.
+        waiting = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10)) for _ in range(50)]
+        for one in waiting:
+            one.sendall(request(callback()))
+        await server.drain()
+        answers = [one.recv(1000) for one in waiting]
+    assert all(answer.startswith(b"HTTP/1.1 200 ") and b"Connection: close" in answer for answer in answers)
+    assert len(transport.published) == len(waiting)
+
+
+async def test_with_a_delay_a_drain_goes_on_accepting_while_health_checks_say_no(
+    serve: Serve, transport: RecordingTransport
+) -> None:
+    server = await serve(stop_delay_s=0.5)
+    draining = asyncio.create_task(server.drain())
+    await until(lambda: "shutting down" in server.ready().not_ready)
+    health = await exchange(server.port, request(method="GET", path="/healthz"))
+    assert (health.status, health.headers["connection"]) == (503, "close")
+    answer = await post(server.port, callback())
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert not draining.done()
+    await draining
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)
 
 
 async def test_a_drain_is_bounded(serve: Serve, transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,9 @@ def test_nothing_has_to_be_set() -> None:
         ("TIW_RETRY_DELAYS_S", "0.5, 1,2.5", "retry_delays_s", (0.5, 1, 2.5)),
         ("TIW_RETENTION_DAYS", "0", "retention_days", 0),
         ("TIW_RETENTION_DAYS", "90", "retention_days", 90),
+        ("TIW_STOP_DELAY_S", "0", "stop_delay_s", 0),
+        ("TIW_STOP_DELAY_S", "2.5", "stop_delay_s", 2.5),
+        ("TIW_STOP_DELAY_S", "300", "stop_delay_s", 300),
         ("TIW_LOG_FORMAT", "console", "log_format", "console"),
         ("TIW_LOG_FORMAT", "json", "log_format", "json"),
     ],
@@ -99,6 +102,7 @@ def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expect
         ),
         ("TIW_RETRY_DELAYS_S", ["0", "-1", "5,1", "1,1", "a", ",", "nan", "inf", "1;2", "2592001"]),
         ("TIW_RETENTION_DAYS", ["-1", "1.5", "90d", "36501", "\u0661"]),
+        ("TIW_STOP_DELAY_S", ["-1", "3s", "301", "nan", "1e1"]),
         ("TIW_LOG_FORMAT", ["text", "JSON"]),
     ],
 )
@@ -121,6 +125,7 @@ VARIABLES = [
         "TIW_CONSUMERS",
         "TIW_RETRY_DELAYS_S",
         "TIW_RETENTION_DAYS",
+        "TIW_STOP_DELAY_S",
         "TIW_LOG_FORMAT",
     ),
 ]

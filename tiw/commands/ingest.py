@@ -1,6 +1,7 @@
 """`tiw ingest`: an ingest node, in one process or in several that share the port."""
 
 import argparse
+import asyncio
 import os
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from pathlib import Path
@@ -65,7 +66,7 @@ async def _serve_in_children(settings: Settings, count: int) -> int:
         processes = Processes(
             {f"ingest-{number}": child for number in range(1, count + 1)},
             environ={**os.environ, "TIW_HTTP": str(address)},
-            grace_s=_GRACE_S,
+            grace_s=settings.stop_delay_s + _GRACE_S,
             descriptors=descriptors,
         )
 
@@ -75,8 +76,8 @@ async def _serve_in_children(settings: Settings, count: int) -> int:
         async with _admin(settings, ready), processes:
             await stopped.wait()
             if shared is not None:
-                # Before the children hear of it: what has connected until then they still accept.
-                shared.remove()
+                # When the children stop to accept, which are told now.
+                asyncio.get_running_loop().call_later(settings.stop_delay_s, shared.remove)
     return 0
 
 
