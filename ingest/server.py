@@ -152,8 +152,10 @@ class IngestServer:
     async def _stop_listening(listener: asyncio.Server, connections: Connections) -> None:
         """Close the listener, but accept who has connected before: the system would hang up on those who wait."""
         loop = asyncio.get_running_loop()
-        queues = [socket.socket(fileno=os.dup(listening.fileno())) for listening in listener.sockets]
+        queues: list[socket.socket] = []
         for listening in listener.sockets:
+            with suppress(OSError):  # no descriptor is left
+                queues.append(socket.socket(fileno=os.dup(listening.fileno())))
             # asyncio's own loop drops what it has accepted in the turn before; uvloop has no reader there.
             loop.remove_reader(listening.fileno())
         await asyncio.sleep(0)
@@ -161,7 +163,7 @@ class IngestServer:
         accepted: list[socket.socket] = []
         for queue in queues:
             queue.setblocking(False)
-            with queue, suppress(OSError):  # none waits any more, or no descriptor is left
+            with queue, suppress(OSError):  # none waits any more
                 while len(accepted) < BACKLOG:
                     accepted.append(queue.accept()[0])
         for connection in accepted:

@@ -161,7 +161,7 @@ def test_who_handles_events_gets_longer_to_stop_than_a_drain_takes() -> None:
     for name, service in SERVICES.items():
         if name.startswith("worker-") or name == "plugins":
             assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN_GRACE_S, name
-    assert SERVICES["ingest"]["stop_grace_period"] == "20s"
+    assert SERVICES["ingest"]["stop_grace_period"] == "35s"
 
 
 def test_the_small_pipeline_is_the_same_image_with_the_same_rights_and_settings() -> None:

@@ -108,7 +108,8 @@ class LoadBalancer:
         if name == "haproxy":
             return text.replace("bind :80", f"bind 127.0.0.1:{self.port}")
         if name == "caddy":
-            return f"{{\n\tadmin off\n}}\n{text.replace('http://:80 {', f'http://127.0.0.1:{self.port} {{')}"
+            text = text.replace("\n{\n", "\n{\n\tadmin off\n", 1)
+            return text.replace("http://:80 {", f"http://127.0.0.1:{self.port} {{")
         assert set(re.findall(r"a2enmod (.*)", text)[0].split()) <= set(APACHE_MODULES)
         modules = "".join(f"LoadModule {one}_module /usr/lib/apache2/modules/mod_{one}.so\n" for one in APACHE_MODULES)
         main = f"ServerRoot {folder}\nServerName localhost\nPidFile {folder}/pid\nDefaultRuntimeDir {folder}\n"
