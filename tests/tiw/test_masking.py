@@ -70,6 +70,7 @@ def test_everything_else_is_shown_as_it_is() -> None:
         "consumers": [],
         "retry_delays_s": [1, 5, 30, 120, 600, 3600],
         "retention_days": 0,
+        "stop_delay_s": 0.0,
         "log_format": "json",
     }
     assert masked(read_settings(EVERYTHING, is_terminal=False))["allow_unsigned"] == [0, 2]
