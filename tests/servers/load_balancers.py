@@ -85,7 +85,10 @@ class LoadBalancer:
 
     def __exit__(self, *exc_info: object) -> None:
         if self._process is not None:
-            # Their workers are of the same group.
+            # It ends its workers itself; if it does not, they are of the same group.
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(DEADLINE_S)
