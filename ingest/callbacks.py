@@ -1,9 +1,12 @@
 """One callback, from its request to its answer."""
 
 import asyncio
+import math
 import time
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
+import structlog
 from aiohttp import web
 from prometheus_client import Counter
 
@@ -79,6 +82,34 @@ class SignatureReuse:
                 self._soon.inc()
 
 
+#: At most one line in this time, and no more names in it: a sender that has changed changes every callback.
+_PARTLY_TOLD_EVERY_S = 1.0
+_NAMES_TOLD = 10
+
+
+class PartlyUnderstood:
+    """Counts callbacks with members that are not what the vendor documents, and logs which members those are."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger()
+        self._told_s = -math.inf
+
+    def note(self, message: Message, odd_members: Sequence[str]) -> None:
+        """Take note of an event that is kept without these members."""
+        metrics.CALLBACKS_PARTLY_UNDERSTOOD.inc()
+        now_s = time.monotonic()
+        if now_s - self._told_s < _PARTLY_TOLD_EVERY_S:
+            return
+        self._told_s = now_s
+        self._log.warning(
+            "callback_partly_understood",
+            event_type=message.routing_key,
+            event_id=message.event_id,
+            odd_members=odd_members[:_NAMES_TOLD],
+            odd=len(odd_members),
+        )
+
+
 #: A larger body is looked at in a thread: 1 MiB made for the purpose takes some tenths of a second.
 LARGE_BODY_BYTES = 64 * 1024
 
@@ -99,6 +130,7 @@ class Callbacks:
         self._refusals = RefusalLog()
         self._rejected = rejected
         self._signature_reuse = SignatureReuse()
+        self._partly_understood = PartlyUnderstood()
         self.answers = Answers()
         self.in_flight = InFlightLimit(limit=config.max_in_flight, limit_bytes=config.max_in_flight_bytes)
         self.running = 0
@@ -180,6 +212,8 @@ class Callbacks:
             except NotKeptError:
                 raise RefusedError(Refusal.NOT_CONFIRMED, sdk_app_id=admitted.sdk_app_id) from None
         self._accepted[message.routing_key].inc()
+        if admitted.decoded.odd_members:
+            self._partly_understood.note(message, admitted.decoded.odd_members)
 
     def _admit(self, body: bytes, received_at_us: int) -> Admitted:
         return admit(

@@ -1,12 +1,14 @@
 """From the bytes of a callback, Sign and ExpireTime taken out, to an event and its id."""
 
 import hashlib
-from typing import Any
+import json
+import math
+from typing import Any, get_args, get_origin
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
-from schemas.events import EVENT_TYPES, Event, Unrecognized
+from schemas.events import EVENT_TYPES, Event, OmittedDuration, RecordingError, Unrecognized, VideoInfo
 from schemas.strict_json import NotStrictError, StrictObject, encode_sorted, read_object
 
 #: A Timestamp further ahead of its arrival than this would win every merge: such content is not recognized.
@@ -19,13 +21,26 @@ _text = msgspec.json.Decoder(str)
 _integer = msgspec.json.Decoder(int)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _anything = msgspec.json.Decoder()
+# Takes the numbers that msgspec refuses for an infinite one, as they are larger than any that can be stored.
+_with_any_number = json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) <= _MAX_DIGITS else math.inf)
+
+#: More than any number of 64 bits has, and fewer than Python refuses to convert.
+_MAX_DIGITS = 20
+
+#: What says which recording it is, and when: where one of these does not fit, nothing is made of the rest.
+_IDENTITY = frozenset({"SdkAppId", "Timestamp", "TaskId"})
 
 
 class Decoded(Struct, frozen=True, kw_only=True):
-    """An event and its identity."""
+    """An event and its identity.
+
+    `odd_members` names the members of EventData that are not what the vendor documents, such as `VideoInfos[1].Width`:
+    the event is without them, the body has them.
+    """
 
     event: Event
     event_id: str
+    odd_members: tuple[str, ...] = ()
 
 
 class _Envelope(Struct, frozen=True, kw_only=True):
@@ -60,17 +75,20 @@ def decode_object(found: StrictObject, body: bytes, *, received_at_us: int) -> D
     It may have members that `body` lost since, if they are none of those that make an event.
     """
     try:
-        envelope = _envelope(found)
+        envelope, data = _envelope(found)
     except _UnfittingError as error:
         return Decoded(event=_unrecognized(found.members, str(error)), event_id=_digest(body))
-    data = encode_sorted(envelope.EventData) if found.event_data is None else found.event_data
+    identity = (
+        _digest(body) if data is None else _identity(envelope.SdkAppId, envelope.EventType, envelope.Timestamp, data)
+    )
+    odd_members: list[str] = []
     try:
         # In JSON that character is only ever written like this.
         may_hold_nul = b"\\" in body and b"\\u0000" in body
-        event = _fit(envelope, received_at_us, may_hold_nul=may_hold_nul)
+        event = _fit(envelope, received_at_us, odd_members, may_hold_nul=may_hold_nul)
     except _UnfittingError as error:
-        event = _unrecognized(found.members, str(error))
-    return Decoded(event=event, event_id=_identity(envelope.SdkAppId, envelope.EventType, envelope.Timestamp, data))
+        return Decoded(event=_unrecognized(found.members, str(error)), event_id=identity)
+    return Decoded(event=event, event_id=identity, odd_members=tuple(odd_members))
 
 
 def event_id(sdk_app_id: int, event_type: str, timestamp: int, event_data: dict[str, Any]) -> str:
@@ -108,58 +126,120 @@ def _member(members: dict[str, Raw], name: str, decoder: msgspec.json.Decoder[An
         raise _UnfittingError(f"{name}: {error}") from error
 
 
-def _envelope(found: StrictObject) -> _Envelope:
+def _envelope(found: StrictObject) -> tuple[_Envelope, bytes | None]:
+    """Return what makes an event, and EventData as the event_id is made of it; None if that cannot be formed."""
     try:
-        envelope = msgspec.convert(found.values, _Envelope)
+        envelope, data = msgspec.convert(found.values, _Envelope), found.event_data
     except msgspec.ValidationError:
         # One by one: they may be there although `values` are not, and if not, the reason names the first that is wrong.
         members = found.members
-        envelope = _Envelope(
-            SdkAppId=_member(members, "SdkAppId", _integer) if "SdkAppId" in members else 0,
-            EventType=_member(members, "EventType", _text),
-            Timestamp=_member(members, "Timestamp", _integer),
-            EventData=_member(members, "EventData", _anything),
-        )
+        sdk_app_id = _member(members, "SdkAppId", _integer) if "SdkAppId" in members else 0
+        event_type, timestamp = _member(members, "EventType", _text), _member(members, "Timestamp", _integer)
+        event_data, data = _event_data(members)
+        envelope = _Envelope(SdkAppId=sdk_app_id, EventType=event_type, Timestamp=timestamp, EventData=event_data)
     if type(envelope.EventData) is not dict:
         raise _UnfittingError("EventData is not an object")
-    return envelope
+    return envelope, data
 
 
-def _fit(envelope: _Envelope, received_at_us: int, *, may_hold_nul: bool) -> Event:
+def _event_data(members: dict[str, Raw]) -> tuple[Any, bytes | None]:
+    try:
+        event_data = _member(members, "EventData", _anything)
+    except _UnfittingError:
+        if "EventData" not in members:
+            raise
+        # A number that is out of range. It is one odd member; the body was found to be JSON before.
+        return _with_any_number.decode(bytes(members["EventData"]).decode()), None
+    return event_data, encode_sorted(event_data)
+
+
+def _fit(envelope: _Envelope, received_at_us: int, odd_members: list[str], *, may_hold_nul: bool) -> Event:
     kind = EVENT_TYPES.get(envelope.EventType)
     if kind is None:
         raise _UnfittingError("EventType is none of the five recording events")
     if envelope.Timestamp > received_at_us // 1_000_000 + MAX_AHEAD_S:
         raise _UnfittingError("Timestamp lies more than a day ahead of the arrival")
-    if may_hold_nul and _holds_nul(envelope.EventData):
-        raise _UnfittingError("EventData holds the character U+0000, which SQL text cannot")
     # The envelope wins over members of the same name in EventData.
     flat = envelope.EventData | {"Timestamp": envelope.Timestamp, "SdkAppId": envelope.SdkAppId}
+    if not may_hold_nul:
+        try:
+            return msgspec.convert(flat, kind, strict=False)
+        except msgspec.ValidationError:
+            pass
+    task_id = flat.get("TaskId")
+    if type(task_id) is str and "\0" in task_id:
+        raise _UnfittingError("TaskId holds the character U+0000, which SQL text cannot")
     try:
-        return msgspec.convert(flat, kind, strict=False)
-    except msgspec.ValidationError:
-        pass
-    try:
-        return msgspec.convert(_mended(flat), kind, strict=False)
+        return msgspec.convert(_understood(flat, kind, "", odd_members), kind, strict=False)
     except msgspec.ValidationError as error:
         raise _UnfittingError(f"EventData: {error}") from error
 
 
-def _mended(flat: dict[str, Any]) -> dict[str, Any]:
-    """Undo what senders do to well-meant content: null for an empty list, a number for a numeric GroupId."""
-    mended = {name: value for name, value in flat.items() if value is not None}
-    group_id = mended.get("GroupId")
-    if type(group_id) is int:
-        mended["GroupId"] = str(group_id)
-    return mended
+class _Member(Struct, frozen=True, kw_only=True):
+    """A member of an object on the wire: `part` is the kind of object that it is, or is a list of."""
+
+    name: str
+    kind: Any
+    part: type[Struct] | None
+    is_list: bool
 
 
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any("\0" in name or _holds_nul(item) for name, item in value.items())
-    return isinstance(value, list) and any(_holds_nul(item) for item in value)
+def _members_of(kind: type[Struct]) -> tuple[_Member, ...]:
+    return tuple(
+        _Member(
+            name=field.encode_name,
+            kind=field.type,
+            part=next((one for one in get_args(field.type) if isinstance(one, type) and issubclass(one, Struct)), None),
+            is_list=get_origin(field.type) is tuple,
+        )
+        for field in structs.fields(kind)
+    )
+
+
+_known_members: dict[type[Struct], tuple[_Member, ...]] = {
+    kind: _members_of(kind) for kind in (*EVENT_TYPES.values(), VideoInfo, OmittedDuration, RecordingError)
+}
+
+
+def _understood(value: Any, kind: type[Struct], place: str, odd_members: list[str]) -> dict[str, Any]:
+    """Return of an object the members that fit; note in `odd_members` where the others stand.
+
+    What should be an object and is none becomes one without members: a list keeps its length and order, so that it
+    shows how many files there are, and a recording that failed is seen to have failed. Null is an absent member, and a
+    number a GroupId.
+    """
+    if type(value) is not dict:
+        odd_members.append(place)
+        return {}
+    understood: dict[str, Any] = {}
+    for member in _known_members[kind]:
+        item = value.get(member.name)
+        if item is None:
+            continue
+        at = f"{place}.{member.name}" if place else member.name
+        if member.name == "GroupId" and type(item) is int:
+            item = str(item)
+        if member.is_list and member.part is not None and type(item) is list:
+            understood[member.name] = [
+                _understood(one, member.part, f"{at}[{number}]", odd_members) for number, one in enumerate(item)
+            ]
+        elif member.part is not None and not member.is_list:
+            understood[member.name] = _understood(item, member.part, at, odd_members)
+        elif member.name in _IDENTITY or _fits(item, member.kind):
+            understood[member.name] = item
+        else:
+            odd_members.append(at)
+    return understood
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if type(value) is str and "\0" in value:
+        return False  # SQL text cannot hold it
+    try:
+        msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _unrecognized(members: dict[str, Raw], reason: str) -> Unrecognized:

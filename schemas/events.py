@@ -13,7 +13,7 @@ from typing import Annotated, Self, TypeAlias, final
 
 from msgspec import Meta, Struct
 
-#: What SQL's BIGINT holds. A larger number cannot be stored, so content with one is unrecognized.
+#: What SQL's BIGINT holds. A larger number cannot be stored, so a member with one is passed over.
 Integer: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 #: The identity of a recording is indexed, and an index row has an upper size (PostgreSQL: 2,704 bytes).

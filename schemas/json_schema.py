@@ -16,7 +16,7 @@ _PLACE = "#/$defs/{name}"
 
 
 def callback_schema() -> dict[str, Any]:
-    """Return the schema of every callback that is recognized; anything else that is authentic is kept as it is.
+    """Return the schema of every callback that is recognized whole; anything else that is authentic is kept as it is.
 
     Unknown members are allowed, and so are values of enumerations that are not known today.
     """

@@ -117,6 +117,11 @@ CALLBACKS_NOT_KEPT = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+CALLBACKS_PARTLY_UNDERSTOOD = Counter(
+    "tiw_callbacks_partly_understood",
+    "Callbacks of the recording events of which some members are not what the vendor documents; the rest counts.",
+    registry=REGISTRY,
+)
 CALLBACKS_PAIR_REUSED = BufferedCounter(
     "tiw_callbacks_pair_reused",
     "Authentic callbacks signed with an ExpireTime that had signed another one before: soon, or late, after 120 s.",

@@ -252,6 +252,26 @@ async def test_no_sign_gets_past_the_door(
         assert sign_of(body) not in shown
 
 
+async def test_an_event_with_odd_members_is_that_event_and_the_members_are_named_not_shown(
+    serve: Serve, transport: RecordingTransport
+) -> None:
+    videos: list[object] = [{"VideoId": "a"}, "secret", {"VideoSize": "huge"}, *["x"] * 50]
+    body = callback(EventType="OnlineRecordFinished", EventData={"TaskId": "t1", "VideoInfos": videos})
+    with structlog.testing.capture_logs() as logs:
+        server = await serve()
+        for _ in range(3):
+            assert (await post(server.port, body)).status == 200
+        await server.drain()
+    assert {message.routing_key for message in transport.published} == {"OnlineRecordFinished"}
+    assert json.loads(transport.published[0].body)["EventData"]["VideoInfos"] == videos
+    (told, *_) = [entry for entry in logs if entry["event"] == "callback_partly_understood"]
+    assert told["event_id"] == transport.published[0].event_id
+    assert (told["odd_members"][:2], told["odd"]) == (("VideoInfos[1]", "VideoInfos[2].VideoSize"), 52)
+    assert len(told["odd_members"]) == 10
+    assert "secret" not in repr(logs)
+    assert b"tiw_callbacks_partly_understood_total" in render_metrics()
+
+
 async def test_senders_cannot_make_new_time_series(serve: Serve) -> None:
     server = await serve()
     await post(server.port, callback())

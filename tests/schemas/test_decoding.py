@@ -1,10 +1,12 @@
 """From bytes to an event: lenient towards the vendor, and never an exception."""
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas import (
@@ -23,6 +25,8 @@ from schemas import (
     VideoInfo,
     VideoType,
     decode,
+    event_id,
+    redecode,
 )
 from tests.schemas.bodies import RECEIVED_AT_US, callback, decoded, envelope, sample
 
@@ -167,33 +171,105 @@ def test_numbers_of_64_bits_are_taken(number: int) -> None:
     )
 
 
-@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**30])
-@pytest.mark.parametrize(
-    "place", ["RoomId", "TotalTime", "VideoSize", "VideoType", "PauseTime", "SdkAppId", "Timestamp"]
-)
-def test_larger_numbers_fit_no_column_and_are_not_recognized(number: int, place: str) -> None:
-    if place in ("SdkAppId", "Timestamp"):
-        body = envelope(**{place: number})
-    elif place.startswith("Video"):
-        body = callback("OnlineRecordFinished", VideoInfos=[{place: number}])
-    elif place == "PauseTime":
-        body = callback("OnlineRecordLongPauseWarning", PauseTime=number)
-    else:
-        body = callback("OnlineRecordFinished", **{place: number})
-    event = decoded(body).event
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**30, 10**400])
+@pytest.mark.parametrize("place", ["SdkAppId", "Timestamp"])
+def test_a_recording_has_no_larger_app_and_time(number: int, place: str) -> None:
+    event = decoded(envelope(**{place: number})).event
     assert isinstance(event, Unrecognized)
     assert event.timestamp == (None if place == "Timestamp" else 1575545412)
     assert event.sdk_app_id == (0 if place == "SdkAppId" else 1400000001)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [{"RecordUserId": "a\0b"}, {"VideoInfos": [{"VideoUrl": "\0"}]}, {"New": ["\0"]}, {"\0": 1}, {"TaskId": "\0"}],
-)
-def test_the_character_that_sql_text_cannot_hold_is_not_recognized(data: dict[str, Any]) -> None:
-    assert reason_of(callback("OnlineRecordFinished", **data)) == (
-        "EventData holds the character U+0000, which SQL text cannot"
+@pytest.mark.parametrize("number", ["9223372036854775808", "-9223372036854775809", "1e18", "1" + 400 * "0", "-1e999"])
+@pytest.mark.parametrize("place", ["RoomId", "VideoSize", "VideoType", "New"])
+def test_a_number_that_fits_no_column_costs_its_place_and_no_other_number(number: str, place: str) -> None:
+    body = callback(
+        "OnlineRecordFinished", VideoInfos=[{"VideoId": "a", place: "HERE"}], **{place: "HERE"}, TotalTime=BIGGEST
     )
+    result = decoded(body.replace(b'"HERE"', number.encode()))
+    event = result.event
+    assert isinstance(event, OnlineRecordFinished)
+    assert event.total_time_ms == BIGGEST
+    assert [video.video_id for video in event.video_infos] == ["a"]
+    if number != "1e18":
+        assert (event.room_id, event.video_infos[0].video_size, event.video_infos[0].video_type) == (None, None, None)
+        assert set(result.odd_members) == {"RoomId": {"RoomId"}, "New": set()}.get(place, {f"VideoInfos[0].{place}"})
+
+
+@pytest.mark.parametrize(
+    ("data", "odd"),
+    [
+        ({"RecordUserId": "a\0b"}, ("RecordUserId",)),
+        ({"VideoInfos": [{"VideoUrl": "\0", "VideoSize": 1}]}, ("VideoInfos[0].VideoUrl",)),
+        ({"FinishReason": "\0"}, ("FinishReason",)),
+        ({"New": ["\0"], "\0": 1}, ()),
+    ],
+)
+def test_a_text_that_sql_cannot_hold_costs_its_place(data: dict[str, Any], odd: tuple[str, ...]) -> None:
+    result = decoded(callback("OnlineRecordFinished", TotalTime=5, **data))
+    assert isinstance(result.event, OnlineRecordFinished)
+    assert result.event.total_time_ms == 5
+    assert "\0" not in repr(msgspec.to_builtins(result.event))
+    assert result.odd_members == odd
+
+
+def test_a_task_id_that_sql_cannot_hold_is_not_recognized() -> None:
+    assert reason_of(callback(TaskId="\0")) == "TaskId holds the character U+0000, which SQL text cannot"
+
+
+# What stands in one place -> what the event has there, and what is named.
+ODD: list[tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
+    ({"RoomId": "room"}, {"room_id": None}, ("RoomId",)),
+    ({"RoomId": [], "TotalTime": 1.5, "ExceptionCnt": True}, {}, ("RoomId", "TotalTime", "ExceptionCnt")),
+    ({"RecordStopTime": "soon"}, {"record_stop_time": None}, ("RecordStopTime",)),
+    ({"RecordStopTime": "1568949392"}, {"record_stop_time": 1568949392}, ()),
+    ({"RecordUserId": 5, "GroupId": {}}, {"record_user_id": None, "group_id": None}, ("RecordUserId", "GroupId")),
+    ({"FinishReason": 3}, {"finish_reason": None}, ("FinishReason",)),
+    ({"VideoInfos": {}}, {"video_infos": ()}, ("VideoInfos",)),
+    ({"OmittedDurations": "none"}, {"omitted_durations": ()}, ("OmittedDurations",)),
+    (
+        {"VideoInfos": [{"VideoId": "a"}, 5, None, "x", {"VideoId": "b", "VideoSize": "12", "VideoPlayTime": None}]},
+        {
+            "video_infos": (
+                *(VideoInfo(video_id="a"), VideoInfo(), VideoInfo(), VideoInfo()),
+                VideoInfo(video_id="b", video_size=12),
+            )
+        },
+        ("VideoInfos[1]", "VideoInfos[2]", "VideoInfos[3]"),
+    ),
+    (
+        {"VideoInfos": [{"VideoUrl": "u", "VideoType": "camera", "VideoSize": "big"}, {"VideoId": "b"}]},
+        {"video_infos": (VideoInfo(video_url="u"), VideoInfo(video_id="b"))},
+        ("VideoInfos[0].VideoType", "VideoInfos[0].VideoSize"),
+    ),
+    (
+        {"OmittedDurations": [{"VideoTime": 1, "PauseTime": {}}, []]},
+        {"omitted_durations": (OmittedDuration(video_time_ms=1), OmittedDuration())},
+        ("OmittedDurations[0].PauseTime", "OmittedDurations[1]"),
+    ),
+    ({"Error": "failed"}, {"error": RecordingError()}, ("Error",)),
+    ({"Error": {"Code": 5, "Message": "m"}}, {"error": RecordingError(message="m")}, ("Error.Code",)),
+]
+
+
+@pytest.mark.parametrize(("odd", "members", "named"), ODD, ids=[str(odd)[:50] for odd, _, _ in ODD])
+def test_an_odd_member_costs_its_place_and_no_more(
+    odd: dict[str, Any], members: dict[str, Any], named: tuple[str, ...]
+) -> None:
+    usual = {"RoomId": 7, "VideoInfos": [{"VideoId": "a"}], "GroupId": "g", "RecordStartTime": 3}
+    result = decoded(callback("OnlineRecordFinished", **usual | odd))
+    assert isinstance(result.event, OnlineRecordFinished)
+    expected = finished(**{name: value for name, value in usual.items() if name not in odd})
+    assert result.event == msgspec.structs.replace(expected, **members)
+    assert result.odd_members == named
+
+
+def test_an_odd_member_of_any_event_costs_its_place() -> None:
+    result = decoded(callback("OnlineRecordLongPauseWarning", PauseTime="long", EstimateStopTime=8))
+    assert result.event == OnlineRecordLongPauseWarning(
+        timestamp=1575545412, sdk_app_id=1400000001, task_id="task", estimate_stop_time=8
+    )
+    assert result.odd_members == ("PauseTime",)
 
 
 def test_a_task_id_has_at_most_255_characters() -> None:
@@ -227,11 +303,6 @@ def test_a_timestamp_more_than_a_day_ahead_is_not_recognized() -> None:
         (envelope(EventData={}), "EventData: Object missing required field `TaskId`"),
         (envelope(EventData={"TaskId": None}), "EventData: Object missing required field `TaskId`"),
         (envelope(EventData={"TaskId": 5}), "EventData: Expected `str`, got `int` - at `$.TaskId`"),
-        (callback(RoomId="room"), "EventData: Expected `int | null`, got `str` - at `$.RoomId`"),
-        (callback(RoomId=[]), "EventData: Expected `int | null`, got `array` - at `$.RoomId`"),
-        (callback(VideoInfos={}), "EventData: Expected `array`, got `object` - at `$.VideoInfos`"),
-        (callback(VideoInfos=[5]), "EventData: Expected `object`, got `int` - at `$.VideoInfos[0]`"),
-        (callback(Error="x"), "EventData: Expected `object | null`, got `str` - at `$.Error`"),
     ],
 )
 def test_what_does_not_fit_is_kept_with_a_reason(body: bytes, reason: str) -> None:
@@ -250,6 +321,40 @@ def test_only_the_exact_name_is_an_event(event_type: str) -> None:
     assert reason_of(envelope(EventType=event_type)) == "EventType is none of the five recording events"
 
 
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8).filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text))
+    | st.sampled_from(["\0", "12", "-1", "1.5"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["VideoId", "New"]), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+def places(value: Any, *above: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Return where anything stands in a value: names and indices; not the TaskId."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, item in items:
+        if step != "TaskId":
+            yield (*above, step)
+            yield from places(item, *above, step)
+
+
+def without(event: Any, at: Sequence[str | int]) -> Any:
+    """Return the members of an event with one taken out."""
+    if len(at) > 1:
+        return (
+            event | {at[0]: without(event[at[0]], at[1:])}
+            if isinstance(event, dict)
+            else [*event[: int(at[0])], without(event[int(at[0])], at[1:]), *event[int(at[0]) + 1 :]]
+        )
+    if isinstance(event, dict):
+        return {name: item for name, item in event.items() if name != at[0]}
+    return [item for number, item in enumerate(event) if number != at[0]]
+
+
 def check_presentable(result: Decoded, body: bytes) -> None:
     """Hold what every result promises, whatever came in."""
     assert len(result.event_id) == 32
@@ -266,6 +371,25 @@ def check_presentable(result: Decoded, body: bytes) -> None:
     else:
         assert len(event.task_id) <= 255
         assert "\0" not in event.task_id
+
+
+@given(member=st.data(), value=json_values)
+@settings(deadline=None)
+def test_whatever_stands_in_one_place_all_others_are_as_sent(member: st.DataObject, value: Any) -> None:
+    sent = json.loads(sample("finished.json"))
+    usual = decoded(json.dumps(sent).encode()).event
+    at = member.draw(st.sampled_from(list(places(sent["EventData"]))))
+    replaced = json.loads(json.dumps(sent))
+    inside = replaced["EventData"]
+    for step in at[:-1]:
+        inside = inside[step]
+    inside[at[-1]] = value
+    body = json.dumps(replaced).encode()
+    result = decoded(body)
+    assert isinstance(result.event, OnlineRecordFinished)
+    assert result.event_id == event_id(sent["SdkAppId"], sent["EventType"], sent["Timestamp"], replaced["EventData"])
+    assert redecode(body, routing_key="OnlineRecordFinished", received_at_us=RECEIVED_AT_US) == result.event
+    assert without(msgspec.to_builtins(result.event), at) == without(msgspec.to_builtins(usual), at)
 
 
 @given(body=st.binary(max_size=200))

@@ -13,7 +13,7 @@ START_US = 1_700_000_000_000_000
 
 #: Members of EventData that a sender may leave out, with the values that it may send.
 _MEMBERS: dict[str, Sequence[Any]] = {
-    "RoomId": [0, 1, 2**63 - 1],
+    "RoomId": [0, 1, 2**63 - 1, "room"],
     "RecordUserId": ["", "tic_record_user_1_a", "测试"],
     "PauseTime": [0, 5, 6],
     "EstimateStopTime": [0, 7, 8],
@@ -22,11 +22,14 @@ _MEMBERS: dict[str, Sequence[Any]] = {
     "FinishReason": ["AUTO", "EXCEPTION", "NEW_REASON"],
     "RecordStartTime": [0, 10],
     "RecordStopTime": [11],
-    "TotalTime": [0, 12],
+    "TotalTime": [0, 12, {}],
     "ExceptionCnt": [0, 13],
     "OmittedDurations": [[], [{"VideoTime": 0, "PauseTime": 1, "ResumeTime": 2}, {"VideoTime": 3}]],
-    "VideoInfos": [[], [{}], [{"VideoId": "b", "VideoType": 99, "Width": 0}, {"VideoId": "a", "VideoType": 0}]],
-    "Error": [{}, {"Code": "FailedOperation.Record", "Message": "\\n"}],
+    "VideoInfos": [
+        *([], [{}], [{"VideoId": "b", "VideoType": 99, "Width": 0}, {"VideoId": "a", "VideoType": 0}]),
+        ["odd", {"VideoId": "c", "VideoSize": "large"}],
+    ],
+    "Error": [{}, {"Code": "FailedOperation.Record", "Message": "\\n"}, "odd"],
 }
 
 

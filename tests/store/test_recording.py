@@ -92,6 +92,15 @@ def test_values_are_as_sent_and_absent_ones_are_none() -> None:
     assert [video.video_type for video in recording.videos] == [99, None]
 
 
+def test_an_odd_member_costs_its_place_and_the_recording_is_finished() -> None:
+    videos = [{"VideoId": "a", "VideoUrl": "u"}, "?", {"VideoId": "b", "VideoSize": "12", "Width": "wide"}, None]
+    recording = folded(of("Started"), of("Finished", VideoInfos=videos, TotalTime=[], RecordStopTime="9", RoomId=7))
+    assert recording.status is RecordingStatus.FINISHED
+    assert (recording.total_time_ms, recording.record_stop_time, recording.room_id) == (None, 9, 7)
+    assert [video.video_id for video in recording.videos] == ["a", None, "b", None]
+    assert (recording.videos[2].video_size, recording.videos[2].width) == (12, None)
+
+
 def test_an_event_that_was_accepted_twice_was_accepted_when_it_first_was() -> None:
     content = of("Started")
     later, earlier = keep(content, received_at_us=START_US + 5), keep(content, received_at_us=START_US)

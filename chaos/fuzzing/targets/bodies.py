@@ -159,6 +159,7 @@ _INTEGER = re.compile(rb"0|[1-9][0-9]{0,18}")
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
 _SQL_INTEGERS = range(-(2**63), 2**63)
 _MAX_TASK_ID_CHARACTERS = 255
+_DAY_S = 86_400
 
 #: What `growth` blows its patterns up to.
 GROWN_BYTES = 64 * 1024
@@ -191,6 +192,7 @@ def decoding(body: bytes) -> None:
     )
     claimed = _CLAIMED[len(body) % len(_CLAIMED)]
     redecode(body, routing_key=claimed, received_at_us=NOW_US)  # a foreign message may claim anything
+    promise(isinstance(event, RecordingEvent) or not _says_which_recording(body), "an odd member costs no recording")
     if isinstance(event, RecordingEvent):
         _check_storable(event)
         _check_same_for_all_writers(body, decoded.event_id)
@@ -314,6 +316,27 @@ def _check_kept(verdict: Admitted, members: list[Member]) -> None:
     apps = [int(value) for name, value in sent if name == "SdkAppId"]
     promise(verdict.sdk_app_id == (apps or [0])[0], "the callback is of the app that signed it")
     promise(verdict.decoded == decode(verdict.body, received_at_us=NOW_US), "the kept body is the event that was seen")
+
+
+def _says_which_recording(body: bytes) -> bool:
+    """Say whether a body is of a recording event beyond doubt, whatever else it says."""
+    try:
+        read_object(body)
+        values = json.loads(body, parse_int=lambda digits: int(digits[:25]))
+    except ValueError:
+        return False
+    data, timestamp, app = values.get("EventData"), values.get("Timestamp"), values.get("SdkAppId", 0)
+    if values.get("EventType") not in _CLAIMED or type(data) is not dict or type(timestamp) is not int:
+        return False
+    task_id = data.get("TaskId")
+    return (
+        type(app) is int
+        and app in _SQL_INTEGERS
+        and -(2**63) <= timestamp <= NOW_US // 1_000_000 + _DAY_S
+        and type(task_id) is str
+        and len(task_id) <= _MAX_TASK_ID_CHARACTERS
+        and "\0" not in task_id
+    )
 
 
 def _check_storable(event: RecordingEvent) -> None:
