@@ -4,6 +4,7 @@ The packages are an application's, with short names at the top level. A folder o
 path would be imported instead, and fail in ways that say nothing.
 """
 
+import contextlib
 import io
 import os
 import signal
@@ -16,6 +17,7 @@ from types import FrameType
 def run() -> int:
     """Run one command and return its exit code."""
     _open_standard_streams()
+    _inherit_nothing_further()
     # What SIGTERM does anyway, but for the first process of a container: there the kernel ignores a signal that
     # nothing handles (pid_namespaces(7)). Holds until a command has its own way to stop.
     signal.signal(signal.SIGTERM, _end_at_once)
@@ -64,6 +66,17 @@ def _open_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _inherit_nothing_further() -> None:
+    """Let programs that a handler starts get none of the descriptors that were left to this process.
+
+    uvloop leaves a child copies of its standard streams, and so does many a shell.
+    """
+    for descriptor in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+        if descriptor > 2:  # noqa: PLR2004 - the standard streams
+            with contextlib.suppress(OSError):  # the one through which the folder was read
+                os.set_inheritable(descriptor, False)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -173,6 +174,7 @@ async def stop_requests(*, with_parent: bool = False) -> asyncio.Event:
         # A closed terminal, or `systemctl reload`: no reason to end.
         _log().info("hangup_ignored", note="the file of callback keys is read again whenever it changes")
 
+    _let_forks_be_stopped()
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
@@ -188,6 +190,33 @@ async def stop_requests(*, with_parent: bool = False) -> asyncio.Event:
         _watched.add(parent)
         parent.add_done_callback(lambda _: stopped.set())
     return stopped
+
+
+_STOPPING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
+
+
+def _let_forks_be_stopped() -> None:
+    """Let signals do to a process that a handler forks what they do to any.
+
+    It would have this process's handlers, which do nothing without its loop: it could not be ended. And it would have
+    this loop's pipe, through which its SIGTERM would stop this process.
+    """
+    mask = threading.local()
+
+    def before() -> None:
+        # Whoever stops it at once must not be heard through that pipe either.
+        mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+
+    def after_in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask.before)
+
+    def after_in_child() -> None:
+        signal.set_wakeup_fd(-1)
+        for number in _STOPPING:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask.before)
+
+    os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=after_in_child)
 
 
 async def stopped_or_failed(stopped: asyncio.Event, work: Awaitable[None]) -> None:

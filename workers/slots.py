@@ -12,13 +12,14 @@ A slot is not used again once its handler was interrupted, or has set a context 
 import asyncio
 import contextvars
 import inspect
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextvars import Context as ContextVariables
 from contextvars import copy_context
 from enum import Enum, auto
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import structlog
 from msgspec import Struct
@@ -26,6 +27,29 @@ from msgspec import Struct
 from workers.api import Consumer
 
 _log = structlog.get_logger()
+
+
+#: How often this process was forked on its way from the first one.
+_generation = 0
+
+
+def _count_fork() -> None:
+    global _generation  # noqa: PLW0603 - of the process, as the fork is
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+def _end_with_handler(error: BaseException | None) -> NoReturn:
+    """End the process that a handler has forked, and that came back from the handler as if it were the worker.
+
+    Its loop, its connections and its deliveries are the worker's: it must touch none of them.
+    """
+    code = error.code if isinstance(error, SystemExit) else error and 1
+    if error is not None and not isinstance(error, SystemExit):
+        _log.error("forked_process_failed", exc_info=error)
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def run_in_thread(
@@ -38,6 +62,7 @@ def run_in_thread(
     loop = asyncio.get_running_loop()
     future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
     context = contextvars.copy_context()
+    generation = _generation
 
     def settle(result: Any, error: BaseException | None) -> None:
         # Both as a result: a future refuses StopIteration for its exception, and SystemExit would end the loop.
@@ -51,6 +76,8 @@ def run_in_thread(
             result = context.run(function, *arguments)
         except BaseException as raised:  # noqa: BLE001 - handed on to whoever awaits the future
             error = raised
+        if generation != _generation:
+            _end_with_handler(error)
         if not loop.is_closed():
             try:
                 loop.call_soon_threadsafe(settle, result, error)
@@ -237,6 +264,7 @@ class Slots(Generic[Call]):
         result: Any = None
         error: BaseException | None = None
         is_in_thread = not self._is_async
+        generation = _generation
         try:
             if self._is_async:
                 result = await self._consumer.function(*self._arguments(call))
@@ -251,6 +279,8 @@ class Slots(Generic[Call]):
             if isinstance(raised, GeneratorExit) and not _is_running(slot.task):
                 raise  # the interpreter takes this task away
             error = raised
+        if generation != _generation:
+            _end_with_handler(error)
         if slot.is_left_behind:
             return False
         slot.call = None

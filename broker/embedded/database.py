@@ -103,6 +103,20 @@ _PREFIX = "owner-"
 _SUFFIX = ".lock"
 
 
+#: The descriptors of the owners' locks of this process.
+_held: set[int] = set()
+
+
+def _hold_nothing() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+# A process that a handler forked has a share in the lock: as long as it lived, the owner would seem to live.
+os.register_at_fork(after_in_child=_hold_nothing)
+
+
 class Owner:
     """A transport's own name and lock, and its view of the others."""
 
@@ -122,6 +136,7 @@ class Owner:
         """Stop being an owner. What is still claimed under this name returns to its queues."""
         if self._descriptor is not None:
             self._path(self.name).unlink(missing_ok=True)
+            _held.discard(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -153,6 +168,7 @@ class Owner:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Another process may have seen the file before it was locked, and removed it as that of a dead owner.
             if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                _held.add(descriptor)
                 return descriptor
         except (BlockingIOError, FileNotFoundError):
             pass

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 import sys
 from pathlib import Path
@@ -31,6 +32,14 @@ async def hold(transport: EmbeddedTransport) -> None:
         await first.ack()
         say(first.message.event_id)
         await asyncio.Event().wait()
+
+
+async def hold_and_fork(transport: EmbeddedTransport) -> None:
+    """Do as `hold`, and leave behind a forked process that lives until the parent closes standard input."""
+    if os.fork() == 0:
+        os.read(0, 1)
+        os._exit(0)
+    await hold(transport)
 
 
 async def share(transport: EmbeddedTransport) -> None:
@@ -70,7 +79,7 @@ async def fill(transport: EmbeddedTransport) -> None:
 
 
 async def _main(command: str, folder: Path) -> None:
-    commands = {"hold": hold, "share": share, "publish": publish, "fill": fill}
+    commands = {"hold": hold, "hold_and_fork": hold_and_fork, "share": share, "publish": publish, "fill": fill}
     async with EmbeddedTransport(folder, consumers=CONSUMERS, retry_delays_s=LADDER) as transport:
         await commands[command](transport)
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from broker import EmbeddedTransport
 from broker.embedded.commit import Level
 from tests.broker.consumers import ARCHIVE, CONSUMERS, LADDER, SHORT_S
@@ -32,7 +34,7 @@ async def _child(command: str, folder: Path) -> AsyncIterator[Process]:
     finally:
         if process.returncode is None:
             process.kill()
-        await process.communicate()
+        await process.communicate(b"")  # which closes standard input
 
 
 def _names(folder: Path) -> list[str]:
@@ -49,12 +51,13 @@ async def _line(process: Process) -> str:
     return (await process.stdout.readline()).decode().strip()
 
 
-async def test_a_killed_process_gives_back_what_it_held_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["hold", "hold_and_fork"])
+async def test_a_killed_process_gives_back_what_it_held_at_once(tmp_path: Path, command: str) -> None:
     async with _transport(tmp_path) as transport:
         for event_id in ("a", "b", "c"):
             await transport.publish(message(event_id))
         inbox = Inbox()
-        async with _child("hold", tmp_path) as child:
+        async with _child(command, tmp_path) as child:
             acked = await _line(child)
             async with transport.subscribe(ARCHIVE, inbox, prefetch=5):
                 (state,) = await transport.inspect(["archive"])
