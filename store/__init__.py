@@ -29,7 +29,7 @@ from store.dead_letters import (
     pages_of_dead_letters,
     purge_dead_letters,
 )
-from store.migrating import Fault, check_schema, find_faults, migrate, wait_for_schema
+from store.migrating import Fault, check_schema, check_writable, find_faults, migrate, wait_for_schema
 from store.reading import (
     EventRow,
     KeptRow,
@@ -89,6 +89,7 @@ __all__ = [
     "Traces",
     "apply_events",
     "check_schema",
+    "check_writable",
     "claim",
     "complete",
     "count_dead_letters",

@@ -12,11 +12,11 @@ from typing import Final
 
 import structlog
 from msgspec import Struct
-from sqlalchemy import Connection, delete, insert, inspect, select, text
+from sqlalchemy import Connection, delete, func, insert, inspect, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.store import DATABASE_ERRORS, SchemaMismatchError, Store, StoreError, text_of
-from store.tables import metadata, schema_level
+from store.tables import consumers, metadata, schema_level
 
 #: The number of the newest migration of this version.
 LEVEL: Final = 2
@@ -44,6 +44,17 @@ async def check_schema(store: Store) -> None:
         )
 
 
+async def check_writable(store: Store) -> None:
+    """Return if a transaction that writes can be committed; it changes nothing.
+
+    A database that is full or read-only answers every question. Raises `SchemaMismatchError` and
+    `StoreUnavailableError`.
+    """
+    one = select(func.min(consumers.c.name)).scalar_subquery()
+    as_it_is = update(consumers).where(consumers.c.name == one).values(routing_keys=consumers.c.routing_keys)
+    await store.write(lambda connection: connection.execute(as_it_is))
+
+
 def judge(store: Store, *, level: int, usable_since: int) -> None:
     """Raise `SchemaMismatchError` if tables of `level` are too new for this version."""
     if usable_since > LEVEL:
@@ -61,7 +72,7 @@ class Fault(Struct, frozen=True, kw_only=True):
 
 
 async def find_faults(store: Store) -> list[Fault]:
-    """Look for what `check_schema` does not see: encoding, rights, a database that takes no writes.
+    """Look for what `check_schema` and `check_writable` do not see: encoding, rights, a standby.
 
     Writes nothing. Raises `StoreUnavailableError`.
     """
@@ -70,15 +81,12 @@ async def find_faults(store: Store) -> list[Fault]:
     encoding = await _encoding_of(store)
     async with store.reading() as connection:
         is_standby = (await connection.execute(text("SELECT pg_is_in_recovery()"))).scalar_one()
-        is_read_only = (await connection.execute(text("SHOW default_transaction_read_only"))).scalar_one() == "on"
         lacking = (await connection.execute(_LACKING_RIGHTS, {"tables": sorted(metadata.tables)})).scalars().all()
     faults = []
     if encoding not in _ENCODINGS:
         faults.append(Fault(found=f"the encoding is {encoding}, which cannot hold every text", remedy=_NEW_DATABASE))
     if is_standby:
         faults.append(Fault(found="it is a standby", remedy="name the primary, or add target_session_attrs=read-write"))
-    elif is_read_only:
-        faults.append(Fault(found="it takes no writes", remedy="set default_transaction_read_only to off"))
     if lacking:
         grants = "grant SELECT, INSERT, UPDATE and DELETE on them to the role of TIW_DATABASE_URL"
         faults.append(Fault(found=f"the role may not write to {', '.join(lacking)}", remedy=grants))

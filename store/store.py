@@ -186,9 +186,14 @@ class _Pooler:
         )
 
     def note_error(self, context: Any) -> None:
-        """Take note of an error that only a pooler of transactions makes; the connection is not used again."""
-        if sqlstate_of(context.original_exception) in _POOLER_SQLSTATES:
+        """Take note of an error that only a pooler of transactions makes; the connection is not used again.
+
+        Nor is one to a server that is read-only: after a failover the address may lead to another one.
+        """
+        sqlstate = sqlstate_of(context.original_exception)
+        if sqlstate in _POOLER_SQLSTATES:
             self._found()
+        if sqlstate in _POOLER_SQLSTATES or sqlstate == _READ_ONLY_SQLSTATE:
             context.is_disconnect = True
 
     def _found(self) -> None:
@@ -271,6 +276,8 @@ class Failure(Enum):
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 #: invalid_sql_statement_name, duplicate_prepared_statement: another session's statements are on this connection.
 _POOLER_SQLSTATES = frozenset({"26000", "42P05"})
+#: read_only_sql_transaction: this server is a standby now
+_READ_ONLY_SQLSTATE = "25006"
 _REPEAT_SQLSTATES = frozenset(
     {
         "40001",  # serialization_failure
@@ -281,7 +288,7 @@ _REPEAT_SQLSTATES = frozenset(
 )
 _AWAY_SQLSTATE_CLASSES = (
     "08",  # connection exception
-    "25006",  # read_only_sql_transaction: this server is a standby now
+    _READ_ONLY_SQLSTATE,
     "25P03",  # idle_in_transaction_session_timeout
     "28",  # invalid authorization: the operator mends it without a restart of ours
     "3D",  # the database does not exist (yet)

@@ -24,7 +24,16 @@ from ingest import (
     spool_files,
     weak_keys,
 )
-from store import Store, StoreError, check_schema, count_dead_letters, find_faults, list_overdue, registered_consumers
+from store import (
+    Store,
+    StoreError,
+    check_schema,
+    check_writable,
+    count_dead_letters,
+    find_faults,
+    list_overdue,
+    registered_consumers,
+)
 from tiw.discovery import DiscoveryError, discover_consumers
 from tiw.keys import keys_file, present_keys
 from tiw.opening import rejected_folder, spool_folder
@@ -276,9 +285,10 @@ async def check_database(store: Store) -> AsyncIterator[Check]:
         for fault in await find_faults(store):
             yield Check(check="database", ok=False, detail=f"{store.safe_url}: {fault.found}", remedy=fault.remedy)
         await check_schema(store)
+        await check_writable(store)
         waiting = sum((await count_dead_letters(store)).values())
     except StoreError as error:
-        remedy = "start the database, correct TIW_DATABASE_URL, or run `tiw migrate`"
+        remedy = "start the database, make it writable, correct TIW_DATABASE_URL, or run `tiw migrate`"
         yield Check(check="database", ok=False, detail=str(error), remedy=remedy)
         return
     yield Check(check="database", ok=True, detail=f"{store.safe_url}, {waiting} dead letters")

@@ -148,10 +148,10 @@ class Execution:
         else:
             self._settler.wait_for_lease(job, crashes=job.crashes)
 
-    def found_away(self, jobs: Sequence[Job]) -> None:
-        """Requeue jobs that need the store, which is away."""
+    def found_away(self, jobs: Sequence[Job], error: BaseException | None = None) -> None:
+        """Requeue jobs that need the store, which is away, as `error` says."""
         self._needs_store = True
-        self._store_watch.report_away()
+        self._store_watch.report_away(error)
         for job in jobs:
             self._memory.conclude(job, None)
         self._on_away()
@@ -220,8 +220,8 @@ class Execution:
         if ending.interruption is Interruption.STOPPED:
             return  # who stopped it requeues it
         match judge(self._consumer, [job.context for job in group], ending):
-            case StoreAway():
-                self.found_away(group)
+            case StoreAway(error=error):
+                self.found_away(group, error)
             case EachAlone(reason=reason):
                 for job in group:
                     job.failed_in_group = reason

@@ -149,8 +149,8 @@ class Claims:
                 await complete(
                     self._store, consumer=self._consumer, event_ids=event_ids, lease_holder=self._lease_holder
                 )
-            except AWAY_ERRORS:
-                self._store_watch.report_away()
+            except AWAY_ERRORS as error:
+                self._store_watch.report_away(error)
                 continue
             return
 
@@ -161,9 +161,9 @@ class Claims:
             return
         try:
             await self._release(event_ids)
-        except AWAY_ERRORS:
+        except AWAY_ERRORS as error:
             self._owed.update(event_ids)
-            self._store_watch.report_away()
+            self._store_watch.report_away(error)
 
     async def release_owed(self) -> None:
         """Release what could not be released before. Raises `StoreError`.
@@ -216,8 +216,8 @@ class Remembering(Protocol):
     def concluded(self, job: Job, outcome: Outcome | None) -> None:
         """Settle a job: its outcome is remembered. None: as if nobody had seen it."""
 
-    def found_away(self, jobs: Sequence[Job]) -> None:
-        """Requeue jobs: the store that they need is away."""
+    def found_away(self, jobs: Sequence[Job], error: BaseException | None = None) -> None:
+        """Requeue jobs: the store that they need is away, as `error` says."""
 
 
 class Memory:
@@ -287,8 +287,8 @@ class Memory:
     async def _claim_admitted(self, jobs: list[Job]) -> None:
         try:
             claims = await self._claims.claim([job.event_id for job in jobs])
-        except StoreError:
-            self._user.found_away(jobs)
+        except StoreError as error:
+            self._user.found_away(jobs, error)
         except Exception as error:  # noqa: BLE001 - logged below; one bad event must not fail its neighbours
             if len(jobs) > 1:
                 for job in jobs:

@@ -1,12 +1,13 @@
 """Know whether the store answers, so that consumers wait for it instead of failing against it."""
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, Self
 
 import structlog
 
-from store import SchemaMismatchError, Store, StoreError, StoreUnavailableError, check_schema
+from store import SchemaMismatchError, Store, StoreError, StoreUnavailableError, check_schema, check_writable
 from telemetry import metrics
 
 #: What says that the store cannot be used now, and nothing about an event: it does not answer, or a migration that this
@@ -14,6 +15,10 @@ from telemetry import metrics
 AWAY_ERRORS = (StoreUnavailableError, SchemaMismatchError)
 
 _PROBE_EVERY_S = 1.0
+_PROBE_AT_LEAST_EVERY_S = 8.0
+
+#: One that is away again sooner was not well.
+_WELL_AFTER_S = 10.0
 
 #: How often it is looked whether its tables are still those that this version works with.
 _LOOK_EVERY_S = 15.0
@@ -35,18 +40,23 @@ class StoreWatch:
         self._tasks: set[asyncio.Task[None]] = set()
         #: Whether it is away because of its tables: nobody must use it then, not even who would try.
         self.has_other_tables = False
+        #: What was last said to be wrong with it.
+        self._told = ""
+        self._pause_s = _PROBE_EVERY_S
+        self._back_s = -math.inf
 
     @property
     def is_here(self) -> bool:
         """Whether the store answered when it was last asked."""
         return self._here.is_set()
 
-    def report_away(self) -> None:
-        """Say that the store did not answer."""
+    def report_away(self, error: BaseException | None = None) -> None:
+        """Say that the store did not answer, or refused what was asked of it with `error`."""
         if self._here.is_set():
             self._here.clear()
             metrics.STORE_AWAY.set(1)
-            _log.warning("store_away", database=self._store.safe_url)
+            self._told = "" if error is None else str(error)
+            _log.warning("store_away", database=self._store.safe_url, reason=self._told or None)
             self._run(self._ask(), name="store watch")
 
     async def wait(self) -> None:
@@ -76,25 +86,34 @@ class StoreWatch:
                 self.report_away()
 
     async def _ask(self) -> None:
+        clock = asyncio.get_running_loop()
+        was_well = clock.time() - self._back_s > _WELL_AFTER_S
+        # One that answers this question and no other, such as one with little room left, must not be asked in a hurry.
+        self._pause_s = _PROBE_EVERY_S if was_well else min(2 * self._pause_s, _PROBE_AT_LEAST_EVERY_S)
         while True:
-            # First of all: one that answers this question and no other must not be asked in a hurry.
-            await asyncio.sleep(_PROBE_EVERY_S)
-            if await self._answers():
+            await asyncio.sleep(self._pause_s)
+            if await self._answers(is_written=True):
                 break
+        self._back_s = clock.time()
         metrics.STORE_AWAY.set(0)
         _log.info("store_back", database=self._store.safe_url)
         self._here.set()
 
-    async def _answers(self) -> bool:
+    async def _answers(self, *, is_written: bool = False) -> bool:
         try:
             await check_schema(self._store)
+            if is_written:
+                # One that is full or read-only answers as if nothing were wrong.
+                await check_writable(self._store)
         except SchemaMismatchError as error:
             if not self.has_other_tables:
                 _log.error("schema_mismatch", error=str(error))
             self.has_other_tables = True
             return False
         except StoreError as error:
-            _log.debug("store_still_away", error=type(error).__name__)
+            if self._told != str(error):
+                self._told = str(error)
+                _log.warning("store_still_away", reason=self._told)
             return False
         except Exception:  # noqa: BLE001 - while its tables cannot be looked at, it cannot be used, whatever it is
             _log.exception("store_cannot_be_looked_at", database=self._store.safe_url)

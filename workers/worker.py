@@ -97,8 +97,8 @@ class DeadLetterMover:
                 await self._store_watch.wait()
                 try:
                     await keep_dead_letters(self._store, letters)
-                except AWAY_ERRORS:
-                    self._store_watch.report_away()
+                except AWAY_ERRORS as error:
+                    self._store_watch.report_away(error)
                     continue
                 break
             self._moving = []
@@ -179,8 +179,8 @@ async def keep_pruning(store: Store, store_watch: StoreWatch, *, retention_days:
         for _ in range(_ROUNDS):
             try:
                 place = await _prune(store, retention_days=retention_days, after=place)
-            except StoreError:
-                store_watch.report_away()
+            except StoreError as error:
+                store_watch.report_away(error)
             await asyncio.sleep(PRUNE_EVERY_S)
 
 
@@ -494,8 +494,8 @@ class Worker:
                     runner.note_renewal(began_s=began_s)
                 for runner in self._runners:
                     await runner.release_owed()
-            except StoreError:
-                store_watch.report_away()
+            except StoreError as error:
+                store_watch.report_away(error)
 
 
 #: After an error that nobody foresaw.

@@ -63,6 +63,14 @@ class SmallDisk:
         """Give back what was taken."""
         self._filling.unlink(missing_ok=True)
 
+    def let_be_read_only(self) -> None:
+        """Refuse every write. Nothing may have a file open for writing here."""
+        _run("mount", "-o", "remount,ro", str(self.path))
+
+    def let_be_written(self) -> None:
+        """Take writes again."""
+        _run("mount", "-o", "remount,rw", str(self.path))
+
 
 def _mount(path: Path, *, size_bytes: int) -> None:
     _run("mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "tmpfs", str(path))

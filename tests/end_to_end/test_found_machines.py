@@ -1,6 +1,7 @@
 """`tiw up` on machines as they are found: it takes callbacks, and ends when it is asked to."""
 
 import fcntl
+import json
 import os
 import select
 import signal
@@ -8,10 +9,12 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from chaos.faults.small_disk import SmallDisk, cannot_mount
 from tests.end_to_end.deployment import Deployment, embedded
 from tests.end_to_end.programs import STOP_S, Program, command_line, environment, eventually
 from tests.end_to_end.sending import callback, post, send, signed
@@ -99,6 +102,80 @@ def test_it_ends_when_asked_to_whatever_the_store_is(deployment: Deployment, dam
     up = deployment.program("up")
     listening(deployment, up)
     up.stop(within_s=STOP_S)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    if cannot_mount():
+        pytest.skip(f"needs a small disk: {cannot_mount()}")
+    with SmallDisk(tmp_path / "disk", size_bytes=48 * 1024 * 1024) as disk:
+        yield disk
+
+
+def test_a_full_store_holds_up_no_callback_and_goes_on_once_there_is_room(
+    deployment: Deployment, small_disk: SmallDisk
+) -> None:
+    store = small_disk.path / "store.db"
+    deployment.settings["TIW_DATABASE_URL"] = f"sqlite+aiosqlite:///{store}"
+    up = deployment.up()
+    send(deployment.address, callback("OnlineRecordStarted", "before"))
+    eventually(lambda: _tasks(store) == {"before"})
+    small_disk.fill()
+    tasks = {f"task-{number}" for number in range(8)}
+    send(deployment.address, *(callback("OnlineRecordStarted", task, Padding="x" * 100_000) for task in tasks))
+    reason = up.wait_logged("store_away")["reason"]
+    assert "full" in reason or "I/O error" in reason
+    small_disk.free()
+    eventually(lambda: _tasks(store) == {"before", *tasks})
+    up.stop(within_s=STOP_S)
+
+
+def test_what_is_accepted_on_a_disk_that_fills_up_is_recorded(tmp_path: Path, small_disk: SmallDisk) -> None:
+    with embedded(tmp_path, TIW_DATA_DIR=str(small_disk.path)) as deployment:
+        deployment.data = small_disk.path
+        up = deployment.up()
+        small_disk.fill()
+        answers = {
+            f"task-{number}": post(
+                deployment.address, signed(callback("OnlineRecordStarted", f"task-{number}", Padding="x" * 50_000))
+            )
+            for number in range(20)
+        }
+        assert set(answers.values()) <= {200, 503}
+        assert 503 in answers.values()
+        doctor = deployment.run("doctor", "--json")
+        assert doctor.code == 1, doctor.err
+        assert not all(check["ok"] for check in json.loads(doctor.out))
+        small_disk.free()
+        eventually(lambda: post(deployment.address, signed(callback("OnlineRecordStarted", "after"))) == 200)
+        kept = {"after", *(task for task, answer in answers.items() if answer == 200)}
+        eventually(lambda: kept <= _tasks(small_disk.path / "store.db"))
+        up.stop(within_s=STOP_S)
+
+
+def test_a_read_only_store_holds_up_no_callback_and_goes_on_once_it_can_be_written(
+    deployment: Deployment, small_disk: SmallDisk
+) -> None:
+    store = small_disk.path / "store.db"
+    deployment.settings["TIW_DATABASE_URL"] = f"sqlite+aiosqlite:///{store}"
+    assert deployment.run("migrate").code == 0
+    small_disk.let_be_read_only()
+    up = deployment.program("up")
+    send(listening(deployment, up), callback("OnlineRecordStarted", "kept"))
+    assert "cannot be used now" in up.wait_logged("database_awaited")["error"]
+    found = {check["check"]: check["ok"] for check in json.loads(deployment.run("doctor", "--json").out)}
+    assert not found["database"]
+    small_disk.let_be_written()
+    eventually(lambda: _tasks(store) == {"kept"})
+    up.stop(within_s=STOP_S)
+
+
+def _tasks(store: Path) -> set[str]:
+    try:
+        with closing(sqlite3.connect(store, timeout=10)) as connection:
+            return {task for (task,) in connection.execute("SELECT task_id FROM recordings")}
+    except sqlite3.Error:
+        return set()
 
 
 def test_a_locked_store_holds_up_no_callback(deployment: Deployment) -> None:

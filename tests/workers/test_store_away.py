@@ -1,15 +1,17 @@
 """While the store is away, consumers wait for it: no attempt counts and nothing is a dead letter."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
+import asyncpg
 import pytest
 import structlog
 from sqlalchemy import update
 
 from schemas import OnlineRecordStarted
-from store import Store, count_events, list_dead_letters, migrate
+from store import Store, check_schema, count_events, list_dead_letters, migrate
 from store.migrating import LEVEL
 from store.tables import schema_level
 from tests.servers.postgres import PostgresServer
@@ -46,6 +48,74 @@ async def test_events_wait_for_a_store_that_is_away_and_lose_no_attempt(house: H
             await eventually(lambda: _has_events(house, 21), deadline_s=60)
 
     assert attempts == [1] * 21
+    assert await list_dead_letters(house.store) == []
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[Store]:
+    """Return a list that grows each time it is asked whether the store can be used again."""
+    asked: list[Store] = []
+
+    async def check(store: Store) -> None:
+        asked.append(store)
+        await check_schema(store)
+
+    monkeypatch.setattr("workers.store_watch.check_schema", check)
+    return asked
+
+
+@asynccontextmanager
+async def read_only(postgres: PostgresServer, database: str) -> AsyncIterator[None]:
+    """Let the server take no writes, as after a failover; sessions of before keep what they began with."""
+    postgres.query(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    postgres.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")  # noqa: S608
+    try:
+        yield
+    finally:
+        postgres.query(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+
+
+@asynccontextmanager
+async def out_of_connections(postgres: PostgresServer, database: str) -> AsyncIterator[None]:
+    """Take every connection that the server has."""
+    taken = [await asyncpg.connect(postgres.url().replace("+asyncpg", ""))]
+    try:
+        for _ in range(2):
+            with suppress(asyncpg.TooManyConnectionsError):
+                while True:
+                    taken.append(await asyncpg.connect(postgres.url().replace("+asyncpg", "")))
+            await taken[0].execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", database
+            )
+        yield
+    finally:
+        for connection in taken:
+            await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [(read_only, "read-only transaction"), (out_of_connections, "too many clients already")],
+)
+async def test_a_server_that_refuses_us_is_away_with_its_own_words_and_comes_back_by_itself(
+    house: House,
+    postgres: PostgresServer,
+    trouble: Callable[[PostgresServer, str], AbstractAsyncContextManager[None]],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.store_watch._PROBE_EVERY_S", 0.1)
+    with structlog.testing.capture_logs() as logs:
+        async with house.working(*BUILT_IN) as transport:
+            await transport.publish(started("before"))
+            await eventually(lambda: _has_events(house, 1))
+            async with trouble(postgres, house.store.safe_url.rpartition("/")[2]):
+                asked = count_calls(monkeypatch)
+                await transport.publish(started("meanwhile"))
+                await eventually(lambda: any(said in str(entry.get("reason")) for entry in logs), deadline_s=60)
+                await eventually(lambda: len(asked) > 2, deadline_s=60)
+                # Reading alone would have found it well.
+                assert not [entry for entry in logs if entry["event"] == "store_back"]
+            await eventually(lambda: _has_events(house, 2), deadline_s=60)
     assert await list_dead_letters(house.store) == []
 
 

@@ -1,7 +1,10 @@
 """`tiw doctor`."""
 
 import argparse
+from collections.abc import AsyncIterator
 
+from broker import BrokerError
+from store import Store
 from tiw.doctor import (
     Check,
     check_broker,
@@ -28,15 +31,7 @@ async def doctor(settings: Settings, args: argparse.Namespace) -> int:
     checks.append(await check_modules())
     async with open_store(settings) as store:
         checks += [await check_clock(store), *[check async for check in check_database(store)]]
-        async with open_transport(settings) as transport:
-            try:
-                await require_broker(transport)
-            except FailedError as error:
-                remedy = "start the broker, or correct TIW_AMQP_URL"
-                checks.append(Check(check="broker", ok=False, detail=str(error), remedy=remedy))
-            else:
-                checks += [check async for check in check_broker(transport)]
-                checks += [check async for check in check_consumers(transport, store)]
+        checks += [check async for check in _check_transport(settings, store)]
     if args.json:
         print_json(checks)
     else:
@@ -46,3 +41,16 @@ async def doctor(settings: Settings, args: argparse.Namespace) -> int:
             empty="",
         )
     return 0 if all(check.ok for check in checks) else 1
+
+
+async def _check_transport(settings: Settings, store: Store) -> AsyncIterator[Check]:
+    try:
+        async with open_transport(settings) as transport:
+            await require_broker(transport)
+            async for check in check_broker(transport):
+                yield check
+            async for check in check_consumers(transport, store):
+                yield check
+    except (BrokerError, FailedError) as error:
+        remedy = "start the broker, or correct TIW_AMQP_URL" if settings.amqp_urls else "see the check of the disk"
+        yield Check(check="broker", ok=False, detail=str(error), remedy=remedy)
