@@ -22,6 +22,7 @@ from ingest.rejected import RejectedWriter
 from ingest.request import require_safe_http
 from ingest.spool import NoSpool, Spool
 from ingest.unix_socket import BACKLOG, UnixSocket
+from schemas import EARLIEST_ARRIVAL_S
 from telemetry import Readiness, locations, metrics
 
 #: A drain waits this long for requests in flight; each of them is answered within 8 s.
@@ -85,6 +86,13 @@ class IngestServer:
         if self._rejected is not None:
             await self._rejected.__aenter__()
         self._flushing = asyncio.create_task(self._flush_metrics(), name="metrics of callbacks")
+        now_s = time.time()
+        if now_s < EARLIEST_ARRIVAL_S:
+            _log.error(
+                "clock_wrong",
+                now=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now_s)),
+                advice="let NTP set it: callbacks are kept with a wrong time of arrival, and none is refused as expired",
+            )
         _log.info("ingest_started", **self._place, max_connections=limit)
         return self
 

@@ -1,6 +1,6 @@
 """The vendor's callbacks as values. No I/O, nothing of ours imported."""
 
-from schemas.decoding import Decoded, decode, decode_object, event_id, redecode
+from schemas.decoding import EARLIEST_ARRIVAL_S, Decoded, decode, decode_object, event_id, redecode
 from schemas.events import (
     EVENT_KINDS,
     EVENT_TYPES,
@@ -26,6 +26,7 @@ from schemas.json_schema import JSON_SCHEMA_DIALECT, callback_schema, event_defi
 from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [
+    "EARLIEST_ARRIVAL_S",
     "EVENT_KINDS",
     "EVENT_TYPES",
     "JSON_SCHEMA_DIALECT",

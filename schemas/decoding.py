@@ -14,6 +14,10 @@ from schemas.strict_json import NotStrictError, StrictObject, encode_sorted, rea
 #: A Timestamp further ahead of its arrival than this would win every merge: such content is not recognized.
 MAX_AHEAD_S = 86_400
 
+#: 2020-01-01: nothing arrived before. A clock that says so is wrong, such as that of a machine that has just started
+#: and not found the time yet, and what it says of an arrival is no measure of a Timestamp.
+EARLIEST_ARRIVAL_S = 1_577_836_800
+
 #: More of an unknown EventType than this is not shown; the whole is in the body.
 MAX_EVENT_TYPE_CHARACTERS = 128
 
@@ -157,7 +161,7 @@ def _fit(envelope: _Envelope, received_at_us: int, odd_members: list[str], *, ma
     kind = EVENT_TYPES.get(envelope.EventType)
     if kind is None:
         raise _UnfittingError("EventType is none of the five recording events")
-    if envelope.Timestamp > received_at_us // 1_000_000 + MAX_AHEAD_S:
+    if _lies_ahead(envelope.Timestamp, received_at_us):
         raise _UnfittingError("Timestamp lies more than a day ahead of the arrival")
     # The envelope wins over members of the same name in EventData.
     flat = envelope.EventData | {"Timestamp": envelope.Timestamp, "SdkAppId": envelope.SdkAppId}
@@ -173,6 +177,11 @@ def _fit(envelope: _Envelope, received_at_us: int, odd_members: list[str], *, ma
         return msgspec.convert(_understood(flat, kind, "", odd_members), kind, strict=False)
     except msgspec.ValidationError as error:
         raise _UnfittingError(f"EventData: {error}") from error
+
+
+def _lies_ahead(timestamp: int, received_at_us: int) -> bool:
+    received_at_s = received_at_us // 1_000_000
+    return timestamp > received_at_s + MAX_AHEAD_S and received_at_s >= EARLIEST_ARRIVAL_S
 
 
 class _Member(Struct, frozen=True, kw_only=True):
@@ -306,7 +315,7 @@ def _redecode(body: bytes, routing_key: str, received_at_us: int) -> Event | Non
         return None
     try:
         envelope = _known_envelope.decode(body)
-        if envelope.EventType != routing_key or envelope.Timestamp > received_at_us // 1_000_000 + MAX_AHEAD_S:
+        if envelope.EventType != routing_key or _lies_ahead(envelope.Timestamp, received_at_us):
             return None
         # An event is flat: what the envelope says stands behind the members of EventData, and so wins over them.
         event_data = bytes(envelope.EventData)

@@ -24,6 +24,7 @@ from ingest import (
     spool_files,
     weak_keys,
 )
+from schemas import EARLIEST_ARRIVAL_S
 from store import (
     Store,
     StoreError,
@@ -170,6 +171,9 @@ def _no_keys(settings: Settings, path: Path) -> Check:
 
 async def check_clock(store: Store) -> Check:
     """Compare the clock with the database's, where that is another one."""
+    remedy = "let NTP (chrony, systemd-timesyncd) set both clocks"
+    if time.time() < EARLIEST_ARRIVAL_S:
+        return Check(check="clock", ok=False, detail=f"{_now()} UTC, which is over", remedy=remedy)
     if store.safe_url.startswith("sqlite"):
         return Check(check="clock", ok=True, detail=f"{_now()} UTC; nothing to compare it with")
     before_s = time.time()
@@ -183,9 +187,7 @@ async def check_clock(store: Store) -> Check:
     skew_s = theirs_s - (before_s + time.time()) / 2
     detail = f"{_now()} UTC; the database's is {abs(skew_s):.1f} s {'ahead' if skew_s > 0 else 'behind'}"
     if abs(skew_s) > MAX_SKEW_S:
-        return Check(
-            check="clock", ok=False, detail=detail, remedy="let NTP (chrony, systemd-timesyncd) set both clocks"
-        )
+        return Check(check="clock", ok=False, detail=detail, remedy=remedy)
     return Check(check="clock", ok=True, detail=detail)
 
 

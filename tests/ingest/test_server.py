@@ -171,3 +171,16 @@ async def test_a_defect_of_ours_is_an_answer_and_a_log_line(serve: Serve, monkey
 def test_a_path_token_that_would_not_work_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="at least 22 characters"):
         IngestConfig(path_token=token)
+
+
+async def test_a_clock_that_is_years_behind_is_told_at_the_start(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, transport: RecordingTransport
+) -> None:
+    body = callback()
+    monkeypatch.setattr("ingest.server.time.time", lambda: 1_000_000_000.0)
+    monkeypatch.setattr("ingest.callbacks.time.time_ns", lambda: 1_000_000_000 * 10**9)
+    with structlog.testing.capture_logs() as logs:
+        server = await serve()
+    assert [entry["now"] for entry in logs if entry["event"] == "clock_wrong"] == ["2001-09-09 01:46:40"]
+    assert (await post(server.port, body)).status == 200
+    assert [message.routing_key for message in transport.published] == ["OnlineRecordStarted"]

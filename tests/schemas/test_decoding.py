@@ -283,6 +283,14 @@ def test_a_timestamp_more_than_a_day_ahead_is_not_recognized() -> None:
     assert reason_of(envelope(Timestamp=latest + 1)) == "Timestamp lies more than a day ahead of the arrival"
 
 
+def test_a_clock_that_is_years_behind_is_no_measure_of_timestamps() -> None:
+    body = callback("OnlineRecordFinished", RoomId=7)
+    for year_s in (0, 100 * 86_400, 34 * 365 * 86_400):
+        event = decode(body, received_at_us=year_s * 1_000_000).event
+        assert isinstance(event, OnlineRecordFinished)
+        assert redecode(body, routing_key="OnlineRecordFinished", received_at_us=year_s * 1_000_000) == event
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

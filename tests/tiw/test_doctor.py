@@ -13,7 +13,16 @@ from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, Refused, render_record
 from store import OverdueDelivery, Store, migrate, report_overdue
 from tests.ingest.spool.messages import message
-from tiw.doctor import Check, check_consumers, check_disk, check_event_loop, check_keys, check_spool, consumer_states
+from tiw.doctor import (
+    Check,
+    check_clock,
+    check_consumers,
+    check_disk,
+    check_event_loop,
+    check_keys,
+    check_spool,
+    consumer_states,
+)
 from tiw.settings import read_settings
 
 APP = 1400000001
@@ -131,3 +140,11 @@ async def test_a_consumer_that_hangs_is_a_problem_with_its_name_its_event_and_it
     assert check.detail.startswith("finished: 1 unsettled, e1 for 40")
     assert "restart process 77 on host" in check.remedy
     assert (states["finished"], states["started"]) == (1, 0)
+
+
+async def test_a_clock_before_2020_is_not_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Store(f"sqlite+aiosqlite:///{tmp_path}/store.db") as store:
+        assert (await check_clock(store)).ok
+        monkeypatch.setattr("tiw.doctor.time.time", lambda: 1_000_000_000.0)
+        check = await check_clock(store)
+    assert (check.ok, "NTP" in check.remedy) == (False, True)
