@@ -1,6 +1,7 @@
 """How an authentic callback becomes durable: the broker confirms it in time, or the spool takes it."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -15,6 +16,9 @@ from telemetry import locations, metrics
 T = TypeVar("T")
 
 _log = structlog.get_logger()
+
+#: Why publishes fail is logged once in this time.
+_TOLD_EVERY_S = 30.0
 
 #: How much later than promised a wait may end: the timer looks this often.
 TICK_S = 0.1
@@ -149,6 +153,7 @@ class Durability:
         self._breaker = Breaker(transport)
         #: How many callbacks wait for the broker.
         self._live = 0
+        self._told_s = -math.inf
         self._publishing = Deadlines(budget.confirm_s)
         self._spooling = Deadlines(budget.spool_s)
         spool.make_way_for(self)
@@ -210,7 +215,8 @@ class Durability:
         try:
             # A transport bounds its publishes by itself; one that hangs is not waited for either.
             await self._publishing.bound(self._transport.publish(message))
-        except (BrokerError, TimeoutError):
+        except (BrokerError, TimeoutError) as error:
+            self._tell(error)
             return False
         except Exception as error:  # noqa: BLE001 - the sender can do nothing about it
             _log.error("publishing_failed", error=type(error).__name__, frames=locations(error))
@@ -218,6 +224,13 @@ class Durability:
         finally:
             metrics.PUBLISH_SECONDS.observe(time.monotonic() - began_s)
         return True
+
+    def _tell(self, error: Exception) -> None:
+        """Log what the transport says, now and then: while it is in trouble each callback fails."""
+        now_s = time.monotonic()
+        if now_s - self._told_s > _TOLD_EVERY_S:
+            self._told_s = now_s
+            _log.warning("publish_not_confirmed", reason=str(error) or "no answer in time")
 
     async def _put(self, message: Message, *, left_s: float) -> None:
         if left_s >= self._budget.spool_s:

@@ -91,7 +91,7 @@ class IngestServer:
             _log.error(
                 "clock_wrong",
                 now=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now_s)),
-                advice="let NTP set it: callbacks are kept with a wrong time of arrival, and none is refused as expired",
+                advice="let NTP set it: callbacks are kept with a wrong time of arrival, and none is found expired",
             )
         _log.info("ingest_started", **self._place, max_connections=limit)
         return self

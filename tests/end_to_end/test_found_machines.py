@@ -143,6 +143,7 @@ def test_what_is_accepted_on_a_disk_that_fills_up_is_recorded(tmp_path: Path, sm
         }
         assert set(answers.values()) <= {200, 503}
         assert 503 in answers.values()
+        assert "no space left" in up.wait_logged("publish_not_confirmed")["reason"]
         doctor = deployment.run("doctor", "--json")
         assert doctor.code == 1, doctor.err
         assert not all(check["ok"] for check in json.loads(doctor.out))
