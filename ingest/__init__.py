@@ -6,14 +6,17 @@ from ingest.config import IngestConfig
 from ingest.keys import (
     GENERATED_KEYS_FILE,
     GENERATED_SDK_APP_ID,
+    MAX_CHARACTERS,
     SAFE_CHARACTERS,
     CallbackKeys,
     GeneratedKeys,
     KeyRing,
     KeysError,
     generated_keys,
+    new_key,
     parse_keys,
     weak_keys,
+    write_keys,
 )
 from ingest.refusals import Refusal, RefusedError
 from ingest.rejected import KeptRejected, Rejected, RejectedFileError, read_rejected, remove_rejected
@@ -34,6 +37,7 @@ from ingest.unix_socket import UnixSocket
 __all__ = [
     "GENERATED_KEYS_FILE",
     "GENERATED_SDK_APP_ID",
+    "MAX_CHARACTERS",
     "SAFE_CHARACTERS",
     "CallbackKeys",
     "Emptied",
@@ -55,6 +59,7 @@ __all__ = [
     "WaitingCallback",
     "empty_spool",
     "generated_keys",
+    "new_key",
     "parse_keys",
     "read_rejected",
     "readmit",
@@ -64,4 +69,5 @@ __all__ = [
     "waiting_callbacks",
     "weak_keys",
     "without_dropped",
+    "write_keys",
 ]

@@ -215,15 +215,46 @@ def generated_keys(folder: Path) -> GeneratedKeys:
     return GeneratedKeys(keys=parse_keys(content), path=path, created=created)
 
 
+def write_keys(path: Path, keys: CallbackKeys) -> None:
+    """Put `keys` in the place of what the file has, whole or not at all; owner and mode stay. Raises `KeysError`."""
+    draft = _draft_name(path)
+    try:
+        before = path.stat() if path.exists() else None
+        _write(draft, keys)
+        if before is not None:
+            os.chmod(draft, before.st_mode & 0o777)  # noqa: PTH101 - as the line below
+            os.chown(draft, before.st_uid, before.st_gid)
+        draft.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        # A file that is mounted by itself cannot be replaced.
+        raise KeysError(f"{path} cannot be written ({error.strerror}): change it where it comes from") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def new_key() -> str:
+    """Return a random key of 32 characters."""
+    return secrets.token_hex(16)
+
+
+def _draft_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}")
+
+
+def _write(path: Path, keys: CallbackKeys) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode({str(app): accepted for app, accepted in keys.items()}) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _create(path: Path) -> bool:
     """Make the file, whole or not at all; False if another process was faster."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}")
+    draft = _draft_name(path)
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode({str(GENERATED_SDK_APP_ID): [secrets.token_hex(16)]}) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _write(draft, {GENERATED_SDK_APP_ID: (new_key(),)})
         # Unlike a rename, a link never replaces: the first one wins.
         path.hardlink_to(draft)
     except FileExistsError:

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -36,6 +37,7 @@ def build_parser() -> Parser:
     _add_consumers(commands)
     _add_forget(commands)
     _add_rejected(commands)
+    _add_keys(commands)
     _add_inspection(commands)
     return parser
 
@@ -93,7 +95,10 @@ def _add_simulator(commands: Any) -> None:
 def _add_recordings(commands: Any) -> None:
     recordings = _group(commands, "recordings", "What is known of each recording.")
     listing = _command(recordings, "list", "recordings:list_all", "List recordings, newest first.")
-    listing.add_argument("--status", type=str.upper, choices=["RECORDING", "PAUSED", "STOPPED", "FINISHED"])
+    statuses = ["RECORDING", "PAUSED", "STOPPED", "FINISHED", "FAILED"]
+    listing.add_argument(
+        "--status", type=str.upper, choices=statuses, help="of one status; failed: finished with an error"
+    )
     _selection(listing)
     show = _command(recordings, "show", "recordings:show", "Show one recording.")
     show.add_argument("task_id", metavar="TASK_ID")
@@ -135,21 +140,21 @@ def _add_spool(commands: Any) -> None:
     spool = _group(commands, "spool", "Callbacks that an ingest node keeps until the broker takes them.")
     listing = _command(spool, "list", "spool:list_all", "List the callbacks that wait, and those set aside.")
     listing.add_argument("--limit", type=_natural, default=1000, metavar="N", help="at most (default: 1000; 0: all)")
-    _json(listing)
+    _listing(listing)
     drain = _command(spool, "drain", "spool:drain", "Bring what no running node drains to the broker, now.")
     drain.add_argument("--set-aside", action="store_true", help="also what the broker refused again and again")
     drain.add_argument("--dry-run", action="store_true", help="only count")
     _json(drain)
-    _json(_command(spool, "verify", "spool:verify", "Read every file of the spool and say what is damaged."))
+    _listing(_command(spool, "verify", "spool:verify", "Read every file of the spool and say what is damaged."))
 
 
 def _add_consumers(commands: Any) -> None:
     group = _command(commands, "consumers", "consumers:list_all", "The consumers and their queues; alone: list.")
-    _json(group)
+    _listing(group)
     consumers = group.add_subparsers(metavar="COMMAND")
     listing = _command(consumers, "list", "consumers:list_all", "List consumers, built-in and of users.")
     # Without a default of its own: it would undo a --json that stands before `list`.
-    _json(listing, default=argparse.SUPPRESS)
+    _listing(listing, default=argparse.SUPPRESS)
     remove = _command(consumers, "remove", "consumers:remove", "Delete the queues of a consumer that is no more.")
     remove.add_argument("name", metavar="NAME")
     remove.add_argument("--force", action="store_true", help="even if events wait in it: they are lost to it")
@@ -176,12 +181,29 @@ def _add_rejected(commands: Any) -> None:
     _json(reverify)
 
 
+def _add_keys(commands: Any) -> None:
+    keys = _group(commands, "keys", "The callback keys of each application.")
+    show = _command(keys, "show", "keys:show", "Show them, for the owner of their file.")
+    show.add_argument("--app", type=_natural, metavar="ID", help="of one SdkAppId")
+    show.add_argument("--reveal", action="store_true", help="as they are, though this is no terminal")
+    _json(show)
+    add = _command(keys, "add", "keys:add", "Accept another key, too: a new one is made and printed.")
+    add.add_argument("--app", type=_natural, required=True, metavar="ID", help="SdkAppId")
+    add.add_argument("--stdin", action="store_true", help="read the key from standard input instead")
+    retire = _command(keys, "retire", "keys:retire", "Accept a key no more.")
+    retire.add_argument("--app", type=_natural, required=True, metavar="ID", help="SdkAppId")
+    retire.add_argument("--number", type=_positive, required=True, metavar="N", help="as `tiw keys show` counts")
+    retire.add_argument("--force", action="store_true", help="even the last one of an application")
+
+
 def _add_inspection(commands: Any) -> None:
     schema = _command(commands, "schema", "schema:schema", "Print the JSON Schema, AsyncAPI 3 and OpenAPI 3.1.")
     schema.add_argument("--output", metavar="FOLDER", help="write each to its file there instead")
     config = _command(commands, "config", "config:config", "Print the effective settings, secrets masked.")
     config.add_argument("--reveal", action="store_true", help="show the callback keys and the path token")
     _json(config)
+    shell = _command(commands, "completion", "completion:completion", "Print what a shell needs to complete commands.")
+    shell.add_argument("shell", choices=["bash", "zsh", "fish"], help="eval it, or put it where the shell looks")
     _json(_command(commands, "doctor", "doctor:doctor", "Check keys, clock, broker, database and disk."))
 
 
@@ -193,7 +215,12 @@ def _selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--app", type=_natural, metavar="ID", help="of one SdkAppId")
     parser.add_argument("--since", metavar="T", help="2026-11-23, 2026-11-23T10:00Z, or an age: 90m, 12h, 3d")
     parser.add_argument("--limit", type=_natural, default=1000, metavar="N", help="at most (default: 1000; 0: all)")
-    _json(parser)
+    _listing(parser)
+
+
+def _listing(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
+    parser.add_argument("--wide", action="store_true", default=default, help="every column, however long the lines")
+    _json(parser, default=default)
 
 
 def _letters(parser: argparse.ArgumentParser) -> None:
@@ -210,8 +237,9 @@ def _positive(text: str) -> int:
 
 
 def _number(text: str, *, at_least: int) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < at_least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {at_least}")
+    # Python refuses thousands of digits, and a database more than 64 bits.
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < at_least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {at_least} with at most 18 digits")
     return int(text)
 
 
