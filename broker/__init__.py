@@ -14,6 +14,7 @@ from broker.api import (
     TopologyConflictError,
     Transport,
 )
+from broker.embedded.database import DATABASE_NAME as EMBEDDED_FILE
 from broker.embedded.database import network_file_system
 from broker.embedded.transport import EmbeddedTransport
 from broker.opening import open_transport
@@ -35,6 +36,7 @@ __all__ = [
     "BUILT_IN_CONSUMERS",
     "DEFAULT_CONFIRM_TIMEOUT_S",
     "DEFAULT_RETRY_DELAYS_S",
+    "EMBEDDED_FILE",
     "EVENTS_EXCHANGE",
     "LEASE_WAIT_S",
     "RESERVED_NAMES",

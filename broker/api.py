@@ -93,7 +93,11 @@ class Subscription(Protocol):
 
 
 class QueueState(Struct, frozen=True, kw_only=True):
-    """Counts of one consumer's queues; `exists` is False if it has none. None: this broker does not tell."""
+    """Counts of one consumer's queues; `exists` is False if it has none. None: this broker does not tell.
+
+    `retrying` events wait for their next attempt, the first of them until `next_retry_at_us`, microseconds since the
+    Unix epoch. RabbitMQ has those of all consumers in the same queues: see `BrokerInfo`.
+    """
 
     consumer: str
     exists: bool
@@ -101,6 +105,8 @@ class QueueState(Struct, frozen=True, kw_only=True):
     unacked: int | None
     connected: int
     dead: int
+    retrying: int | None = None
+    next_retry_at_us: int | None = None
 
 
 class BrokerInfo(Struct, frozen=True, kw_only=True):
@@ -111,6 +117,8 @@ class BrokerInfo(Struct, frozen=True, kw_only=True):
     feature_flags_disabled: tuple[str, ...] | None = None
     alarms: tuple[str, ...] | None = None
     orphaned: int = 0
+    #: Events of all consumers that wait for their next attempt.
+    retrying: int = 0
     #: Policies that let the broker lose or cap what it has taken, as sentences.
     harmful_policies: tuple[str, ...] | None = None
     #: What our user may not do, in the broker's words.

@@ -148,7 +148,9 @@ def read_rejected(folder: Path, *, now_us: int) -> list[KeptRejected]:
     """Return what is kept in `folder`, newest first; nothing if there is no file. Raises `RejectedFileError`."""
     path = folder / FILE_NAME
     with _explaining(folder):
-        if not path.exists():
+        try:
+            path.stat()
+        except FileNotFoundError:
             return []
         with _opened(path) as connection:
             found = connection.execute(

@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from sqlalchemy import ColumnElement, CursorResult, Row, bindparam, delete, func, select, tuple_, update
 
 from store.store import Store, members, now_us
-from store.tables import dead_letters, iso8601, shown_body, storable
+from store.tables import dead_letters, events, iso8601, shown_body, storable
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
@@ -31,11 +31,16 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterRow(Struct, frozen=True, kw_only=True):
-    """A dead letter in a listing; times are ISO 8601 text. The body is there only if it was asked for."""
+    """A dead letter in a listing; times are ISO 8601 text. The body is there only if it was asked for.
+
+    `task_id` is None where the event belongs to no recording, or is no longer kept.
+    """
 
     consumer: str
     event_id: str
     event_type: str | None
+    sdk_app_id: int
+    task_id: str | None
     attempts: int
     reason: str
     first_failed_at: str
@@ -49,6 +54,8 @@ _LISTED = (
     dead_letters.c.consumer,
     dead_letters.c.event_id,
     dead_letters.c.event_type,
+    dead_letters.c.sdk_app_id,
+    events.c.task_id,
     dead_letters.c.attempts,
     dead_letters.c.reason,
     dead_letters.c.first_failed_at_us,
@@ -86,6 +93,7 @@ async def list_dead_letters(
     """Return the dead letters that were not replayed, the last failed first, at most `limit` (0: all)."""
     query = (
         select(*_LISTED)
+        .select_from(dead_letters.outerjoin(events, events.c.event_id == dead_letters.c.event_id))
         .where(*_selected(consumer, event_id, since_us, app))
         .order_by(dead_letters.c.last_failed_at_us.desc(), dead_letters.c.consumer, dead_letters.c.event_id)
     )

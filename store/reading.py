@@ -133,10 +133,11 @@ async def list_recordings(
     *,
     app: int | None = None,
     status: RecordingStatus | None = None,
+    failed: bool = False,
     since_us: int | None = None,
     limit: int = 1000,
 ) -> list[RecordingSummary]:
-    """Return recordings, the one with the latest activity first, at most `limit` (0: all).
+    """Return recordings, the one with the latest activity first, at most `limit` (0: all); `failed`: with an error.
 
     Activity is the acceptance of an event that counts: the winner of its type. `since_us` is compared with the
     latest; `app` is a SdkAppId.
@@ -146,6 +147,8 @@ async def list_recordings(
         query = query.where(recordings.c.sdk_app_id == app)
     if status is not None:
         query = query.where(recordings.c.status == status.value)
+    if failed:
+        query = query.where(recordings.c.failed)
     if since_us is not None:
         query = query.where(recordings.c.active_at_us >= since_us)
     if limit:

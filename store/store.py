@@ -423,6 +423,11 @@ class Store:
         return re.sub(r"//([^:@/]*):.*@", r"//\1:***@", shown)
 
     @property
+    def file(self) -> Path | None:
+        """The file that this is; None for a server."""
+        return Path(self._url.database or "") if self.is_local else None
+
+    @property
     def is_local(self) -> bool:
         """Whether this is a file on this host, and no server."""
         return self.dialect.has_one_writer

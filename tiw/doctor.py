@@ -32,6 +32,7 @@ from store import (
     check_writable,
     count_dead_letters,
     find_faults,
+    iso8601,
     list_overdue,
     registered_consumers,
 )
@@ -45,6 +46,7 @@ from tiw.settings import Settings, unknown_variables
 class ConsumerState(Struct, frozen=True, kw_only=True):
     """A consumer as `tiw consumers` shows it.
 
+    `retrying` events wait for their next attempt, the first of them until `next_retry_at`, ISO 8601 text.
     `dead` counts unresolved dead letters, in the store and on their way there. `overdue`: so many deliveries should
     have been settled long ago; their worker hangs. `abandoned`: it has a queue that nobody consumes. None where the
     broker does not tell.
@@ -56,6 +58,8 @@ class ConsumerState(Struct, frozen=True, kw_only=True):
     ready: int
     unacked: int | None
     connected: int
+    retrying: int | None
+    next_retry_at: str | None
     dead: int
     overdue: int
     abandoned: bool
@@ -80,6 +84,8 @@ async def consumer_states(transport: Transport, store: Store) -> list[ConsumerSt
             ready=state.ready,
             unacked=state.unacked,
             connected=state.connected,
+            retrying=state.retrying,
+            next_retry_at=None if state.next_retry_at_us is None else iso8601(state.next_retry_at_us),
             dead=state.dead + dead.get(state.consumer, 0),
             overdue=overdue[state.consumer],
             abandoned=state.connected == 0,
@@ -323,7 +329,11 @@ def check_disk(settings: Settings) -> Check:
 
 def check_spool(settings: Settings) -> Check:
     """Look for callbacks that the spool cannot get rid of, and for damage."""
-    states = spool_files(spool_folder(settings))
+    try:
+        states = spool_files(spool_folder(settings))
+    except OSError as error:
+        remedy = "run this as the user of the ingest node"
+        return Check(check="spool", ok=False, detail=f"{error.filename}: {error.strerror}", remedy=remedy)
     waiting = sum(state.waiting for state in states if state.kind == "spool")
     unowned = sum(state.waiting for state in states if state.kind == "spool" and not state.owned)
     aside = sum(state.waiting for state in states if state.kind == "set-aside")
@@ -350,7 +360,7 @@ def check_spool(settings: Settings) -> Check:
             remedy="start an ingest node with this TIW_DATA_DIR, or run `tiw spool drain`",
         )
     detail = f"{waiting} callbacks wait for the broker" if waiting else "empty"
-    oldest_s = max((time.time() - state.oldest_at_us / 1e6 for state in states if state.oldest_at_us), default=0.0)
+    oldest_s = max((time.time() - state.oldest_at.timestamp() for state in states if state.oldest_at), default=0.0)
     if oldest_s > MAX_SPOOLED_S:
         return Check(
             check="spool",

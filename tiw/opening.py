@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import broker
 from broker import DEFAULT_CONFIRM_TIMEOUT_S, BrokerError, ConsumerQueues, Transport
-from tiw.settings import Address, Settings, UnixAddress, UsageError
+from tiw.settings import Address, FailedError, Settings, UnixAddress, UsageError
 
 if TYPE_CHECKING:
     from ingest import IngestConfig, Spool
@@ -23,11 +23,15 @@ def open_transport(
     consumers: Sequence[ConsumerQueues] = (),
     *,
     confirm_timeout_s: float = DEFAULT_CONFIRM_TIMEOUT_S,
+    may_be_new: bool = False,
 ) -> Transport:
     """Return the transport, not entered yet; `consumers` are those of users.
 
-    Raises `UsageError` for an address that cannot be right.
+    Raises `UsageError` for an address that cannot be right; `FailedError` if an embedded one would have to be made and
+    may not be new.
     """
+    if settings.is_embedded and not may_be_new:
+        _require_file(settings.data_dir / broker.EMBEDDED_FILE)
     try:
         return broker.open_transport(
             urls=settings.amqp_urls,
@@ -52,14 +56,30 @@ def spool_folder(settings: Settings) -> Path:
     return settings.data_dir / "spool"
 
 
-def open_store(settings: Settings) -> "Store":
-    """Return the store, not entered yet. Raises `UsageError` for a URL that cannot be right."""
+def open_store(settings: Settings, *, may_be_new: bool = False) -> "Store":
+    """Return the store, not entered yet.
+
+    Raises `UsageError` for a URL that cannot be right; `FailedError` if its file would have to be made and may not be
+    new: who only asks makes nothing.
+    """
     from store import Store, StoreError  # noqa: PLC0415 - an ingest node has no store, and its libraries take 30 MB
 
     try:
-        return Store(settings.database_url)
+        store = Store(settings.database_url)
     except StoreError as error:
         raise UsageError(f"TIW_DATABASE_URL: {error}") from error
+    if store.file is not None and not may_be_new:
+        _require_file(store.file)
+    return store
+
+
+def _require_file(path: Path) -> None:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise FailedError(
+            f"nothing is kept in {path.parent} yet: there is no {path.name}; start `tiw up`, or correct TIW_DATA_DIR"
+        ) from None
 
 
 def require_amqp(settings: Settings, command: str) -> None:

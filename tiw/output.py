@@ -26,6 +26,9 @@ _GAP = 3
 #: A column that is no wider is never broken into lines: ids, times and counts are to be read and copied.
 _SHORT = 20
 
+#: A wider one has at least so much, or as much as it needs.
+_BROKEN = 26
+
 _STYLES = {
     "RECORDING": "cyan",
     "PAUSED": "yellow",
@@ -45,11 +48,18 @@ def print_json(value: object) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, title: str = "", spare: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    empty: str,
+    title: str = "",
+    spare: Sequence[str] = (),
+    wide: bool = False,
 ) -> None:
     """Print rows under columns, or the sentence `empty` if there are none. Numbers stand to the right.
 
-    On a terminal that is too narrow the `spare` columns are left out, the first one first; `--json` has them all.
+    On a terminal that is too narrow the `spare` columns are left out, the first one first, unless `wide`, which breaks
+    no cell into lines either.
     """
     rows = list(rows)
     console = make_console()
@@ -58,9 +68,13 @@ def print_table(
         return
     cells = {column: [row[index] for row in rows] for index, column in enumerate(columns)}
     widths = {column: max(len(column), *(len(_cell(value)) for value in values)) for column, values in cells.items()}
-    for column in spare:
-        if sum(widths.values()) + _GAP * len(widths) > console.width:
+    for column in () if wide else spare:
+        # What can be broken into lines needs less than it would like to have.
+        least = sum(width if width <= _SHORT else min(width, _BROKEN) for width in widths.values())
+        if least + _GAP * len(widths) > console.width:
             del cells[column], widths[column]
+    if wide:
+        console.width = max(console.width, sum(widths.values()) + _GAP * len(widths))
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for column, values in cells.items():
         numbers = all(isinstance(value, int) or value is None for value in values)
@@ -107,6 +121,11 @@ def _cell(value: Any) -> Text:
 def _shown(text: str) -> str:
     """Replace what would move the cursor, change colours or turn the direction of writing."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def nothing(what: str, *filters: object) -> str:
+    """Return what is said in place of an empty table: none at all, or none as asked for."""
+    return f"No {what} match." if any(value not in (None, False) for value in filters) else f"No {what} yet."
 
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

@@ -57,8 +57,10 @@ async def run_pipeline(
     async with AsyncExitStack() as stack:
         stack.enter_context(folder_lock(settings.data_dir))
         await stack.enter_async_context(keys)
-        store = await stack.enter_async_context(open_store(settings))
-        transport = await stack.enter_async_context(open_transport(settings, confirm_timeout_s=CONFIRM_TIMEOUT_S))
+        store = await stack.enter_async_context(open_store(settings, may_be_new=True))
+        transport = await stack.enter_async_context(
+            open_transport(settings, confirm_timeout_s=CONFIRM_TIMEOUT_S, may_be_new=True)
+        )
         migrating = asyncio.create_task(_migrate(store), name="migration")
         stack.push_async_callback(_end, migrating)
         if store.is_local:

@@ -61,6 +61,9 @@ def run(parsed: argparse.Namespace) -> int:
         return FAILED
     except Exception as error:
         code = _known(error)
+        if code is None and isinstance(error, OSError) and error.strerror:
+            # A path that was asked for; what a file of ours meets has words of its own.
+            return _say(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, FAILED)
         if code is None:
             raise
         return _say(str(error), code)

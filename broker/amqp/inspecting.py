@@ -24,7 +24,7 @@ from broker.amqp.connection import (
 )
 from broker.amqp.endpoints import Brokers, Endpoint
 from broker.api import BrokerError, BrokerInfo, MissingQueueError, QueueState
-from broker.topology import EVENTS_EXCHANGE, ORPHANED_QUEUE, dead_queue_name, queue_name
+from broker.topology import EVENTS_EXCHANGE, ORPHANED_QUEUE, dead_queue_name, queue_name, retry_name
 
 TIMEOUT_S = 2.0
 _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
@@ -129,8 +129,11 @@ class Counts(Struct, frozen=True, kw_only=True):
 class Inspection:
     """Looks at the first of `brokers` that answers. Raises `BrokerError` if none does."""
 
-    def __init__(self, brokers: Brokers, *, management_url: str | None = None) -> None:
+    def __init__(
+        self, brokers: Brokers, *, retry_delays_s: Sequence[float] = (), management_url: str | None = None
+    ) -> None:
         self._brokers = brokers
+        self._retry_queues = [retry_name(delay_s) for delay_s in retry_delays_s]
         self._management_url = management_url
 
     async def inspect(self, consumers: Sequence[str]) -> list[QueueState]:
@@ -161,12 +164,14 @@ class Inspection:
         async with self._connected() as (connection, management):
             properties = connection.amqp.server_properties
             orphaned = await count(connection, ORPHANED_QUEUE)
+            retrying = [await count(connection, queue) for queue in self._retry_queues]
             return BrokerInfo(
                 product=str(properties.get("product", "")),
                 version=str(properties.get("version", "")),
                 feature_flags_disabled=await management.feature_flags_disabled(),
                 alarms=await management.alarms(),
                 orphaned=orphaned.ready if orphaned else 0,
+                retrying=sum(counted.ready for counted in retrying if counted),
                 harmful_policies=await management.harmful_policies(),
                 refusals=await _refusals(connection),
             )

@@ -68,7 +68,7 @@ class AmqpTransport:
             confirm_timeout_s=confirm_timeout_s,
         )
         self._watchdog = watchdog or Watchdog()
-        self._inspection = Inspection(brokers, management_url=management_url)
+        self._inspection = Inspection(brokers, retry_delays_s=self._retry_delays_s, management_url=management_url)
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:

@@ -221,6 +221,11 @@ def inspect(consumers: Sequence[str]) -> Operation[list[QueueState]]:
     return lambda transaction: [_state(transaction, consumer) for consumer in consumers]
 
 
+def count_retrying(transaction: Transaction) -> int:
+    """Count the messages that wait for their next attempt."""
+    return int(transaction.execute("SELECT count(*) FROM messages WHERE visible_at_us > 0").fetchone()[0])
+
+
 def count_orphaned(transaction: Transaction) -> int:
     """Count the messages whose consumer's queue was removed."""
     return _count(transaction, ORPHANED_QUEUE, _READY) + _count(transaction, ORPHANED_QUEUE, _CLAIMED)
@@ -263,6 +268,8 @@ def _abandoned(transaction: Transaction, owner: Owner, held: Collection[int]) ->
 def _state(transaction: Transaction, consumer: str) -> QueueState:
     queue, dead = queue_name(consumer), dead_queue_name(consumer)
     (connected,) = transaction.execute("SELECT count(*) FROM subscriptions WHERE queue = ?", (queue,)).fetchone()
+    waiting = "SELECT count(*), min(visible_at_us) FROM messages WHERE queue = ? AND visible_at_us > 0"
+    retrying, next_retry_at_us = transaction.execute(waiting, (queue,)).fetchone()
     return QueueState(
         consumer=consumer,
         exists=transaction.has_queue(queue),
@@ -270,6 +277,8 @@ def _state(transaction: Transaction, consumer: str) -> QueueState:
         unacked=_count(transaction, queue, _CLAIMED),
         connected=connected,
         dead=_count(transaction, dead, _READY) + _count(transaction, dead, _CLAIMED),
+        retrying=retrying,
+        next_retry_at_us=next_retry_at_us,
     )
 
 

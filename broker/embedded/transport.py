@@ -12,6 +12,7 @@ from broker.embedded.consuming import EmbeddedSubscription, Watch
 from broker.embedded.database import DATABASE_NAME, Owner, explain, free_bytes, open_database, opening, prepare_folder
 from broker.embedded.queues import (
     count_orphaned,
+    count_retrying,
     dead_letter,
     declare,
     inspect,
@@ -110,9 +111,13 @@ class EmbeddedTransport:
         await self._ask(remove(consumer, force=force), Level.DURABLE)
 
     async def info(self) -> BrokerInfo:
-        """Say which SQLite this is, and how many messages are orphaned."""
-        orphaned = await self._ask(count_orphaned, Level.WRITE)
-        return BrokerInfo(product="embedded", version=sqlite3.sqlite_version, orphaned=orphaned)
+        """Say which SQLite this is, and how many messages are orphaned or wait for their next attempt."""
+        return BrokerInfo(
+            product="embedded",
+            version=sqlite3.sqlite_version,
+            orphaned=await self._ask(count_orphaned, Level.WRITE),
+            retrying=await self._ask(count_retrying, Level.WRITE),
+        )
 
     async def __aenter__(self) -> Self:
         try:

@@ -1,8 +1,10 @@
 """What is in the spool's folder, for a person or a check: read beside running processes, without disturbing them."""
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from msgspec import Struct
@@ -14,7 +16,7 @@ from ingest.spool.format import Contents, Record, read_contents
 class SpoolFileState(Struct, frozen=True, kw_only=True):
     """One file. `kind` is `spool`, `set-aside` or `damaged`; `owned`: by a process that runs and drains it itself.
 
-    `oldest_at_us`: when the first of those that wait came into the spool, in microseconds since the Unix epoch.
+    `oldest_at`: when the first of those that wait came into the spool.
     `torn_bytes` at the end are a write that a crash cut off: whoever sent it was not told that it is kept.
     `error` says why it could not be read; all counts are 0 then.
     """
@@ -24,7 +26,7 @@ class SpoolFileState(Struct, frozen=True, kw_only=True):
     owned: bool
     bytes: int
     waiting: int
-    oldest_at_us: int | None
+    oldest_at: datetime | None
     settled: int
     damaged_bytes: int
     torn_bytes: int
@@ -48,12 +50,20 @@ class WaitingCallback(Struct, frozen=True, kw_only=True):
 
 
 def spool_files(folder: Path) -> list[SpoolFileState]:
-    """Return the state of every file in `folder`, those that wait first."""
+    """Return the state of every file in `folder`, those that wait first; none if there is no folder.
+
+    Raises OSError if it cannot be looked at.
+    """
+    _look_at(folder)
     return [_state(path) for path in SpoolFolder(folder).files(WAITING, SET_ASIDE, DAMAGED)]
 
 
 def waiting_callbacks(folder: Path) -> Iterator[WaitingCallback]:
-    """Yield what waits in `folder`, file by file; files that cannot be read are left out: see `spool_files`."""
+    """Yield what waits in `folder`, file by file; files that cannot be read are left out: see `spool_files`.
+
+    Raises OSError if the folder cannot be looked at.
+    """
+    _look_at(folder)
     for path in SpoolFolder(folder).files(WAITING, SET_ASIDE):
         try:
             contents = _read(path)
@@ -75,6 +85,12 @@ def count_set_aside(folder: Path) -> int:
     return sum(len(_read(path).pending) for path in SpoolFolder(folder).files(SET_ASIDE))
 
 
+def _look_at(folder: Path) -> None:
+    """Tell a folder that holds nothing from one that cannot be looked at."""
+    with contextlib.suppress(FileNotFoundError):
+        next(folder.iterdir(), None)
+
+
 def _state(path: Path) -> SpoolFileState:
     contents, size_bytes, error, owned = Contents(pending=[], refused={}), 0, None, False
     try:
@@ -89,13 +105,17 @@ def _state(path: Path) -> SpoolFileState:
         owned=owned,
         bytes=size_bytes,
         waiting=len(contents.pending),
-        oldest_at_us=min((record.spooled_at_us for record in contents.pending), default=None),
+        oldest_at=min((_moment(record.spooled_at_us) for record in contents.pending), default=None),
         settled=contents.settled,
         damaged_bytes=contents.damaged_bytes,
         torn_bytes=contents.torn_bytes,
         unknown_frames=contents.unknown_frames,
         error=error,
     )
+
+
+def _moment(at_us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
 
 
 def _read(path: Path) -> Contents:

@@ -46,6 +46,8 @@ async def test_a_dead_letter_is_listed_as_documented(store: Store) -> None:
             "consumer": "archive",
             "event_id": "e" * 32,
             "event_type": "OnlineRecordFinished",
+            "sdk_app_id": 1,
+            "task_id": None,
             "attempts": 8,
             "reason": "no space left",
             "first_failed_at": "2026-01-01T00:00:00.000000Z",

@@ -6,7 +6,7 @@ from broker import BUILT_IN_CONSUMERS, MissingQueueError
 from store import check_schema, unregister_consumer
 from tiw.doctor import ConsumerState, consumer_states
 from tiw.opening import open_store, open_transport
-from tiw.output import print_json, print_table, require_broker
+from tiw.output import print_json, print_table, require_broker, show_iso
 from tiw.settings import FailedError, Settings, UsageError
 
 
@@ -16,27 +16,33 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         await check_schema(store)
         await require_broker(transport)
         states = await consumer_states(transport, store)
+        retrying = (await transport.info()).retrying
     if args.json:
         print_json(states)
         return 0
     print_table(
-        ["consumer", "events", "queue", "ready", "unacked", "connected", "dead", "state"],
+        ["consumer", "state", "ready", "retrying", "dead", "next retry UTC", "connected", "unacked", "events", "queue"],
         [
             (
                 state.name,
+                _words(state),
+                state.ready,
+                state.retrying,
+                state.dead,
+                show_iso(state.next_retry_at or ""),
+                state.connected,
+                state.unacked,
                 ", ".join(state.events),
                 state.queue,
-                state.ready,
-                state.unacked,
-                state.connected,
-                state.dead,
-                _words(state),
             )
             for state in states
         ],
         empty="No consumers: nothing has been started yet.",
-        spare=["queue", "events"],
+        spare=["queue", "events", "unacked", "connected"],
+        wide=args.wide,
     )
+    if retrying and any(state.retrying is None for state in states):
+        print(f"{retrying} events of all consumers wait for their next attempt; RabbitMQ does not tell whose.")
     return 0
 
 

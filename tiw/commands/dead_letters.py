@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+from contextlib import AsyncExitStack
 
-from broker import BrokerError, Message, Transport
+from broker import EMBEDDED_FILE, BrokerError, Message, Transport
 from store import (
     DeadLetter,
     Store,
@@ -38,19 +39,24 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         print_json(letters)
         return 0
     print_table(
-        ["consumer", "event", "attempts", "last failed", "reason", "event_id"],
+        ["consumer", "recording", "attempts", "reason", "last failed UTC", "event", "event_id"],
         [
             (
                 letter.consumer,
-                letter.event_type,
+                letter.task_id,
                 letter.attempts,
-                show_iso(letter.last_failed_at),
                 letter.reason,
+                show_iso(letter.last_failed_at),
+                letter.event_type,
                 letter.event_id,
             )
             for letter in letters
         ],
-        empty="No dead letters.",
+        empty="No dead letters match."
+        if any((args.consumer, args.event_id, args.app is not None, args.since))
+        else "No dead letters.",
+        spare=["event_id", "event", "last failed UTC"],
+        wide=args.wide,
     )
     return 0
 
@@ -69,10 +75,12 @@ async def show(settings: Settings, args: argparse.Namespace) -> int:
         print_fields(
             {
                 "event": letter.event_type,
+                "recording": letter.task_id,
+                "application": letter.sdk_app_id,
                 "attempts": letter.attempts,
                 "reason": letter.reason,
-                "first failed": show_iso(letter.first_failed_at),
-                "last failed": show_iso(letter.last_failed_at),
+                "first failed (UTC)": show_iso(letter.first_failed_at),
+                "last failed (UTC)": show_iso(letter.last_failed_at),
                 "body": letter.body or letter.body_base64 or "",
             },
             title=f"{letter.consumer} {letter.event_id}",
@@ -87,13 +95,16 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
     """
     replayed = 0
     has_queue: dict[str, bool] = {}
-    async with open_store(settings) as store, open_transport(settings) as transport:
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings))
         await check_schema(store)
+        transport: Transport | None = None
         if not args.dry_run:
+            transport = await stack.enter_async_context(open_transport(settings, may_be_new=True))
             await require_broker(transport)
         async for page in pages_of_dead_letters(store, consumer=args.consumer, event_id=args.event_id):
             for letter in page:
-                if not args.dry_run:
+                if transport is not None:
                     if letter.consumer not in has_queue:
                         has_queue[letter.consumer] = await queue_exists(transport, letter.consumer)
                     if not has_queue[letter.consumer]:
@@ -146,6 +157,8 @@ def _report(args: argparse.Namespace, done: str, count: int) -> None:
 
 async def _tell_waiting(settings: Settings, store: Store) -> None:
     names = await known_consumers(store)
+    if settings.is_embedded and not (settings.data_dir / EMBEDDED_FILE).exists():
+        return
     try:
         async with open_transport(settings) as transport:
             await require_broker(transport)

@@ -48,7 +48,7 @@ async def demo(settings: Settings, args: argparse.Namespace) -> int:
                 report = await simulate(config, on_progress=on_progress)
             print(f"{report.duplicates} callbacks were sent twice, {report.retries} tries were repeated.")
             recorded = await _recorded(pipeline.store, report.accepted)
-            print_recordings(await list_recordings(pipeline.store, limit=0))
+            print_recordings(await list_recordings(pipeline.store, limit=0), empty="No recordings.")
     lost = report.accepted - recorded
     print(f"sent {report.sent} accepted {report.accepted} recorded {recorded} lost {lost}")
     return 0 if report.sent == report.accepted == recorded else 1

@@ -29,9 +29,12 @@ async def doctor(settings: Settings, args: argparse.Namespace) -> int:
     checks = [check_environment(settings), check_keys(settings), check_disk(settings), check_spool(settings)]
     checks += [check_rejected(settings), check_event_loop()]
     checks.append(await check_modules())
-    async with open_store(settings) as store:
-        checks += [await check_clock(store), *[check async for check in check_database(store)]]
-        checks += [check async for check in _check_transport(settings, store)]
+    try:
+        async with open_store(settings) as store:
+            checks += [await check_clock(store), *[check async for check in check_database(store)]]
+            checks += [check async for check in _check_transport(settings, store)]
+    except FailedError as error:
+        checks.append(Check(check="database", ok=False, detail=str(error), remedy="see there"))
     if args.json:
         print_json(checks)
     else:

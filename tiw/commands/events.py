@@ -9,7 +9,7 @@ from schemas import UNRECOGNIZED
 from store import Store, check_schema, forget, list_events, pages_for_replay
 from tiw.doctor import known_consumers
 from tiw.opening import open_store, open_transport
-from tiw.output import parse_since_us, print_json, print_table, require_queue, show_iso, show_unix_s
+from tiw.output import nothing, parse_since_us, print_json, print_table, require_queue, show_iso, show_unix_s
 from tiw.settings import FailedError, Settings
 
 
@@ -29,15 +29,15 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         print_json(events)
         return 0
-    columns = ["received", "event", "application", "recording", "sent", "event_id"]
+    columns = ["received UTC", "event", "recording", "event_id", "sent UTC", "application"]
     rows: list[tuple[object, ...]] = [
         (
             show_iso(event.received_at),
             event.event_type,
-            str(event.sdk_app_id),
             event.task_id,
-            show_unix_s(event.timestamp),
             event.event_id,
+            show_unix_s(event.timestamp),
+            str(event.sdk_app_id),
         )
         for event in events
     ]
@@ -45,7 +45,13 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         columns.append("body")
         bodies = (event.body or event.body_base64 or "" for event in events)
         rows = [(*row, body) for row, body in zip(rows, bodies, strict=True)]
-    print_table(columns, rows, empty="No events yet.", spare=["sent", "application"])
+    print_table(
+        columns,
+        rows,
+        empty=nothing("events", args.app, args.since, args.unrecognized),
+        spare=["application", "sent UTC", "event_id"],
+        wide=args.wide,
+    )
     return 0
 
 

@@ -32,7 +32,7 @@ async def _serve(settings: Settings, *, is_child: bool, inherited: int | None) -
     raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(open_keys(settings))
-        transport = await stack.enter_async_context(open_transport(settings))
+        transport = await stack.enter_async_context(open_transport(settings, may_be_new=True))
         spool = await stack.enter_async_context(open_spool(settings, transport))
         config = ingest_config(settings, reuse_port=is_child, inherited=inherited)
         server = IngestServer(config, transport, keys, spool=spool)

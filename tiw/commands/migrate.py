@@ -23,9 +23,10 @@ async def migrate(settings: Settings, args: argparse.Namespace) -> int:
     """Bring the schema up to date, waiting a while for a database that is only just starting."""
     del args
     configure_logging(settings.log_format)
-    async with open_store(settings) as store:
+    async with open_store(settings, may_be_new=True) as store:
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            # A file that cannot be used now will not be while nobody mends it.
+            async with asyncio.timeout(0 if store.is_local else PATIENCE_S):
                 await migrate_when_there(store)
         except TimeoutError:
             # Once more, for its own words on what is wrong.

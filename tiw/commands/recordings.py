@@ -13,6 +13,7 @@ from store import (
 )
 from tiw.opening import open_store
 from tiw.output import (
+    nothing,
     parse_since_us,
     print_fields,
     print_json,
@@ -29,24 +30,28 @@ from tiw.settings import FailedError, Settings, UsageError
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:
     """Print recordings, newest first."""
     since_us = parse_since_us(args.since)
-    status = None if args.status is None else RecordingStatus(args.status)
+    is_failed = args.status == "FAILED"
+    status = None if args.status is None or is_failed else RecordingStatus(args.status)
     async with open_store(settings) as store:
         await check_schema(store)
-        recordings = await list_recordings(store, app=args.app, status=status, since_us=since_us, limit=args.limit)
+        recordings = await list_recordings(
+            store, app=args.app, status=status, failed=is_failed, since_us=since_us, limit=args.limit
+        )
     if args.json:
         print_json(recordings)
     else:
-        print_recordings(recordings)
+        print_recordings(recordings, empty=nothing("recordings", args.app, args.status, args.since), wide=args.wide)
     return 0
 
 
-def print_recordings(recordings: Sequence[RecordingSummary]) -> None:
+def print_recordings(recordings: Sequence[RecordingSummary], *, empty: str, wide: bool = False) -> None:
     """Print a table of recordings, in their order."""
     print_table(
-        ["recording", "status", "room", "started", "stopped", "length", "result"],
+        ["recording", "status", "started UTC", "length", "result", "room", "stopped UTC", "application"],
         [_row(recording) for recording in recordings],
-        empty="No recordings yet.",
-        spare=["stopped", "room"],
+        empty=empty,
+        spare=["application", "stopped UTC", "room"],
+        wide=wide,
     )
 
 
@@ -71,11 +76,12 @@ def _row(recording: RecordingSummary) -> tuple[object, ...]:
     return (
         recording.task_id,
         recording.status.value,
-        recording.room_id,
         show_unix_s(recording.record_start_time),
-        show_unix_s(recording.record_stop_time or recording.force_stop_time),
         show_duration_ms(recording.total_time_ms),
         _result(recording),
+        recording.room_id,
+        show_unix_s(recording.record_stop_time or recording.force_stop_time),
+        str(recording.sdk_app_id),
     )
 
 
@@ -83,7 +89,7 @@ def _result(recording: RecordingSummary) -> str:
     if recording.error is not None:
         return f"failed: {recording.error.code or 'no code'}"
     if recording.status is RecordingStatus.PAUSED and recording.estimate_stop_time:
-        return f"will be stopped at {show_unix_s(recording.estimate_stop_time)}"
+        return f"will be stopped at {show_unix_s(recording.estimate_stop_time)} UTC"
     if recording.force_stop_time:
         return "stopped after a long pause"
     return recording.finish_reason or ""
@@ -99,13 +105,13 @@ def _print(recording: Recording) -> None:
             "recorded by": recording.record_user_id,
             "finish reason": recording.finish_reason,
             "failed": None if recording.error is None else f"failed: {recording.error.code}: {recording.error.message}",
-            "started": show_unix_s(recording.record_start_time),
-            "stopped": show_unix_s(recording.record_stop_time),
+            "started (UTC)": show_unix_s(recording.record_start_time),
+            "stopped (UTC)": show_unix_s(recording.record_stop_time),
             "length": show_duration_ms(recording.total_time_ms),
             "anomalies": recording.exception_count,
-            "paused since": show_unix_s(recording.pause_time),
-            "to be stopped at": show_unix_s(recording.estimate_stop_time),
-            "force-stopped at": show_unix_s(recording.force_stop_time),
+            "paused since (UTC)": show_unix_s(recording.pause_time),
+            "to be stopped at (UTC)": show_unix_s(recording.estimate_stop_time),
+            "force-stopped at (UTC)": show_unix_s(recording.force_stop_time),
         },
         title=f"Recording {recording.task_id}",
     )

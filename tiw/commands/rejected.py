@@ -63,22 +63,25 @@ def list_all(settings: Settings, args: argparse.Namespace) -> int:
         print_json(rows)
         return 0
     print_table(
-        ["id", "received", "reason", "application", "event", "recording", "size", "tries"],
+        ["received UTC", "reason", "application", "recording", "event", "tries", "size", "id"],
         [
             (
-                row.id,
                 show_iso(row.received_at),
                 row.reason,
                 str(row.sdk_app_id),
-                row.event_type,
                 row.task_id,
-                show_bytes(row.size),
+                row.event_type,
                 row.tries,
+                show_bytes(row.size),
+                row.id,
             )
             for row in rows
         ],
-        empty="No refused callback of the last 24 hours would be let in by other keys.",
-        spare=["size", "tries"],
+        empty="No refused callback of the last 24 hours matches."
+        if args.app is not None or args.since
+        else "No refused callback of the last 24 hours would be let in by other keys.",
+        spare=["id", "size", "tries", "event"],
+        wide=args.wide,
     )
     return 0
 
@@ -92,7 +95,7 @@ async def reverify(settings: Settings, args: argparse.Namespace) -> int:
     refused: Counter[str] = Counter()
     authentic = list(_readmitted(settings, refused))
     if authentic and not args.dry_run:
-        async with open_transport(settings) as transport:
+        async with open_transport(settings, may_be_new=True) as transport:
             await require_broker(transport)
             for count, (kept, message) in enumerate(authentic):
                 try:

@@ -9,6 +9,7 @@ import msgspec
 from schemas import callback_schema
 from tiw.documents.asyncapi import asyncapi_document
 from tiw.documents.openapi import openapi_document
+from tiw.documents.output import output_schema
 from tiw.output import print_json
 from tiw.settings import Settings
 
@@ -19,6 +20,7 @@ def documents() -> dict[str, dict[str, Any]]:
         "callback.schema.json": callback_schema(),
         "asyncapi.json": asyncapi_document(),
         "openapi.json": openapi_document(),
+        "output.schema.json": output_schema(),
     }
 
 

@@ -2,6 +2,9 @@
 
 import argparse
 import itertools
+from collections.abc import Sequence
+
+from msgspec import Struct
 
 from broker import Message
 from ingest import SpoolFileState, WaitingCallback, empty_spool, spool_files, waiting_callbacks
@@ -14,31 +17,41 @@ from tiw.settings import FailedError, Settings
 
 def list_all(settings: Settings, args: argparse.Namespace) -> int:
     """Print what waits, the oldest first, and then what was set aside."""
+    folder = spool_folder(settings)
+    unsound = [state.file for state in spool_files(folder) if not state.is_sound]
     waiting = sorted(
-        waiting_callbacks(spool_folder(settings)),
+        waiting_callbacks(folder),
         key=lambda one: (one.is_set_aside, one.record.message.received_at_us),
     )
     rows = [_shown(one) for one in itertools.islice(waiting, args.limit or None)]
     if args.json:
         print_json(rows)
-        return 0
+        return _tell_unsound(unsound)
     print_table(
-        ["event", "task", "received", "refusals", "set aside", "reason", "event_id"],
+        ["received UTC", "event", "recording", "refusals", "set aside", "reason", "event_id"],
         [
             (
-                row["event_type"],
-                row["task_id"],
-                show_iso(str(row["received_at"])),
-                row["refusals"],
-                "yes" if row["set_aside"] else "",
-                row["reason"],
-                row["event_id"],
+                show_iso(row.received_at),
+                row.event_type,
+                row.task_id,
+                row.refusals,
+                "yes" if row.set_aside else "",
+                row.reason,
+                row.event_id,
             )
             for row in rows
         ],
-        empty="The spool is empty.",
-        spare=("reason", "task"),
+        empty="What can be read of the spool is empty." if unsound else "The spool is empty.",
+        spare=["event_id", "reason", "set aside", "refusals"],
+        wide=args.wide,
     )
+    return _tell_unsound(unsound)
+
+
+def _tell_unsound(files: Sequence[str]) -> int:
+    """Say what the listing may lack, and return the exit code."""
+    if files:
+        raise FailedError(f"damaged or not to be read: {', '.join(files)}; see `tiw spool verify`")
     return 0
 
 
@@ -49,7 +62,7 @@ async def drain(settings: Settings, args: argparse.Namespace) -> int:
         states = spool_files(folder)
         count = sum(state.waiting for state in states if _is_drained(state, with_set_aside=args.set_aside))
         _report(args, {"drained": 0, "matching": count}, f"{count} callbacks would be drained")
-        return 0
+        return _tell_unsound([state.file for state in states if not state.is_sound])
     require_amqp(settings, "spool drain")
     async with open_transport(settings) as transport:
         await require_broker(transport)
@@ -69,22 +82,24 @@ def verify(settings: Settings, args: argparse.Namespace) -> int:
         print_json(states)
     else:
         print_table(
-            ["file", "kind", "owned", "waiting", "settled", "bytes", "torn", "damaged", "problem"],
+            ["file", "kind", "waiting", "problem", "owned", "settled", "bytes", "torn", "damaged"],
             [
                 (
                     state.file,
                     state.kind,
-                    "yes" if state.owned else "",
                     state.waiting,
+                    _problem(state),
+                    "yes" if state.owned else "",
                     state.settled,
                     state.bytes,
                     state.torn_bytes,
                     state.damaged_bytes,
-                    _problem(state),
                 )
                 for state in states
             ],
             empty="The spool is empty.",
+            spare=["torn", "damaged", "settled", "bytes", "owned"],
+            wide=args.wide,
         )
     return 0 if all(state.is_sound for state in states) else 1
 
@@ -101,22 +116,38 @@ def _problem(state: SpoolFileState) -> str:
     return "written by a newer version" if state.unknown_frames else ""
 
 
-def _shown(one: WaitingCallback) -> dict[str, object]:
+class SpooledRow(Struct, frozen=True, kw_only=True):
+    """A callback that waits in the spool; times are ISO 8601 text. `refusals`: how often the broker refused it."""
+
+    event_id: str
+    event_type: str
+    sdk_app_id: int
+    task_id: str | None
+    received_at: str
+    spooled_at: str
+    refusals: int
+    reason: str | None
+    set_aside: bool
+    bytes: int
+    file: str
+
+
+def _shown(one: WaitingCallback) -> SpooledRow:
     message: Message = one.record.message
     event = decode(message.body, received_at_us=message.received_at_us).event
-    return {
-        "event_id": message.event_id,
-        "event_type": message.routing_key,
-        "sdk_app_id": event.sdk_app_id,
-        "task_id": None if isinstance(event, Unrecognized) else event.task_id,
-        "received_at": iso8601(message.received_at_us),
-        "spooled_at": iso8601(one.record.spooled_at_us),
-        "refusals": one.refusals,
-        "reason": one.reason,
-        "set_aside": one.is_set_aside,
-        "bytes": len(message.body),
-        "file": one.file,
-    }
+    return SpooledRow(
+        event_id=message.event_id,
+        event_type=message.routing_key,
+        sdk_app_id=event.sdk_app_id,
+        task_id=None if isinstance(event, Unrecognized) else event.task_id,
+        received_at=iso8601(message.received_at_us),
+        spooled_at=iso8601(one.record.spooled_at_us),
+        refusals=one.refusals,
+        reason=one.reason,
+        set_aside=one.is_set_aside,
+        bytes=len(message.body),
+        file=one.file,
+    )
 
 
 def _report(args: argparse.Namespace, value: object, sentence: str) -> None:

@@ -80,9 +80,9 @@ async def run_here(settings: Settings, names: Sequence[str], *, sources: Sequenc
         # A file that was changed or taken away since its consumers were found.
         raise UsageError(f"there is no consumer {min(missing)!r} any more in {', '.join(sources) or 'TIW_CONSUMERS'}")
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings))
+        store = await stack.enter_async_context(open_store(settings, may_be_new=True))
         transport = await stack.enter_async_context(
-            open_transport(settings, [c.queues for c in custom], confirm_timeout_s=CONFIRM_TIMEOUT_S)
+            open_transport(settings, [c.queues for c in custom], confirm_timeout_s=CONFIRM_TIMEOUT_S, may_be_new=True)
         )
         worker = Worker(
             consumers,
