@@ -41,7 +41,9 @@ def left(settings: Settings) -> list[bytes]:
 
 
 def arguments(**values: Any) -> argparse.Namespace:
-    return argparse.Namespace(**{"json": True, "dry_run": False, "since": None, "app": None, "limit": 1000} | values)
+    return argparse.Namespace(
+        **{"json": True, "wide": False, "dry_run": False, "since": None, "app": None, "limit": 1000} | values
+    )
 
 
 @pytest.fixture
