@@ -18,7 +18,7 @@ from ingest.keys import (
     weak_keys,
     write_keys,
 )
-from ingest.refusals import Refusal, RefusedError
+from ingest.refusals import MENDABLE, Refusal, RefusedError
 from ingest.rejected import KeptRejected, Rejected, RejectedFileError, read_rejected, remove_rejected
 from ingest.request import UnsafeHTTPError
 from ingest.server import IngestServer
@@ -38,6 +38,7 @@ __all__ = [
     "GENERATED_KEYS_FILE",
     "GENERATED_SDK_APP_ID",
     "MAX_CHARACTERS",
+    "MENDABLE",
     "SAFE_CHARACTERS",
     "CallbackKeys",
     "Emptied",

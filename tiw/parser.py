@@ -204,7 +204,12 @@ def _add_inspection(commands: Any) -> None:
     _json(config)
     shell = _command(commands, "completion", "completion:completion", "Print what a shell needs to complete commands.")
     shell.add_argument("shell", choices=["bash", "zsh", "fish"], help="eval it, or put it where the shell looks")
-    _json(_command(commands, "doctor", "doctor:doctor", "Check keys, clock, broker, database and disk."))
+    doctor = _command(commands, "doctor", "doctor:doctor", "Check keys, clock, broker, database and disk.")
+    doctor.add_argument(
+        "--await-callback", action="store_true", help="wait for the first callback instead, and explain every refusal"
+    )
+    doctor.add_argument("--timeout", type=_seconds, metavar="S", help="wait so many seconds at most (default: 600)")
+    _json(doctor)
 
 
 def _json(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
@@ -241,6 +246,13 @@ def _number(text: str, *, at_least: int) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < at_least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {at_least} with at most 18 digits")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    # A day is longer than anybody waits.
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", text) or not 0 < float(text) <= 86_400:  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to 86400")
+    return float(text)
 
 
 def _rate(text: str) -> float:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from broker import BrokerError
 from store import Store
+from tiw.awaiting import await_callback
 from tiw.doctor import (
     Check,
     check_broker,
@@ -21,11 +22,19 @@ from tiw.doctor import (
 )
 from tiw.opening import open_store, open_transport
 from tiw.output import print_json, print_table, require_broker
-from tiw.settings import FailedError, Settings
+from tiw.settings import FailedError, Settings, UsageError
+
+#: How long `--await-callback` waits unless it is told.
+DEFAULT_TIMEOUT_S = 600
 
 
 async def doctor(settings: Settings, args: argparse.Namespace) -> int:
-    """Print every finding with its remedy; exit code 1 if anything is not well."""
+    """Print every finding with its remedy; exit code 1 if anything is not well; or wait for the first callback."""
+    if args.await_callback:
+        timeout_s = DEFAULT_TIMEOUT_S if args.timeout is None else args.timeout
+        return await await_callback(settings, timeout_s=timeout_s, as_json=args.json)
+    if args.timeout is not None:
+        raise UsageError("--timeout is for --await-callback: give both, or neither")
     checks = [check_environment(settings), check_keys(settings), check_disk(settings), check_spool(settings)]
     checks += [check_rejected(settings), check_event_loop()]
     checks.append(await check_modules())

@@ -54,7 +54,7 @@ def list_all(settings: Settings, args: argparse.Namespace) -> int:
     since_us = parse_since_us(args.since) or 0
     kept = read_rejected(rejected_folder(settings), now_us=_now_us())
     rows = [
-        _row(one)
+        row_of(one)
         for one in kept
         if one.rejected.received_at_us >= since_us and args.app in (None, one.rejected.sdk_app_id)
     ]
@@ -135,7 +135,8 @@ def _report(args: argparse.Namespace, authentic: int, refused: Counter[str]) -> 
         print("tiw: `tiw rejected list` shows them; they are kept for 24 hours", file=sys.stderr)
 
 
-def _row(kept: KeptRejected) -> Row:
+def row_of(kept: KeptRejected) -> Row:
+    """Return what may be shown of a refused callback."""
     rejected = kept.rejected
     glance = _read(rejected.body, _Glance) or _Glance()
     task = _read(glance.EventData, _Task)
