@@ -7,11 +7,8 @@ configured: what it answers 200 is kept as ever.
 
 import asyncio
 import shlex
-import sys
-import textwrap
 import time
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Protocol
@@ -24,26 +21,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import make_url
 
 from broker import Message, Transport
-from ingest import (
-    MENDABLE,
-    CallbackKeys,
-    IngestServer,
-    KeptRejected,
-    KeyRing,
-    KeysError,
-    Refusal,
-    RefusedError,
-    RejectedFileError,
-    read_rejected,
-    readmit,
-)
+from ingest import CallbackKeys, IngestServer, KeyRing
 from schemas import UNRECOGNIZED
 from store import StoreError, list_events
 from telemetry import render_metrics
-from tiw.commands.rejected import row_of
+from tiw.explaining import Refusals, RefusedCallbacks, say, say_below, shown
 from tiw.keys import keys_file, open_keys, present_keys
-from tiw.opening import ingest_config, listening, open_spool, open_store, open_transport, rejected_folder
-from tiw.output import print_json, print_lines
+from tiw.opening import ingest_config, listening, open_spool, open_store, open_transport
+from tiw.output import print_json
 from tiw.process import folder_lock, stop_requests
 from tiw.settings import DEFAULT_ADMIN, Address, Settings, UnixAddress, UsageError
 
@@ -86,87 +71,6 @@ def _curl(settings: Settings, keys: CallbackKeys, address: str) -> str:
         key = f'KEY=$(python3 -c "{read}")'
     sign = ',"ExpireTime":\'$NOW\',"Sign":"\'$(printf %s "$KEY$NOW" | md5sum | cut -c1-32)\'"'
     return f"{key}; NOW=$(date +%s)\ncurl -sS {address} -d '{_EXAMPLE % (app, sign)}'"
-
-
-#: What each refusal means, and what to do about it.
-ADVICE: Mapping[Refusal, str] = {
-    Refusal.WRONG_PATH: (
-        "The address has another path than the one above, or this command another TIW_PATH_TOKEN than the node. "
-        "Compare them letter by letter at the vendor, and in a proxy that rewrites paths. Programs that search "
-        "the internet for holes are refused like this, too."
-    ),
-    Refusal.WRONG_METHOD: (
-        "A browser or a check of availability asks with GET: the address is right. If it was the vendor's "
-        "callback, a redirect in front (from http to https, say) made a GET of its POST: set the final address."
-    ),
-    Refusal.ENCODED: ("Something in front compresses the body. Turn that off: the vendor sends it as it is."),
-    Refusal.TOO_LARGE: (
-        "It is larger than TIW_MAX_BODY_BYTES. The vendor's are some kilobytes: if this is one, raise it."
-    ),
-    Refusal.TOO_SLOW: (
-        "The headers came and the body did not within 2 s. A proxy may have dropped the body, or the network is "
-        "bad: send the curl above from the proxy's machine, and look at how the proxy passes bodies on."
-    ),
-    Refusal.HUNG_UP: (
-        "The sender or a proxy closed the connection in the middle of the body: compare the proxy's time-outs "
-        "(they need 10 s) and its limit for bodies."
-    ),
-    Refusal.MALFORMED_HTTP: (
-        "Perhaps HTTPS was sent here, or the PROXY protocol. HTTPS has to end in front: a load balancer or a "
-        "proxy with your certificate, which sends plain HTTP here."
-    ),
-    Refusal.NOT_AN_OBJECT: (
-        "The request came through, so name, certificate, firewall and path are right; but its body is no "
-        "callback. An empty one was eaten by something in front: pass bodies on unchanged."
-    ),
-    Refusal.AMBIGUOUS: ("Something in front, or a test program, writes members twice: pass bodies on unchanged."),
-    Refusal.UNKNOWN_APP: (
-        "Take the SdkAppId from the vendor's console and give its callback key in TIW_CALLBACK_KEYS or its file. "
-        "Without SdkAppId: TIW_ALLOW_UNSIGNED=0."
-    ),
-    Refusal.MISSING_SIGN: (
-        "The vendor has no callback key for this application: set it there, for recording "
-        "(SetOnlineRecordCallbackKey); each family of callbacks has a key of its own."
-    ),
-    Refusal.MALFORMED_SIGN: (
-        "The vendor sends Sign as 32 hexadecimal digits in lower case: this is of another sender, or something in "
-        "front changed it."
-    ),
-    Refusal.MALFORMED_EXPIRE_TIME: (
-        "The vendor sends ExpireTime as an integer: this is of another sender, or something in front read the "
-        "body and wrote it anew. Pass bodies on unchanged."
-    ),
-    Refusal.WRONG_SIGN: (
-        "The key at the vendor is not ours: compare both, spaces and line ends included, and the family "
-        "(recording, transcoding and whiteboard push have keys of their own). Once ours is mended, `tiw rejected "
-        "reverify` lets in what was refused."
-    ),
-    Refusal.EXPIRED: (
-        "The key is right, but ExpireTime passed more than 5 minutes ago. Compare this machine's clock with the "
-        "time (`date -u`) and let NTP set it; a request that somebody kept and sent again is refused like this, "
-        "too."
-    ),
-    Refusal.NO_ROOM: ("More arrives than the node can hold: see `tiw doctor`. The vendor sends it again 5 times."),
-    Refusal.NOT_CONFIRMED: (
-        "Neither the broker nor the spool could keep it: see `tiw doctor` for the broker and the disk. The vendor "
-        "sends it again 5 times."
-    ),
-    Refusal.BROKEN: ("This is a fault of the receiver: look for `answering_failed` in the log of the node."),
-}
-
-_BY_LABEL = {refusal.label: refusal for refusal in Refusal}
-
-
-class RefusedCallbacks(Struct, frozen=True, kw_only=True):
-    """Refusals of one reason, in a row. What they claimed to be, where that was kept; nobody has vouched for it."""
-
-    reason: str
-    status: int
-    count: int
-    advice: str
-    sdk_app_id: int | None = None
-    event_type: str | None = None
-    task_id: str | None = None
 
 
 class AcceptedCallback(Struct, frozen=True, kw_only=True):
@@ -226,9 +130,6 @@ _POLL_S = 0.5
 
 #: Workers bring an accepted callback to the store within this time, or its details stay unknown.
 _STORE_S = 5.0
-
-#: A refused callback is in its file within this time, or its details stay unknown.
-_FILE_S = 3.0
 
 _ASK_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 
@@ -378,150 +279,6 @@ def _keys_that_are_there(settings: Settings) -> KeyRing:
     return KeyRing({})
 
 
-class _Refusals:
-    """Explains what is refused, as it comes: in full where it is new, in a line where it comes again.
-
-    Details of those that other keys might let in come from their file, a moment later.
-    """
-
-    def __init__(self, settings: Settings, *, is_silent: bool) -> None:
-        self._settings = settings
-        self._is_silent = is_silent
-        #: What the file has, by id, with the tries of each; None before the first look.
-        self._known: dict[int, int] | None = None
-        #: Refusals whose details may still come: how many, and until when they are waited for.
-        self._pending: dict[str, tuple[int, float]] = {}
-        self.found: list[RefusedCallbacks] = []
-
-    async def look(self, refused: Mapping[str, int]) -> None:
-        """Explain what was refused since the last look, `refused` by reason."""
-        now_s = time.monotonic()
-        for reason, count in refused.items():
-            if _BY_LABEL.get(reason) in MENDABLE:
-                waiting, _ = self._pending.get(reason, (0, 0.0))
-                self._pending[reason] = (waiting + count, now_s + _FILE_S)
-            else:
-                self._explain(reason, count)
-        if self._pending or self._known is None:
-            for kept, tries in await self._kept():
-                self._take(kept, tries)
-        for reason, (count, until_s) in list(self._pending.items()):
-            if now_s >= until_s:
-                del self._pending[reason]
-                self._explain(reason, count)
-
-    def close(self) -> None:
-        """Explain what still waits for its details."""
-        for reason, (count, _) in self._pending.items():
-            self._explain(reason, count)
-        self._pending.clear()
-
-    def _take(self, kept: KeptRejected, tries: int) -> None:
-        reason = kept.rejected.reason
-        waiting, until_s = self._pending.pop(reason, (0, 0.0))
-        if not waiting:
-            return
-        count = min(tries, waiting)
-        if waiting > count:
-            self._pending[reason] = (waiting - count, until_s)
-        self._explain(reason, count, kept)
-
-    async def _kept(self) -> list[tuple[KeptRejected, int]]:
-        """Return what came into the file since the last look, and how often, the oldest first."""
-        folder = rejected_folder(self._settings)
-        try:
-            rows = await asyncio.to_thread(read_rejected, folder, now_us=time.time_ns() // 1000)
-        except RejectedFileError:
-            rows = []  # not for this user, perhaps: then there are no details
-        known, self._known = self._known, {one.id: one.rejected.tries for one in rows}
-        if known is None:
-            return []
-        grown = [(one, one.rejected.tries - known.get(one.id, 0)) for one in reversed(rows)]
-        return [(one, tries) for one, tries in grown if tries > 0]
-
-    def _explain(self, reason: str, count: int, kept: KeptRejected | None = None) -> None:
-        refusal = _BY_LABEL.get(reason)
-        row = None if kept is None else row_of(kept)
-        advice = "" if refusal is None else ADVICE[refusal]
-        explained = RefusedCallbacks(
-            reason=reason,
-            status=0 if refusal is None else refusal.status,
-            count=count,
-            advice=(_hint(self._settings, kept) if kept is not None else None) or advice,
-            sdk_app_id=None if row is None else row.sdk_app_id,
-            event_type=None if row is None else row.event_type,
-            task_id=None if row is None else row.task_id,
-        )
-        is_new = all((one.reason, one.sdk_app_id) != (reason, explained.sdk_app_id) for one in self.found)
-        self.found.append(explained)
-        if not self._is_silent:
-            sentence = "" if refusal is None else f": {refusal.sentence}"
-            _say(f"refused    {'' if is_new else 'again: '}{_headline(explained)}{sentence}")
-            if is_new:
-                _say_below(explained.advice)
-
-
-def _headline(refused: RefusedCallbacks) -> str:
-    times = "" if refused.count == 1 else f" {refused.count} times"
-    claims = _shown(_Origin(event_type=refused.event_type, sdk_app_id=refused.sdk_app_id, task_id=refused.task_id))
-    return f"{refused.status} {refused.reason}{times}{claims}"
-
-
-#: A name from a sender whom nobody has vouched for is cut there.
-_SHOWN_CHARACTERS = 64
-
-
-def _shown(origin: _Origin) -> str:
-    app = "" if origin.sdk_app_id is None else f", SdkAppId {origin.sdk_app_id}"
-    event = "" if origin.event_type is None else f", {origin.event_type[:_SHOWN_CHARACTERS]}"
-    task = "" if origin.task_id is None else f", TaskId {origin.task_id[:_SHOWN_CHARACTERS]}"
-    return f"{app}{event}{task}"
-
-
-def _hint(settings: Settings, kept: KeptRejected) -> str | None:
-    """Return better advice than that for its reason, where the keys of this command's settings tell more."""
-    app = kept.rejected.sdk_app_id
-    try:
-        keys = present_keys(settings)
-    except KeysError:
-        return None
-    if _is_authentic(kept, keys, settings.allow_unsigned):
-        return (
-            "With the keys that this command has it would be let in: the node has others. "
-            "Start it again with these, then run `tiw rejected reverify`."
-        )
-    for other, theirs in keys.items():
-        if other != app and _is_authentic(kept, {app: theirs}, frozenset()):
-            return (
-                f"Its Sign is of the key that stands under {other} here: write that key under {app} in "
-                "TIW_CALLBACK_KEYS or its file, then run `tiw rejected reverify`."
-            )
-    return None
-
-
-def _is_authentic(kept: KeptRejected, keys: CallbackKeys, allow_unsigned: AbstractSet[int]) -> bool:
-    try:
-        readmit(kept.rejected, keys=keys, allow_unsigned=allow_unsigned)
-    except RefusedError:
-        return False
-    return True
-
-
-def _say(*lines: str) -> None:
-    print_lines(lines)
-    # To a pipe, too, it is told as it comes.
-    sys.stdout.flush()
-
-
-#: The column in which explanations stand below what they explain.
-_INDENT = " " * 11
-_WIDTH = 100
-
-
-def _say_below(text: str) -> None:
-    _say(*textwrap.wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT))
-
-
 #: As a shell has it for a command that Ctrl-C ended.
 _INTERRUPTED = 130
 
@@ -546,7 +303,7 @@ async def await_callback(settings: Settings, *, timeout_s: float, as_json: bool)
             _greet(
                 settings, first_callback(settings, present_keys(settings), port=port), running, listens=port is not None
             )
-        waiting = _Wait(node, before or Counts(accepted={}, refused={}), _Refusals(settings, is_silent=as_json))
+        waiting = _Wait(node, before or Counts(accepted={}, refused={}), Refusals(settings, is_silent=as_json))
         await waiting.run(stopped, timeout_s=timeout_s)
         path = ingest_config(settings).path
         ended = Awaited(
@@ -567,7 +324,7 @@ async def await_callback(settings: Settings, *, timeout_s: float, as_json: bool)
 class _Wait:
     """The wait itself, and what came of it."""
 
-    def __init__(self, node: _Node, before: Counts, refusals: _Refusals) -> None:
+    def __init__(self, node: _Node, before: Counts, refusals: Refusals) -> None:
         self._node = node
         self._before = before
         self._began_s = time.monotonic()
@@ -613,7 +370,7 @@ class _Wait:
 
 def _greet(settings: Settings, first: FirstCallback, running: _RunningNode, *, listens: bool) -> None:
     """Say what the vendor has to call, how to try it, and who takes what comes."""
-    _say(
+    say(
         "The vendor must call, at your public name:",
         f"  https://YOUR.HOST{ingest_config(settings).path}",
         "which your load balancer or proxy leads, with the body unchanged, to:",
@@ -633,25 +390,25 @@ def _greet(settings: Settings, first: FirstCallback, running: _RunningNode, *, l
 
 def _conclude(ended: Awaited) -> None:
     if ended.accepted is not None:
-        origin = _Origin(
-            event_type=ended.accepted.event_type or "of no type that can be read",
+        known = shown(
             sdk_app_id=ended.accepted.sdk_app_id,
+            event_type=ended.accepted.event_type or "of no type that can be read",
             task_id=ended.accepted.task_id,
         )
-        _say(f"accepted   200{_shown(origin)}, after {ended.accepted.after_s:g} s")
+        say(f"accepted   200{known}, after {ended.accepted.after_s:g} s")
         if not ended.accepted.is_recognized:
-            _say_below("It is none of the five recording events, or not as they are: it is kept as unrecognized.")
-        if origin.sdk_app_id is None:
-            _say_below("The database does not show it yet, or knew it before: see `tiw events list`.")
+            say_below("It is none of the five recording events, or not as they are: it is kept as unrecognized.")
+        if ended.accepted.sdk_app_id is None:
+            say_below("Its TaskId is not known here: see `tiw events list`, where the database is.")
         return
     refused = sum(one.count for one in ended.refused)
     if refused:
-        _say(f"Nothing was accepted within {ended.waited_s:g} s; {refused} were refused, for the reasons above.")
+        say(f"Nothing was accepted within {ended.waited_s:g} s; {refused} were refused, for the reasons above.")
     else:
-        _say(
+        say(
             f"Nothing arrived within {ended.waited_s:g} s. Send the curl above on this machine; then, from outside:",
             "  curl -sS https://YOUR.HOST/callbacks/tiw/... -d hello     # with the whole address",
             "It is answered with error_code 400, and told here as not_an_object, if the way is free. If not, look at",
             "the name (DNS), the certificate and its chain, the firewall, the security group, and the proxy's path.",
         )
-    _say('docs/vendor-console.md says more, under "When nothing arrives".')
+    say('docs/vendor-console.md says more, under "When nothing arrives".')

@@ -14,7 +14,8 @@ from ingest import Refusal
 from tests.end_to_end.deployment import Deployment, embedded, free_port
 from tests.end_to_end.programs import Program, eventually
 from tests.end_to_end.sending import APP, KEY, callback, post, send, signed
-from tiw.awaiting import ADVICE, Counts, read_counts
+from tiw.awaiting import Counts, read_counts
+from tiw.explaining import ADVICE
 
 TOKEN = "a-secret-part-of-the-address"
 OTHER_APP = 1400000002
