@@ -254,7 +254,7 @@ async def _own_node(settings: Settings, stack: AsyncExitStack) -> tuple[_OwnNode
                 "set TIW_ADMIN as it has it"
             ) from error
     keys = await stack.enter_async_context(_keys_that_are_there(settings))
-    transport = await stack.enter_async_context(open_transport(settings))
+    transport = await stack.enter_async_context(open_transport(settings, may_be_new=True))
     # As in `tiw up`, the embedded transport needs none.
     spool = None if settings.is_embedded else await stack.enter_async_context(open_spool(settings, transport))
     node = _OwnNode(transport)

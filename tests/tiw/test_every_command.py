@@ -49,10 +49,15 @@ VALUES = {
     "seed": ["1", "9" * 30],
     "since": ["3d", "2026-11-23", "999999999w", "0001-01-01", "yesterday"],
     "status": ["finished"],
+    "shell": ["bash", "nonsense"],
     "task": ["x"],
     "task_id": ["x"],
+    "timeout": ["0.2"],
     "url": ["http://127.0.0.1:1/callbacks/tiw", "nonsense"],
 }
+
+#: What some options need beside them, here or at all.
+AND = {"await_callback": ("--timeout", "0.2")}
 
 #: These run until they are stopped, or play classes: once each is enough, with all that is said of their data folder.
 LONG = {"up", "ingest", "work", "demo", "simulate", "migrate"}
@@ -81,7 +86,7 @@ def values_of(action: argparse.Action) -> list[list[str]]:
     """Return the ways in which an option or argument is given."""
     flag = list(action.option_strings[-1:])
     if action.nargs == 0:
-        return [flag]
+        return [[*flag, *AND.get(action.dest, ())]]
     return [[*flag, value] for value in VALUES.get(action.dest, ["x", "9" * 30])]
 
 
@@ -104,8 +109,8 @@ def cases() -> Iterator[Case]:
 
 
 def only_reads(path: tuple[str, ...], line: list[str]) -> bool:
-    reading = {"list", "show", "verify", "config", "doctor", "consumers", "schema", "try"}
-    return "--dry-run" in line or (path[-1] in reading and "--output" not in line)
+    reading = {"list", "show", "verify", "config", "doctor", "consumers", "schema", "try", "completion"}
+    return "--dry-run" in line or (path[-1] in reading and not {"--output", "--await-callback"} & {*line})
 
 
 CASES = list(cases())
