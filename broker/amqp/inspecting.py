@@ -165,15 +165,17 @@ class Inspection:
             properties = connection.amqp.server_properties
             orphaned = await count(connection, ORPHANED_QUEUE)
             retrying = [await count(connection, queue) for queue in self._retry_queues]
+            alarms = await management.alarms()
             return BrokerInfo(
                 product=str(properties.get("product", "")),
                 version=str(properties.get("version", "")),
                 feature_flags_disabled=await management.feature_flags_disabled(),
-                alarms=await management.alarms(),
+                alarms=alarms,
                 orphaned=orphaned.ready if orphaned else 0,
                 retrying=sum(counted.ready for counted in retrying if counted),
                 harmful_policies=await management.harmful_policies(),
-                refusals=await _refusals(connection),
+                # A broker with an alarm reads nothing more from whoever publishes.
+                refusals=() if alarms else await _refusals(connection),
             )
 
     @contextlib.asynccontextmanager
@@ -213,6 +215,9 @@ async def _refusals(connection: Connection) -> tuple[str, ...]:
         try:
             with cancellation_as_loss():
                 await ask(channel)
+        except TimeoutError:
+            # An alarm that nobody told of.
+            return tuple(refused)
         except CONNECTION_ERRORS as error:
             # What fails may be the request that was under way: why the channel closed, it tells by itself.
             await asyncio.wait((channel.closing,), timeout=REQUEST_TIMEOUT_S)

@@ -167,7 +167,7 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
 
 def test_listings_before_anything_ran_say_what_to_do(tmp_path: Path) -> None:
     refused = run({"TIW_DATA_DIR": str(tmp_path / "data")}, "recordings", "list")
-    assert_refused(refused, 1, "tiw migrate")
+    assert_refused(refused, 1, "start `tiw up`")
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["recordings"], ["events", "list", "--limit", "-1"]])

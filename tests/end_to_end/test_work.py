@@ -47,6 +47,9 @@ def test_one_consumer_alone_and_scaled_shares_its_queue(make_distributed: Callab
         # A queue does not tell over AMQP.
         "unacked": None,
         "connected": 2,
+        # Retries of all consumers wait in the same queues.
+        "retrying": None,
+        "next_retry_at": None,
         "dead": 0,
         "overdue": 0,
         "abandoned": False,
