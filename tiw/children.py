@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ WELL_AFTER_S = 60.0
 
 _ROOT = Path(__file__).resolve().parent.parent
 
+#: Whether our packages were installed, from a wheel: then Python finds them by itself.
+_IS_INSTALLED = Path(sysconfig.get_path("purelib")).resolve() == _ROOT
+
 _log = structlog.get_logger()
 
 
@@ -49,6 +53,9 @@ def consumer_command(name: str, source: str) -> list[str]:
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return `environ` with our packages on Python's path, before what is there."""
+    if _IS_INSTALLED:
+        # Named here, everything else that is installed beside them would come before the standard library.
+        return dict(environ)
     paths = [str(_ROOT), *(path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path)]
     return {**environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
