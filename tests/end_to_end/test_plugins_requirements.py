@@ -4,15 +4,14 @@ import hashlib
 import os
 import re
 import shutil
-import site
 import subprocess
-import venv
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.checkout import make_environment
 from tests.end_to_end.programs import DEADLINE_S, ROOT, Finished, environment
 from tiw.__main__ import PACKAGES
 
@@ -41,12 +40,7 @@ class Checkout:
         for name in (*PACKAGES, "requirements", "deploy"):
             (folder / name).symlink_to(ROOT / name)
         shutil.copy(ROOT / "dev", folder)
-        environment_of_it = folder / ".venv"
-        venv.create(environment_of_it, symlinks=True)
-        (packages,) = environment_of_it.glob("lib/python*/site-packages")
-        packages.joinpath("suite.pth").write_text("\n".join(site.getsitepackages()), encoding="utf-8")
-        digest = hashlib.sha256((ROOT / "requirements/runtime.txt").read_bytes()).hexdigest()
-        environment_of_it.joinpath("requirements-runtime").write_text(digest, encoding="utf-8")
+        make_environment(folder / ".venv")
         self.plugins.joinpath("archive.py").write_text(CONSUMER, encoding="utf-8")
 
     def require(self, *lines: str) -> None:

@@ -1,0 +1,88 @@
+"""Every block of the pages of the first hour can be pasted: it runs as it stands, and prints what the page says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.checkout import copy_repository, make_environment
+from tests.end_to_end.compose import check_compose
+from tests.end_to_end.pages import Block, Reader, blocks_of, is_what_came
+from tests.end_to_end.programs import ROOT, eventually
+
+PAGES = ("README.md", "plugins/README.md", "examples/README.md", "docs/deployment.md")
+
+#: What is not followed, by page and first line, and why. Whatever is not named here is.
+LEFT_OUT = {
+    ("README.md", 24 * " " + "┌" + 26 * "─" + " RabbitMQ, or one SQLite file " + 25 * "─" + "┐"): "a picture",
+    ("README.md", "./dev check"): "this suite is part of it",
+    ("examples/README.md", "CHAT_WEBHOOK_URL='https://...' TIW_CONSUMERS=examples/notify_chat.py ./dev up"): (
+        "needs somewhere to send to; tests/examples has it"
+    ),
+    ("examples/README.md", 'outcome = await run_consumer(archive, OnlineRecordFinished(task_id="t", timestamp=1))'): (
+        "a fragment"
+    ),
+    ("docs/deployment.md", "services:"): "a part of a file",
+    ("docs/deployment.md", "curl --unix-socket /run/tiw/ingest.sock http://localhost/healthz"): (
+        "needs a folder of root's; tests/ingest/test_unix_socket.py has another"
+    ),
+}
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Reader:
+    clone = tmp_path / "clone"
+    copy_repository(clone)
+    make_environment(clone / ".venv")
+    return Reader(clone, tmp_path / "tmp", {})
+
+
+def to_follow(page: str) -> list[Block]:
+    return [block for block in blocks_of(ROOT, page) if (page, block.first_line) not in LEFT_OUT]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs_as_it_stands_and_prints_what_the_page_says(page: str, reader: Reader) -> None:
+    blocks = to_follow(page)
+    with reader:
+        if page == "docs/deployment.md":
+            # A backup is made of what runs.
+            reader.follow([block for block in to_follow("README.md") if block.text == "./dev up\n"])
+        reader.follow(blocks)
+        for block in blocks:
+            if block.file is not None and not any(f"try {block.file}" in other.text for other in blocks):
+                assert "  handled  in " in reader.paste(f"./dev tiw try {block.file}", where=f"{block}, tried")
+        if page == "README.md":
+            eventually(lambda: list((reader.temporary / "archive").glob("*.txt")))
+        if page == "examples/README.md":
+            eventually(lambda: (reader.folder / "recordings.csv").read_text(encoding="utf-8").count("\n") > 5)
+    called = [call for call in reader.calls if call[:2] == ["docker", "compose"]]
+    for _, _, *arguments in called:
+        check_compose(arguments, ROOT)
+    mentioned = sum(line.count("docker compose ") for block in blocks for line in code(block))
+    assert len(called) == mentioned, "a shell came to every one"
+
+
+def code(block: Block) -> list[str]:
+    """Return the lines of a shell block, without comments."""
+    return [re.sub(r"(^|\s)#.*", "", line) for line in block.text.splitlines()] if block.language == "sh" else []
+
+
+def test_what_is_left_out_is_there() -> None:
+    there = {(page, block.first_line) for page in PAGES for block in blocks_of(ROOT, page)}
+    assert there >= LEFT_OUT.keys()
+
+
+@pytest.mark.parametrize("page", ["README.md", "plugins/README.md", "examples/README.md"])
+def test_no_comment_is_pasted_where_it_would_be_an_argument(page: str) -> None:
+    shell = [block for block in blocks_of(ROOT, page) if block.language == "sh"]
+    commented = [str(block) for block in shell if code(block) != block.text.splitlines()]
+    assert not commented, "zsh takes no comments at its prompt"
+
+
+def test_an_output_that_differs_is_found() -> None:
+    quoted = "one  127.0.0.1:8080\n...\nlast in 0.002 s\nkey: 0f...\n"
+    assert is_what_came(quoted, "one 127.0.0.1:9\n\nany\nlines\nlast in 1.5 s\nkey: 0fab\n")
+    assert is_what_came(quoted, "one 127.0.0.1:9\nlast in 1.5 s\nkey: 0fab\n")
+    assert not is_what_came(quoted, "one 127.0.0.1:9\nlast in 1.5 s\nkey: 1fab\n")
+    assert not is_what_came(quoted, "one 127.0.0.1:9\nlast in 1.5 s\nkey: 0fab\nand more\n")
