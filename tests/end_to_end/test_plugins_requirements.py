@@ -1,17 +1,15 @@
 """plugins/requirements.txt is installed for users' consumers, and takes the place of nothing of ours."""
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
-import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.checkout import make_environment
+from tests.end_to_end.checkout import NO_INDEX, make_environment, make_wheel
 from tests.end_to_end.programs import DEADLINE_S, ROOT, Finished, environment
 from tiw.__main__ import PACKAGES
 
@@ -25,9 +23,6 @@ from workers import Context, consumer
 async def archive(event: OnlineRecordFinished, ctx: Context) -> None:
     print(school_tools.GREETING, aiohttp.__version__)
 """
-
-#: No index is asked: whatever is installed here comes from the folder plugins/wheels.
-NO_INDEX = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
 
 
 class Checkout:
@@ -49,20 +44,8 @@ class Checkout:
         )
 
     def wheel(self, name: str, module: str, content: str, *, needs: str | None = None) -> str:
-        """Make a wheel of one module, as somebody's index would have it; return its hash."""
-        info = f"{name.replace('-', '_')}-1.0.dist-info"
-        file = self.plugins / "wheels" / f"{info.removesuffix('.dist-info')}-py3-none-any.whl"
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n" + (
-            f"Requires-Dist: {needs}\n" if needs else ""
-        )
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr(f"{module}.py", content)
-            archive.writestr(f"{info}/METADATA", metadata)
-            archive.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
-            archive.writestr(f"{info}/RECORD", "")
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        """Make a wheel of one module; return its hash."""
+        return make_wheel(self.plugins / "wheels", f"{name}==1.0", {f"{module}.py": content}, needs=needs)
 
     def run(self, *command: str) -> Finished:
         """Run a command to its end."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.checkout import copy_repository, make_environment
+from tests.end_to_end.checkout import NO_INDEX, copy_repository, make_environment, make_wheel
 from tests.end_to_end.compose import check_compose
 from tests.end_to_end.pages import Block, Reader, blocks_of, is_what_came
 from tests.end_to_end.programs import ROOT, eventually
@@ -34,7 +34,9 @@ def reader(tmp_path: Path) -> Reader:
     clone = tmp_path / "clone"
     copy_repository(clone)
     make_environment(clone / ".venv")
-    return Reader(clone, tmp_path / "tmp", {})
+    # What plugins/README.md has installed, without a network.
+    make_wheel(tmp_path, "boto3==1.40.1", {"boto3.py": ""})
+    return Reader(clone, tmp_path / "tmp", {**NO_INDEX, "PIP_FIND_LINKS": str(tmp_path)})
 
 
 def to_follow(page: str) -> list[Block]:
@@ -52,6 +54,8 @@ def test_every_block_runs_as_it_stands_and_prints_what_the_page_says(page: str, 
         for block in blocks:
             if block.file is not None and not any(f"try {block.file}" in other.text for other in blocks):
                 assert "  handled  in " in reader.paste(f"./dev tiw try {block.file}", where=f"{block}, tried")
+        if page == "plugins/README.md":
+            assert (reader.folder / ".venv/plugins/packages/boto3.py").exists()
         if page == "README.md":
             eventually(lambda: list((reader.temporary / "archive").glob("*.txt")))
         if page == "examples/README.md":
