@@ -23,6 +23,8 @@ from tests.end_to_end.programs import DEADLINE_S, STOP_S, eventually
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]*\w\.\w+|[\w/]*Dockerfile)\n")
 
+_SHELL = ("bash", "-euo", "pipefail", "-c")
+
 _STAND_IN = """#!/bin/sh
 { printf '%s\\037' "${0##*/}" "$@"; printf '\\036'; } >>"$CALLS"
 case "$*" in
@@ -39,7 +41,7 @@ class Block(Struct, frozen=True, kw_only=True):
     line: int
     language: str
     text: str
-    #: Whether nothing but one empty line is between it and the block before.
+    #: Whether nothing but one empty line is between it and a block for the shell.
     follows: bool
 
     @property
@@ -64,7 +66,7 @@ class Block(Struct, frozen=True, kw_only=True):
 def blocks_of(root: Path, page: str) -> list[Block]:
     """Return the blocks of a page in their order."""
     text = (root / page).read_text(encoding="utf-8")
-    blocks, end = [], -1
+    blocks, end = list[Block](), -1
     for found in _FENCE.finditer(text):
         blocks.append(
             Block(
@@ -72,7 +74,7 @@ def blocks_of(root: Path, page: str) -> list[Block]:
                 line=text.count("\n", 0, found.start()) + 1,
                 language=found[1],
                 text=found[2],
-                follows=found.start() == end + 2,
+                follows=found.start() == end + 2 and blocks[-1].language == "sh",
             )
         )
         end = found.end()
@@ -106,7 +108,6 @@ class Reader:
     def __init__(self, folder: Path, temporary: Path, settings: Mapping[str, str]) -> None:
         self.folder = folder
         self.temporary = temporary
-        self.log = ""
         self._came = ""
         self._running: subprocess.Popen[bytes] | None = None
         self._calls = temporary / "calls"
@@ -140,6 +141,11 @@ class Reader:
                 self._kill()
 
     @property
+    def log(self) -> str:
+        """What the latest block that runs on has printed."""
+        return self._output.read_text(encoding="utf-8") if self._output.exists() else ""
+
+    @property
     def calls(self) -> list[list[str]]:
         """What stand-ins were called with, their names first."""
         if not self._calls.exists():
@@ -149,25 +155,25 @@ class Reader:
     def follow(self, blocks: Sequence[Block]) -> None:
         """Do what each block says, and compare what it quotes."""
         for block in blocks:
-            if block.language == "text":
-                assert block.follows, f"{block} quotes what no block before it prints"
-                assert is_what_came(block.text, self._came), f"{block} is not what came:\n{self._came}"
-            elif block.file is not None:
+            if block.file is not None:
                 file = self.folder / block.file
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(self._here(block.text), encoding="utf-8")
+            elif block.language == "text":
+                assert block.follows, f"{block} quotes what no block before it prints"
+                assert is_what_came(block.text, self._came), f"{block} is not what came:\n{self._came}"
             elif block.runs_on:
                 self._start(block)
             else:
                 assert block.language == "sh", (
                     f"{block}: nobody knows what to do with {block.language or 'no language'}"
                 )
-                self._came = self.paste(block.text, where=str(block))
+                self._came = self.paste(self._here(block.text), where=str(block))
 
     def paste(self, text: str, *, where: str) -> str:
         """Run lines of a shell to their end, which must be a good one, and return what they print."""
         done = subprocess.run(
-            self._shell(text),
+            [*_SHELL, text],
             cwd=self.folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -177,7 +183,7 @@ class Reader:
             check=False,
         )
         came = done.stdout.decode()
-        assert done.returncode == 0, f"{where} ended with {done.returncode}:\n{came}{self.log}"
+        assert done.returncode == 0, f"{where} ended with {done.returncode}:\n{came}\n{self.log[-5000:]}"
         return came
 
     def _here(self, text: str) -> str:
@@ -185,16 +191,13 @@ class Reader:
             text = text.replace(theirs, ours)
         return re.sub(r'(?<=["\s])/tmp/', f"{self.temporary}/", text)
 
-    def _shell(self, text: str) -> list[str]:
-        return ["bash", "-euo", "pipefail", "-c", self._here(text)]
-
     def _start(self, block: Block) -> None:
         """Start what runs on, once what ran before has ended; it is ready when this returns."""
         if self._running is not None:
             self._end()
         with self._output.open("wb") as output:
             running = self._running = subprocess.Popen(
-                self._shell(block.text),
+                [*_SHELL, self._here(block.text)],
                 cwd=self.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -204,7 +207,6 @@ class Reader:
             )
 
         def is_ready() -> bool:
-            self.log = self._output.read_text(encoding="utf-8")
             assert running.poll() is None, f"{block} ended:\n{self.log}"
             return get(self._ready)[0] == 200
 
@@ -219,7 +221,6 @@ class Reader:
         assert self._running is not None
         os.killpg(self._running.pid, signal.SIGINT)
         code = self._running.wait(STOP_S)
-        self.log = self._output.read_text(encoding="utf-8")
         self._running = None
         assert code == 0, f"exit {code}:\n{self.log}"
         assert "Traceback" not in self.log, self.log
