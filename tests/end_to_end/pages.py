@@ -9,6 +9,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -214,7 +215,8 @@ class Reader:
         # A terminal would show the log in colours, and without the lines of JSON.
         self._came = "".join(line for line in self.log.splitlines(keepends=True) if not line.startswith("{"))
         (printed,) = re.findall(r"^Send a callback:\n\n(.*?)\n\n", self._came, re.MULTILINE | re.DOTALL)
-        assert self.paste(printed, where=f"the command that {block} prints").strip() == '{"error_code":0}'
+        if shutil.which("curl"):
+            assert self.paste(printed, where=f"the command that {block} prints").strip() == '{"error_code":0}'
 
     def _end(self) -> None:
         """Press Ctrl-C."""
