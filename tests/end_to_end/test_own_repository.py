@@ -100,6 +100,11 @@ def test_what_is_installed_runs_from_any_folder(reader: Reader, empty: Path) -> 
     assert all(Path(file).is_relative_to(reader.folder / ".venv") for file in imported), imported
 
 
+def test_what_is_installed_comes_before_the_standard_library_in_no_child(reader: Reader) -> None:
+    code = "from tiw.children import child_environment; print(child_environment({'PYTHONPATH': 'theirs'}))"
+    assert reader.paste(f'.venv/bin/python -c "{code}"', where="children") == "{'PYTHONPATH': 'theirs'}\n"
+
+
 def test_a_package_that_takes_the_place_of_an_installed_one_is_named(reader: Reader, empty: Path) -> None:
     (empty / "store").mkdir()
     (empty / "store/__init__.py").touch()
