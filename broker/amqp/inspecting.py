@@ -209,7 +209,7 @@ async def _refusals(connection: Connection) -> tuple[str, ...]:
     Nothing stays of it: a publish that is rolled back reaches no queue, and what is looked at is put back. Only where
     the topology is there; else its declaration tells.
     """
-    refused = []
+    refused: list[str] = []
     for ask in (_publish_to(EVENTS_EXCHANGE), _publish_to(""), _get):
         channel = await connection.amqp.channel(publisher_confirms=False, timeout=REQUEST_TIMEOUT_S)
         try:
