@@ -36,7 +36,7 @@ _STYLES = {
     "FINISHED": "green",
     "failed": "bold red",
     "ok": "green",
-    "abandoned": "bold yellow",
+    "no worker": "bold yellow",
     "problem": "bold red",
 }
 

@@ -122,7 +122,7 @@ def _add_events(commands: Any) -> None:
 
 
 def _add_dead_letters(commands: Any) -> None:
-    letters = _group(commands, "dead-letters", "Events that consumers gave up.")
+    letters = _group(commands, "dead-letters", "Events that consumers could not handle.")
     listing = _command(letters, "list", "dead_letters:list_all", "List dead letters, newest first.")
     _letters(listing)
     _selection(listing)
@@ -141,7 +141,7 @@ def _add_spool(commands: Any) -> None:
     listing = _command(spool, "list", "spool:list_all", "List the callbacks that wait, and those set aside.")
     listing.add_argument("--limit", type=_natural, default=1000, metavar="N", help="at most (default: 1000; 0: all)")
     _listing(listing)
-    drain = _command(spool, "drain", "spool:drain", "Bring what no running node drains to the broker, now.")
+    drain = _command(spool, "drain", "spool:drain", "Publish now what waits in files that no running node has.")
     drain.add_argument("--set-aside", action="store_true", help="also what the broker refused again and again")
     drain.add_argument("--dry-run", action="store_true", help="only count")
     _json(drain)
@@ -155,7 +155,9 @@ def _add_consumers(commands: Any) -> None:
     listing = _command(consumers, "list", "consumers:list_all", "List consumers, built-in and of users.")
     # Without a default of its own: it would undo a --json that stands before `list`.
     _listing(listing, default=argparse.SUPPRESS)
-    remove = _command(consumers, "remove", "consumers:remove", "Delete the queues of a consumer that is no more.")
+    remove = _command(
+        consumers, "remove", "consumers:remove", "Delete the queues of a consumer that you no longer run."
+    )
     remove.add_argument("name", metavar="NAME")
     remove.add_argument("--force", action="store_true", help="even if events wait in it: they are lost to it")
 

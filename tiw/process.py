@@ -6,6 +6,7 @@ what it needs and no more: an ingest node has no use for a database.
 
 import argparse
 import asyncio
+import errno
 import fcntl
 import gc
 import importlib
@@ -44,6 +45,9 @@ def run_loop(command: Coroutine[Any, Any, int]) -> int:
 FAILED = 1
 MISUSED = 2
 
+#: Without a name of a file these concern what is printed.
+_CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT})
+
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -63,7 +67,8 @@ def run(parsed: argparse.Namespace) -> int:
         code = _known(error)
         if code is None and isinstance(error, OSError) and error.strerror:
             # A path that was asked for; what a file of ours meets has words of its own.
-            return _say(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, FAILED)
+            where = error.filename or ("standard output" if error.errno in _CANNOT_WRITE else "")
+            return _say(f"{where}: {error.strerror}" if where else error.strerror, FAILED)
         if code is None:
             raise
         return _say(str(error), code)

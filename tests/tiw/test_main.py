@@ -26,3 +26,18 @@ def test_sigterm_is_handled_from_the_start_on_as_the_first_process_of_a_containe
             assert process.wait(timeout=10) == 128 + signal.SIGTERM
         finally:
             process.kill()
+
+
+def test_output_that_cannot_be_written_is_said_and_one_that_nobody_reads_is_not() -> None:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-P", "-m", "tiw", "completion", "bash"]
+    with Path("/dev/full").open("wb") as full:
+        refused = subprocess.run(
+            command, env=environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert (refused.returncode, refused.stderr) == (1, "tiw: standard output: No space left on device\n")
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

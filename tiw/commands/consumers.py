@@ -49,7 +49,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
 def _words(state: ConsumerState) -> str:
     if state.overdue:
         return f"stuck with {state.overdue}"
-    return "abandoned" if state.abandoned else "ok"
+    return "no worker" if state.abandoned else "ok"
 
 
 async def remove(settings: Settings, args: argparse.Namespace) -> int:
