@@ -10,7 +10,6 @@ import shlex
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Protocol
 
 import aiohttp
@@ -18,7 +17,6 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import make_url
 
 from broker import Message, Transport
 from ingest import CallbackKeys, IngestServer, KeyRing
@@ -30,7 +28,7 @@ from tiw.keys import keys_file, open_keys, present_keys
 from tiw.opening import ingest_config, listening, open_spool, open_store, open_transport
 from tiw.output import print_json
 from tiw.process import folder_lock, stop_requests
-from tiw.settings import DEFAULT_ADMIN, Address, Settings, UnixAddress, UsageError
+from tiw.settings import DEFAULT_ADMIN, Address, FailedError, Settings, UnixAddress, UsageError
 
 _log = structlog.get_logger()
 
@@ -181,11 +179,13 @@ class _RunningNode:
             return None
 
     async def origin(self, routing_key: str) -> _Origin:
-        if not _has_database(self._settings):
-            return _Origin()
         unrecognized = routing_key == UNRECOGNIZED
         deadline_s = time.monotonic() + _STORE_S
-        async with open_store(self._settings) as store:
+        try:
+            opened = open_store(self._settings)
+        except FailedError:
+            return _Origin()
+        async with opened as store:
             while time.monotonic() < deadline_s:
                 try:
                     rows = await list_events(store, since_us=self._since_us, unrecognized=unrecognized)
@@ -196,12 +196,6 @@ class _RunningNode:
                         return _Origin(event_type=row.event_type, sdk_app_id=row.sdk_app_id, task_id=row.task_id)
                 await asyncio.sleep(_POLL_S)
         return _Origin()
-
-
-def _has_database(settings: Settings) -> bool:
-    """Say whether there is one that can be asked; to open the store would make SQLite's file."""
-    url = make_url(settings.database_url)
-    return not url.drivername.startswith("sqlite") or Path(url.database or "").exists()
 
 
 class _OwnNode:
