@@ -50,7 +50,7 @@ def check_compose(arguments: Sequence[str], root: Path) -> None:
     options, words = _split(given.rest, _COMMANDS[given.command], ends_at_a_word=runs_a_command)
     for replicas in options.get("--scale", []):
         assert replicas.partition("=")[0] in services, f"there is no service {replicas}"
-    for volume in options.get("-v", []):
+    for volume in filter(None, options.get("-v", [])):  # that of `down` has no value
         named = volume.partition(":")[0].removeprefix(f"{composed['name']}_")
         assert named in composed["volumes"], f"there is no volume {named}"
     if given.command == "cp":
