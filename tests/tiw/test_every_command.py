@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -305,3 +306,12 @@ def test_nothing_is_called_empty_that_could_not_be_looked_at(condition: Conditio
         and (one.code == 0 or "is empty" in one.stdout or one.stdout.startswith("No "))
     }
     assert wrong == {}
+
+
+def test_the_readme_names_every_command() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Commands\n")[2].partition("\n## ")[0]
+    named = {words[1]: words[2:] for words in map(str.split, re.findall(r"`(tiw [^`]+)`", section))}
+    paths = [path for path, _ in leaves(build_parser())]
+    assert named.keys() == {path[0] for path in paths}
+    missing = [path for path in paths if not set(path[1:]) <= set(re.split(r"\W+", " ".join(named[path[0]])))]
+    assert missing == []
