@@ -142,7 +142,12 @@ def _retry_queue(delay_s: float) -> Queue:
         name=name,
         arguments=_quorum(delivery_limit=UNLIMITED_DELIVERIES)
         | _dead_lettered(HOME_EXCHANGE)
-        | {"x-message-ttl": round(delay_s * 1000)},
+        | {
+            "x-message-ttl": round(delay_s * 1000),
+            # Or a restart in the middle of the hop loses the retry; it needs reject-publish:
+            # https://www.rabbitmq.com/docs/quorum-queues#activating-at-least-once-dead-lettering
+            "x-dead-letter-strategy": "at-least-once",
+        },
         bindings=((name, ""),),
     )
 
@@ -152,19 +157,16 @@ def _quorum(*, delivery_limit: int) -> dict[str, Any]:
 
 
 def _dead_lettered(exchange: str) -> dict[str, Any]:
-    """Return the arguments that let nothing be lost that the broker itself takes out of a queue: it goes to `exchange`.
+    """Return the arguments that lead what the broker itself takes out of a queue to `exchange`; a full one refuses.
 
     The queues of consumers have no limits of ours but the delivery limit; policies may set others. What expires or is
     dropped then goes on, and what is too much is refused while its publisher can still keep it. Nothing helps against a
     policy that deletes unused queues (`expires`): a quorum queue is no less unused for being declared again.
+
+    Only retries are dead-lettered at-least-once: the workers of that strategy have one supervisor in each node, and when
+    it gives up, their queues find no leader: https://github.com/rabbitmq/rabbitmq-server/issues/16652
     """
-    return {
-        "x-dead-letter-exchange": exchange,
-        # at-least-once, or a restart in the middle of the hop loses the message; it needs reject-publish:
-        # https://www.rabbitmq.com/docs/quorum-queues#activating-at-least-once-dead-lettering
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
+    return {"x-dead-letter-exchange": exchange, "x-overflow": "reject-publish"}
 
 
 #: In seconds. Retry n waits for delay n, after the last for the last.
