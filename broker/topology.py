@@ -163,7 +163,7 @@ def _dead_lettered(exchange: str) -> dict[str, Any]:
     dropped then goes on, and what is too much is refused while its publisher can still keep it. Nothing helps against a
     policy that deletes unused queues (`expires`): a quorum queue is no less unused for being declared again.
 
-    Only retries are dead-lettered at-least-once: the workers of that strategy have one supervisor in each node, and when
+    Only retries are dead-lettered at-least-once: the workers of that strategy have one supervisor per node, and when
     it gives up, their queues find no leader: https://github.com/rabbitmq/rabbitmq-server/issues/16652
     """
     return {"x-dead-letter-exchange": exchange, "x-overflow": "reject-publish"}
