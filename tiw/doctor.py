@@ -40,7 +40,7 @@ from tiw.discovery import DiscoveryError, discover_consumers
 from tiw.keys import keys_file, present_keys
 from tiw.opening import rejected_folder, spool_folder
 from tiw.process import has_uvloop
-from tiw.settings import Settings, unknown_variables
+from tiw.settings import FailedError, Settings, unknown_variables
 
 
 class ConsumerState(Struct, frozen=True, kw_only=True):
@@ -69,6 +69,20 @@ async def known_consumers(store: Store) -> dict[str, tuple[str, ...]]:
     """Return the routing keys of every consumer that is built in or ever ran: the built-in ones first, then by name."""
     built_in = {consumer.consumer: consumer.routing_keys for consumer in BUILT_IN_CONSUMERS}
     return built_in | await registered_consumers(store) | built_in
+
+
+async def require_consumer(store: Store, name: str) -> tuple[str, ...]:
+    """Return the routing keys of a consumer; none of one of which only dead letters are left.
+
+    Raises `FailedError` with the names that there are.
+    """
+    known = await known_consumers(store)
+    if name in known:
+        return known[name]
+    letters = await count_dead_letters(store)
+    if name in letters:
+        return ()
+    raise FailedError(f"no consumer {name!r} ever ran here; there are {', '.join(sorted({*known, *letters}))}")
 
 
 async def consumer_states(transport: Transport, store: Store) -> list[ConsumerState]:

@@ -172,11 +172,20 @@ def _take_away(folder: Path) -> None:
     folder.chmod(0o700 if os.getuid() == 0 else 0o000)
 
 
+def _another_programs(folder: Path) -> None:
+    _whole(folder)
+    for name in ("store.db", "transport.db"):
+        (folder / name).unlink()
+        with contextlib.closing(sqlite3.connect(folder / name)) as connection:
+            connection.execute("CREATE TABLE events (what TEXT)")
+
+
 CONDITIONS = [
     Condition(name="absent", prepare=lambda _: None),
     Condition(name="whole", prepare=_whole),
     Condition(name="damaged", prepare=_damaged, hides=_EVERYTHING),
     Condition(name="newer", prepare=_newer, hides=_OF_THE_STORE),
+    Condition(name="another program's", prepare=_another_programs, hides=_OF_THE_STORE),
     Condition(name="a file", prepare=Path.touch, hides=_EVERYTHING),
     Condition(name="somebody else's", prepare=_whole, hides=_EVERYTHING, is_somebody_elses=True),
 ]

@@ -112,6 +112,17 @@ def test_retries_and_their_time_are_seen_with_their_consumer(folder: Path, shown
     assert finished["next_retry_at"][:19].replace("T", " ") in row
 
 
+@pytest.mark.parametrize("command", ["list", "show", "replay --dry-run", "purge --dry-run"])
+def test_a_consumer_that_never_ran_is_no_consumer_without_dead_letters(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main(f"dead-letters {command} --consumer finnished".split()) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no consumer 'finnished' ever ran here; there are a_consumer_with_a_long_name, finished, " in printed.err
+    assert main(f"dead-letters {command} --consumer a_consumer_with_a_long_name".split()) == 0
+
+
 def test_failed_recordings_are_found(folder: Path, shown: Callable[[str], str]) -> None:
     (failed,) = json.loads(shown("recordings list --status failed --json"))
     assert failed["error"]["code"] == "FailedOperation.Record"
@@ -124,7 +135,7 @@ def test_nothing_that_matches_is_told_from_nothing_at_all(
     assert shown("recordings list --app 5") == "No recordings match.\n"
     assert shown("events list --app 5") == "No events match.\n"
     assert shown("events list --unrecognized") == "No events match.\n"
-    assert shown("dead-letters list --consumer nobody") == "No dead letters match.\n"
+    assert shown("dead-letters list --event-id x") == "No dead letters match.\n"
     assert shown("rejected list --app 5") == "No refused callback of the last 24 hours matches.\n"
     empty = tmp_path_factory.mktemp("empty")
     monkeypatch.setenv("TIW_DATA_DIR", str(empty))

@@ -15,7 +15,7 @@ from store import (
     pages_of_dead_letters,
     purge_dead_letters,
 )
-from tiw.doctor import known_consumers
+from tiw.doctor import known_consumers, require_consumer
 from tiw.opening import open_store, open_transport
 from tiw.output import parse_since_us, print_fields, print_json, print_table, queue_exists, require_broker, show_iso
 from tiw.settings import FailedError, Settings
@@ -25,7 +25,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
     """Print dead letters, newest first, and say on standard error how many are still on their way to the store."""
     since_us = parse_since_us(args.since)
     async with open_store(settings) as store:
-        await check_schema(store)
+        await _check(store, args)
         letters = await list_dead_letters(
             store,
             consumer=args.consumer,
@@ -64,7 +64,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
 async def show(settings: Settings, args: argparse.Namespace) -> int:
     """Print dead letters whole."""
     async with open_store(settings) as store:
-        await check_schema(store)
+        await _check(store, args)
         letters = await list_dead_letters(store, consumer=args.consumer, event_id=args.event_id, bodies=True, limit=0)
     if not letters:
         raise FailedError("there is no such dead letter")
@@ -97,7 +97,7 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
     has_queue: dict[str, bool] = {}
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
-        await check_schema(store)
+        await _check(store, args)
         transport: Transport | None = None
         if not args.dry_run:
             transport = await stack.enter_async_context(open_transport(settings, may_be_new=True))
@@ -139,13 +139,19 @@ async def _send(store: Store, transport: Transport, letter: DeadLetter, *, alrea
 async def purge(settings: Settings, args: argparse.Namespace) -> int:
     """Delete dead letters for good."""
     async with open_store(settings) as store:
-        await check_schema(store)
+        await _check(store, args)
         if args.dry_run:
             count = len(await list_dead_letters(store, consumer=args.consumer, event_id=args.event_id, limit=0))
         else:
             count = await purge_dead_letters(store, consumer=args.consumer, event_id=args.event_id)
     _report(args, "purged", count)
     return 0
+
+
+async def _check(store: Store, args: argparse.Namespace) -> None:
+    await check_schema(store)
+    if args.consumer is not None:
+        await require_consumer(store, args.consumer)
 
 
 def _report(args: argparse.Namespace, done: str, count: int) -> None:

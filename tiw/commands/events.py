@@ -6,8 +6,8 @@ import time
 
 from broker import BrokerError, Message
 from schemas import UNRECOGNIZED
-from store import Store, check_schema, forget, list_events, pages_for_replay
-from tiw.doctor import known_consumers
+from store import check_schema, forget, list_events, pages_for_replay
+from tiw.doctor import require_consumer
 from tiw.opening import open_store, open_transport
 from tiw.output import nothing, parse_since_us, print_json, print_table, require_queue, show_iso, show_unix_s
 from tiw.settings import FailedError, Settings
@@ -60,7 +60,7 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
     since_us = parse_since_us(args.since)
     async with open_store(settings) as store:
         await check_schema(store)
-        routing_keys = await _routing_keys(store, args.consumer)
+        routing_keys = await require_consumer(store, args.consumer)
         pages = pages_for_replay(
             store,
             event_types=[key for key in routing_keys if key != UNRECOGNIZED],
@@ -97,10 +97,3 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
     else:
         print(f"{count} events {'would go' if args.dry_run else 'went'} to {args.consumer}")
     return 0
-
-
-async def _routing_keys(store: Store, consumer: str) -> tuple[str, ...]:
-    known = await known_consumers(store)
-    if consumer not in known:
-        raise FailedError(f"no consumer {consumer!r} ever ran here; there are {', '.join(sorted(known))}")
-    return known[consumer]
