@@ -85,14 +85,13 @@ def decode_object(found: StrictObject, body: bytes, *, received_at_us: int) -> D
     identity = (
         _digest(body) if data is None else _identity(envelope.SdkAppId, envelope.EventType, envelope.Timestamp, data)
     )
-    odd_members: list[str] = []
     try:
         # In JSON that character is only ever written like this.
         may_hold_nul = b"\\" in body and b"\\u0000" in body
-        event = _fit(envelope, received_at_us, odd_members, may_hold_nul=may_hold_nul)
+        event, odd_members = _fit(envelope, received_at_us, may_hold_nul=may_hold_nul)
     except _UnfittingError as error:
         return Decoded(event=_unrecognized(found.members, str(error)), event_id=identity)
-    return Decoded(event=event, event_id=identity, odd_members=tuple(odd_members))
+    return Decoded(event=event, event_id=identity, odd_members=odd_members)
 
 
 def event_id(sdk_app_id: int, event_type: str, timestamp: int, event_data: dict[str, Any]) -> str:
@@ -157,7 +156,8 @@ def _event_data(members: dict[str, Raw]) -> tuple[Any, bytes | None]:
     return event_data, encode_sorted(event_data)
 
 
-def _fit(envelope: _Envelope, received_at_us: int, odd_members: list[str], *, may_hold_nul: bool) -> Event:
+def _fit(envelope: _Envelope, received_at_us: int, *, may_hold_nul: bool) -> tuple[Event, tuple[str, ...]]:
+    """Return the event, and the names of the members that it is without."""
     kind = EVENT_TYPES.get(envelope.EventType)
     if kind is None:
         raise _UnfittingError("EventType is none of the five recording events")
@@ -167,14 +167,15 @@ def _fit(envelope: _Envelope, received_at_us: int, odd_members: list[str], *, ma
     flat = envelope.EventData | {"Timestamp": envelope.Timestamp, "SdkAppId": envelope.SdkAppId}
     if not may_hold_nul:
         try:
-            return msgspec.convert(flat, kind, strict=False)
+            return msgspec.convert(flat, kind, strict=False), ()
         except msgspec.ValidationError:
             pass
     task_id = flat.get("TaskId")
     if type(task_id) is str and "\0" in task_id:
         raise _UnfittingError("TaskId holds the character U+0000, which SQL text cannot")
+    odd_members: list[str] = []
     try:
-        return msgspec.convert(_understood(flat, kind, "", odd_members), kind, strict=False)
+        return msgspec.convert(_understood(flat, kind, "", odd_members), kind, strict=False), tuple(odd_members)
     except msgspec.ValidationError as error:
         raise _UnfittingError(f"EventData: {error}") from error
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812 - an exception's name
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import schemas
 from broker.api import Headers, Message
@@ -122,20 +122,10 @@ def message_id_of(properties: bytes) -> str:
     return properties[at + 1 : at + 1 + properties[at]].decode()
 
 
-class Arrived(NamedTuple):
-    """A message that was delivered, and what the broker says of it.
+def read_message(body: bytes, properties: bytes, routing_key: str) -> tuple[Message, int, str]:
+    """Return the message that was delivered, how often it came back since it was published, and what took it out.
 
-    `returns`: how often it came back since it was published. `taken_out`: why the broker took it out of a consumer's
-    queue last; empty if it did not.
-    """
-
-    message: Message
-    returns: int
-    taken_out: str
-
-
-def read_message(body: bytes, properties: bytes, routing_key: str) -> Arrived:
-    """Return the message that was delivered, and what the broker says of it.
+    The last is why the broker itself took it out of a consumer's queue; empty if it did not.
 
     Whoever published it, and whatever its headers hold, nothing is raised. `routing_key` is that of the delivery; it
     counts where no header has another. A foreign message, without our event_id, gets that of its body.
@@ -155,9 +145,13 @@ def read_message(body: bytes, properties: bytes, routing_key: str) -> Arrived:
         last_failed_at_us=_count(headers, Headers.LAST_FAILED_AT_US),
         reason=_read_text(headers, Headers.REASON),
     )
+    taken_out = _taken_out(headers) if "reason" in headers else ""
+    return message, _count(headers, DELIVERY_COUNT) or 0, taken_out
+
+
+def _taken_out(headers: _Headers) -> str:
     # The end of a retry delay is no other thing to the broker.
-    is_taken_out = not _read_text(headers, "queue").startswith(RETRY_QUEUES)
-    return Arrived(message, _count(headers, DELIVERY_COUNT) or 0, _read_text(headers, "reason") if is_taken_out else "")
+    return "" if _read_text(headers, "queue").startswith(RETRY_QUEUES) else _read_text(headers, "reason")
 
 
 def _text(name: bytes, value: str) -> bytes:
