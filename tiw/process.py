@@ -56,22 +56,33 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         settings = read_settings(os.environ, is_terminal=sys.stderr.isatty())
         with _shared_metrics(settings) if _has_children(parsed, settings) else nullcontext():
-            return _command(settings, parsed)
+            exit_code = _command(settings, parsed)
+            # What cannot be written must be found while it can still be said.
+            sys.stdout.flush()
+            return exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # `tiw events list | head`: the reader has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return FAILED
     except Exception as error:
         code = _known(error)
         if code is None and isinstance(error, OSError) and error.strerror:
             # A path that was asked for; what a file of ours meets has words of its own.
-            where = error.filename or ("standard output" if error.errno in _CANNOT_WRITE else "")
+            where = error.filename
+            if where is None and error.errno in _CANNOT_WRITE:
+                where = "standard output"
+                _drop_output()
             return _say(f"{where}: {error.strerror}" if where else error.strerror, FAILED)
         if code is None:
             raise
         return _say(str(error), code)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere: the interpreter would try again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(settings: Settings, parsed: argparse.Namespace) -> int:

@@ -24,15 +24,22 @@ async def migrate(settings: Settings, args: argparse.Namespace) -> int:
     del args
     configure_logging(settings.log_format)
     async with open_store(settings, may_be_new=True) as store:
-        try:
+        if store.is_local:
             # A file that cannot be used now will not be while nobody mends it.
-            async with asyncio.timeout(0 if store.is_local else PATIENCE_S):
-                await migrate_when_there(store)
-        except TimeoutError:
-            # Once more, for its own words on what is wrong.
             await migrate_store(store)
+        else:
+            await _migrate_patiently(store)
     _log.info("schema_current", database=store.safe_url)
     return 0
+
+
+async def _migrate_patiently(store: Store) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await migrate_when_there(store)
+    except TimeoutError:
+        # Once more, for its own words on what is wrong.
+        await migrate_store(store)
 
 
 async def migrate_when_there(store: Store) -> None:
