@@ -96,7 +96,7 @@ class QueueState(Struct, frozen=True, kw_only=True):
     """Counts of one consumer's queues; `exists` is False if it has none. None: this broker does not tell.
 
     `retrying` events wait for their next attempt, the first of them until `next_retry_at_us`, microseconds since the
-    Unix epoch. RabbitMQ has those of all consumers in the same queues: see `BrokerInfo`.
+    Unix epoch. RabbitMQ has those of all consumers in the same queues: see `count_retrying`.
     """
 
     consumer: str
@@ -117,8 +117,6 @@ class BrokerInfo(Struct, frozen=True, kw_only=True):
     feature_flags_disabled: tuple[str, ...] | None = None
     alarms: tuple[str, ...] | None = None
     orphaned: int = 0
-    #: Events of all consumers that wait for their next attempt.
-    retrying: int = 0
     #: Policies that let the broker lose or cap what it has taken, as sentences.
     harmful_policies: tuple[str, ...] | None = None
     #: What our user may not do, in the broker's words.
@@ -165,6 +163,9 @@ class Transport(Protocol):
 
     async def inspect(self, consumers: Sequence[str]) -> list[QueueState]:
         """Count what waits in the queues of `consumers`, in their order. Raises `BrokerError` if it cannot."""
+
+    async def count_retrying(self) -> int:
+        """Count the events of all consumers that wait for their next attempt. Raises `BrokerError` if it cannot."""
 
     async def remove(self, consumer: str, *, force: bool) -> None:
         """Delete a consumer's queues. Raises `MissingQueueError`; `BrokerError` while events wait, unless `force`."""

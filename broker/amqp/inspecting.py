@@ -142,6 +142,12 @@ class Inspection:
             unacked = await management.unacked() if consumers else None
             return [await _inspect(connection, consumer, unacked) for consumer in consumers]
 
+    async def count_retrying(self) -> int:
+        """Count what waits in the queues of the retry delays."""
+        async with self._connected() as (connection, _):
+            counts = [await count(connection, queue) for queue in self._retry_queues]
+        return sum(counted.ready for counted in counts if counted)
+
     async def remove(self, consumer: str, *, force: bool) -> None:
         """Delete a consumer's queues.
 
@@ -164,7 +170,6 @@ class Inspection:
         async with self._connected() as (connection, management):
             properties = connection.amqp.server_properties
             orphaned = await count(connection, ORPHANED_QUEUE)
-            retrying = [await count(connection, queue) for queue in self._retry_queues]
             alarms = await management.alarms()
             return BrokerInfo(
                 product=str(properties.get("product", "")),
@@ -172,7 +177,6 @@ class Inspection:
                 feature_flags_disabled=await management.feature_flags_disabled(),
                 alarms=alarms,
                 orphaned=orphaned.ready if orphaned else 0,
-                retrying=sum(counted.ready for counted in retrying if counted),
                 harmful_policies=await management.harmful_policies(),
                 # A broker with an alarm reads nothing more from whoever publishes.
                 refusals=() if alarms else await _refusals(connection),

@@ -144,6 +144,10 @@ class AmqpTransport:
         """Count what waits in the queues of `consumers`, in their order. Raises `BrokerError` if it cannot."""
         return await self._inspection.inspect(consumers)
 
+    async def count_retrying(self) -> int:
+        """Count the events of all consumers that wait for their next attempt. Raises `BrokerError` if it cannot."""
+        return await self._inspection.count_retrying()
+
     async def remove(self, consumer: str, *, force: bool) -> None:
         """Delete a consumer's queues. Raises `MissingQueueError`; `BrokerError` while events wait, unless `force`."""
         await self._inspection.remove(consumer, force=force)

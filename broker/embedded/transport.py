@@ -106,18 +106,18 @@ class EmbeddedTransport:
         """Count what waits in the queues of `consumers`, over all processes; retries that are not due are not in."""
         return await self._ask(inspect(consumers), Level.WRITE)
 
+    async def count_retrying(self) -> int:
+        """Count the messages that wait for their next attempt."""
+        return await self._ask(count_retrying, Level.WRITE)
+
     async def remove(self, consumer: str, *, force: bool) -> None:
         """Delete a consumer's queues. Raises `MissingQueueError`; `BrokerError` while events wait, unless `force`."""
         await self._ask(remove(consumer, force=force), Level.DURABLE)
 
     async def info(self) -> BrokerInfo:
-        """Say which SQLite this is, and how many messages are orphaned or wait for their next attempt."""
-        return BrokerInfo(
-            product="embedded",
-            version=sqlite3.sqlite_version,
-            orphaned=await self._ask(count_orphaned, Level.WRITE),
-            retrying=await self._ask(count_retrying, Level.WRITE),
-        )
+        """Say which SQLite this is, and how many messages are orphaned."""
+        orphaned = await self._ask(count_orphaned, Level.WRITE)
+        return BrokerInfo(product="embedded", version=sqlite3.sqlite_version, orphaned=orphaned)
 
     async def __aenter__(self) -> Self:
         try:

@@ -201,6 +201,10 @@ class SimulatedTransport:
             for name in consumers
         ]
 
+    async def count_retrying(self) -> int:
+        """Count nothing: nobody asks here."""
+        return 0
+
     async def remove(self, consumer: str, *, force: bool) -> None:
         """Refuse: no world removes consumers."""
         raise MissingQueueError(f"{consumer} cannot be removed here, by force or not: {force}")

@@ -141,3 +141,16 @@ async def test_a_consumer_that_is_not_there_cannot_be_removed(transport: Transpo
     await transport.remove("gone", force=False)
     with pytest.raises(MissingQueueError):
         await transport.remove("gone", force=True)
+
+
+async def test_what_waits_for_its_next_attempt_is_counted_until_it_comes(transport: Transport) -> None:
+    async def is_counted() -> bool:
+        # Again and again: on a slow machine it has come home before it is looked.
+        await transport.retry("archive", fresh(), delay_s=LONG_S)
+        return await transport.count_retrying() > 0
+
+    async def none_is_left() -> bool:
+        return await transport.count_retrying() == 0
+
+    await eventually(is_counted)
+    await eventually(none_is_left)

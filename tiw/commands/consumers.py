@@ -16,7 +16,8 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         await check_schema(store)
         await require_broker(transport)
         states = await consumer_states(transport, store)
-        retrying = (await transport.info()).retrying
+        is_told_by_consumer = all(state.retrying is not None for state in states)
+        retrying = 0 if is_told_by_consumer else await transport.count_retrying()
     if args.json:
         print_json(states)
         return 0
@@ -41,7 +42,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         spare=["queue", "events", "unacked", "connected"],
         wide=args.wide,
     )
-    if retrying and any(state.retrying is None for state in states):
+    if retrying:
         print(f"{retrying} events of all consumers wait for their next attempt; RabbitMQ does not tell whose.")
     return 0
 
