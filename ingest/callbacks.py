@@ -1,7 +1,6 @@
 """One callback, from its request to its answer."""
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -19,7 +18,7 @@ from ingest.refusals import NOT_KEPT, Refusal, RefusalLog, RefusedError
 from ingest.rejected import Rejected, RejectedWriter
 from ingest.request import Answers, InFlightLimit, Reservation, asks_for_health, check_headers, read_body, traceparent
 from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
-from telemetry import metrics
+from telemetry import Throttle, metrics
 
 
 def message_of(admitted: Admitted, *, received_at_us: int, trace: str) -> Message:
@@ -92,22 +91,19 @@ class PartlyUnderstood:
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()
-        self._told_s = -math.inf
+        self._throttle = Throttle(_PARTLY_TOLD_EVERY_S)
 
     def note(self, message: Message, odd_members: Sequence[str]) -> None:
         """Take note of an event that is kept without these members."""
         metrics.CALLBACKS_PARTLY_UNDERSTOOD.inc()
-        now_s = time.monotonic()
-        if now_s - self._told_s < _PARTLY_TOLD_EVERY_S:
-            return
-        self._told_s = now_s
-        self._log.warning(
-            "callback_partly_understood",
-            event_type=message.routing_key,
-            event_id=message.event_id,
-            odd_members=odd_members[:_NAMES_TOLD],
-            odd=len(odd_members),
-        )
+        if self._throttle.passes():
+            self._log.warning(
+                "callback_partly_understood",
+                event_type=message.routing_key,
+                event_id=message.event_id,
+                odd_members=odd_members[:_NAMES_TOLD],
+                odd=len(odd_members),
+            )
 
 
 #: A larger body is looked at in a thread: 1 MiB made for the purpose takes some tenths of a second.

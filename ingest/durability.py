@@ -1,7 +1,6 @@
 """How an authentic callback becomes durable: the broker confirms it in time, or the spool takes it."""
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -11,7 +10,7 @@ import structlog
 from broker import BrokerError, Message
 from ingest.config import Budget, Publisher
 from ingest.spool import NoSpool, Spool, SpoolError
-from telemetry import locations, metrics
+from telemetry import Throttle, locations, metrics
 
 T = TypeVar("T")
 
@@ -153,7 +152,7 @@ class Durability:
         self._breaker = Breaker(transport)
         #: How many callbacks wait for the broker.
         self._live = 0
-        self._told_s = -math.inf
+        self._log_throttle = Throttle(_TOLD_EVERY_S)
         self._publishing = Deadlines(budget.confirm_s)
         self._spooling = Deadlines(budget.spool_s)
         spool.make_way_for(self)
@@ -227,9 +226,7 @@ class Durability:
 
     def _tell(self, error: Exception) -> None:
         """Log what the transport says, now and then: while it is in trouble each callback fails."""
-        now_s = time.monotonic()
-        if now_s - self._told_s > _TOLD_EVERY_S:
-            self._told_s = now_s
+        if self._log_throttle.passes():
             _log.warning("publish_not_confirmed", reason=str(error) or "no answer in time")
 
     async def _put(self, message: Message, *, left_s: float) -> None:

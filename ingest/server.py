@@ -23,7 +23,7 @@ from ingest.request import require_safe_http
 from ingest.spool import NoSpool, Spool
 from ingest.unix_socket import BACKLOG, UnixSocket
 from schemas import EARLIEST_ARRIVAL_S
-from telemetry import Readiness, locations, metrics
+from telemetry import Readiness, Throttle, locations, metrics
 
 #: A drain waits this long for requests in flight; each of them is answered within 8 s.
 DRAIN_TIMEOUT_S = 8.0
@@ -75,7 +75,7 @@ class IngestServer:
         self._connections: Connections | None = None
         self._is_draining = False
         self._flushing: asyncio.Task[None] | None = None
-        self._proxy_told_at_s = float("-inf")
+        self._proxy_throttle = Throttle(_PROXY_TOLD_EVERY_S)
         self.port = config.port
 
     async def __aenter__(self) -> Self:
@@ -196,9 +196,7 @@ class IngestServer:
     def _on_error(self, status: int, error: BaseException | None) -> web.StreamResponse:
         if isinstance(error, ProxyProtocolError):
             # A mistake in a configuration, repeated by every probe: no refusals to be counted and alarmed at.
-            now_s = time.monotonic()
-            if now_s - self._proxy_told_at_s > _PROXY_TOLD_EVERY_S:
-                self._proxy_told_at_s = now_s
+            if self._proxy_throttle.passes():
                 _log.warning("proxy_protocol_refused", remedy=_PROXY_REMEDY)
             return self._callbacks.answers.refused(Refusal.MALFORMED_HTTP)
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:

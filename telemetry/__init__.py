@@ -2,7 +2,7 @@
 
 from telemetry import metrics
 from telemetry.admin import AdminListener, Readiness, ReadyCheck, with_target
-from telemetry.logging import LogFormat, configure_logging, locations, presentable
+from telemetry.logging import LogFormat, Throttle, configure_logging, locations, presentable
 from telemetry.metrics import forget_process, render_metrics
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "LogFormat",
     "Readiness",
     "ReadyCheck",
+    "Throttle",
     "configure_logging",
     "forget_process",
     "locations",

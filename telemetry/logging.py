@@ -4,11 +4,13 @@ The first rule is not to log secrets at all. `presentable` catches what slips th
 """
 
 import logging
+import math
 import os
 import re
 import select
 import stat
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -179,6 +181,22 @@ def _describe_exception(logger: WrappedLogger, method: str, event: EventDict) ->
         if error.__cause__ is not None:
             event["cause"] = f"{type(error.__cause__).__name__}: {_text(error.__cause__)}"
     return event
+
+
+class Throttle:
+    """Lets something be logged at most once in `every_s`: what may be wrong with each callback fills no log."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._passed_s = -math.inf
+
+    def passes(self) -> bool:
+        """Say whether it may be logged now; if so, the time begins anew."""
+        now_s = time.monotonic()
+        if now_s - self._passed_s < self._every_s:
+            return False
+        self._passed_s = now_s
+        return True
 
 
 def _error(exc_info: Any) -> BaseException | None:
