@@ -23,7 +23,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
-    insert,
     null,
     or_,
     select,
@@ -102,10 +101,10 @@ async def release(store: Store, *, consumer: str, event_ids: Collection[str], le
 @cache
 def _claiming(dialect: Dialect) -> TextClause:
     """Lease events that are free, and return their ids."""
-    row = _insert(dialect, owner=_LEASE_HOLDER, leased_until_us=now_us() + _LEASE_US)
-    upsert = row.on_conflict_do_update(
+    insert = _insert(dialect, owner=_LEASE_HOLDER, leased_until_us=now_us() + _LEASE_US)
+    upsert = insert.on_conflict_do_update(
         index_elements=_KEY_COLUMNS,
-        set_={"owner": row.excluded.owner, "leased_until_us": row.excluded.leased_until_us},
+        set_={"owner": insert.excluded.owner, "leased_until_us": insert.excluded.leased_until_us},
         where=and_(_UNFINISHED, or_(completions.c.owner == _LEASE_HOLDER, completions.c.leased_until_us <= now_us())),
     )
     return dialect.render(upsert.returning(completions.c.event_id))
@@ -120,13 +119,13 @@ def _completed(dialect: Dialect) -> Select[Any]:
 @cache
 def _completing(dialect: Dialect) -> TextClause:
     """Complete events, whoever holds their leases; the first completion stays."""
-    row = _insert(dialect, owner=_LEASE_HOLDER, completed_at_us=now_us())
-    upsert = row.on_conflict_do_update(
+    insert = _insert(dialect, owner=_LEASE_HOLDER, completed_at_us=now_us())
+    upsert = insert.on_conflict_do_update(
         index_elements=_KEY_COLUMNS,
         set_={
-            "owner": row.excluded.owner,
+            "owner": insert.excluded.owner,
             "leased_until_us": null(),
-            "completed_at_us": row.excluded.completed_at_us,
+            "completed_at_us": insert.excluded.completed_at_us,
         },
         where=_UNFINISHED,
     )
@@ -264,12 +263,13 @@ async def report_overdue(store: Store, deliveries: Sequence[OverdueDelivery], *,
         overdue_deliveries.c.lease_holder == lease_holder,
         overdue_deliveries.c.seen_at_us < _from_now(-OVERDUE_KEPT_S * 10),
     )
-    values = {"since_us": now_us() - bindparam("for_us", type_=BigInteger), "seen_at_us": now_us()}
+    since_us = now_us() - bindparam("for_us", type_=BigInteger)
+    keep = overdue_deliveries.insert().values(since_us=since_us, seen_at_us=now_us())
 
     async def operation(connection: AsyncConnection) -> None:
         await connection.execute(delete(overdue_deliveries).where(over))
-        for row in rows:
-            await connection.execute(insert(overdue_deliveries).values(**values), row)
+        if rows:
+            await connection.execute(keep, rows)
 
     await store.write(operation)
 
@@ -296,9 +296,9 @@ async def list_overdue(store: Store) -> list[OverdueDelivery]:
 
 async def register_consumers(store: Store, routing_keys: Mapping[str, Sequence[str]]) -> None:
     """Remember consumers by name, with the routing keys of the events that they get."""
-    row = store.dialect.insert(consumers)
-    upsert = row.on_conflict_do_update(
-        index_elements=[consumers.c.name], set_={"routing_keys": row.excluded.routing_keys}
+    insert = store.dialect.insert(consumers)
+    upsert = insert.on_conflict_do_update(
+        index_elements=[consumers.c.name], set_={"routing_keys": insert.excluded.routing_keys}
     )
     rows = [{"name": name, "routing_keys": list(keys)} for name, keys in sorted(routing_keys.items())]
     if rows:

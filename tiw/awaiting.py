@@ -13,14 +13,13 @@ from contextlib import AsyncExitStack, suppress
 from typing import Protocol
 
 import aiohttp
-import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Struct, structs
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker import Message, Transport
 from ingest import CallbackKeys, IngestServer, KeyRing
-from schemas import UNRECOGNIZED
+from schemas import UNRECOGNIZED, Unrecognized, decode
 from store import StoreError, list_events
 from telemetry import render_metrics
 from tiw.explaining import Refusals, RefusedCallbacks, say, say_below, shown
@@ -132,18 +131,6 @@ _STORE_S = 5.0
 _ASK_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 
 
-class _Content(Struct):
-    """What can be read of an authentic callback, whatever it is."""
-
-    EventType: Raw = Raw(b"null")
-    SdkAppId: Raw = Raw(b"null")
-    EventData: Raw = Raw(b"null")
-
-
-class _Task(Struct):
-    TaskId: str | None = None
-
-
 class _Origin(Struct, frozen=True, kw_only=True):
     """What is known of an accepted callback."""
 
@@ -218,21 +205,11 @@ class _OwnNode:
         return read_counts(render_metrics().decode())
 
     async def origin(self, routing_key: str) -> _Origin:
-        try:
-            content = msgspec.json.decode(self._latest[routing_key].body, type=_Content)
-            event_type = msgspec.json.decode(content.EventType)
-            app = msgspec.json.decode(content.SdkAppId)
-        except (KeyError, ValueError, RecursionError):
-            return _Origin()
-        try:
-            task_id = msgspec.json.decode(content.EventData, type=_Task).TaskId
-        except (ValueError, RecursionError):
-            task_id = None
-        return _Origin(
-            event_type=event_type if isinstance(event_type, str) else None,
-            sdk_app_id=app if isinstance(app, int) else None,
-            task_id=task_id,
-        )
+        message = self._latest[routing_key]
+        event = decode(message.body, received_at_us=message.received_at_us).event
+        if isinstance(event, Unrecognized):
+            return _Origin(event_type=event.event_type, sdk_app_id=event.sdk_app_id)
+        return _Origin(event_type=routing_key, sdk_app_id=event.sdk_app_id, task_id=event.task_id)
 
 
 async def _own_node(settings: Settings, stack: AsyncExitStack) -> tuple[_OwnNode, int]:
@@ -253,7 +230,7 @@ async def _own_node(settings: Settings, stack: AsyncExitStack) -> tuple[_OwnNode
     spool = None if settings.is_embedded else await stack.enter_async_context(open_spool(settings, transport))
     node = _OwnNode(transport)
     # Nobody has to learn that it ends.
-    config = ingest_config(msgspec.structs.replace(settings, stop_delay_s=0.0))
+    config = ingest_config(structs.replace(settings, stop_delay_s=0.0))
     server = IngestServer(config, node, keys, spool=spool)
     try:
         await stack.enter_async_context(listening(server, variable="TIW_HTTP", address=settings.http))

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -14,13 +14,10 @@ from broker import BUILT_IN_CONSUMERS, BrokerError, Transport, queue_name
 from ingest import (
     GENERATED_SDK_APP_ID,
     SAFE_CHARACTERS,
-    KeptRejected,
     KeysError,
-    RefusedError,
     RejectedFileError,
     parse_keys,
     read_rejected,
-    readmit,
     spool_files,
     weak_keys,
 )
@@ -37,6 +34,7 @@ from store import (
     registered_consumers,
 )
 from tiw.discovery import DiscoveryError, discover_consumers
+from tiw.explaining import is_authentic
 from tiw.keys import keys_file, present_keys
 from tiw.opening import rejected_folder, spool_folder
 from tiw.process import has_uvloop
@@ -411,7 +409,8 @@ def check_rejected(settings: Settings) -> Check:
     """Find refused callbacks that the keys of now would let in; others are told, and no problem."""
     try:
         kept = read_rejected(rejected_folder(settings), now_us=time.time_ns() // 1000)
-        authentic = sum(1 for _ in _authentic(settings, kept))
+        keys = present_keys(settings)
+        authentic = sum(is_authentic(one, keys, settings.allow_unsigned) for one in kept)
     except RejectedFileError as error:
         return Check(check="refused callbacks", ok=False, detail=str(error), remedy="see there")
     except KeysError:
@@ -424,13 +423,3 @@ def check_rejected(settings: Settings) -> Check:
     detail = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()) or "none in the last 24 hours"
     remedy = "if some are yours (`tiw rejected list`), mend the keys, then run `tiw rejected reverify`" if kept else ""
     return Check(check="refused callbacks", ok=True, detail=detail, remedy=remedy)
-
-
-def _authentic(settings: Settings, kept: list[KeptRejected]) -> Iterator[KeptRejected]:
-    keys = present_keys(settings)
-    for one in kept:
-        try:
-            readmit(one.rejected, keys=keys, allow_unsigned=settings.allow_unsigned)
-        except RefusedError:
-            continue
-        yield one

@@ -222,13 +222,13 @@ def _hint(settings: Settings, kept: KeptRejected) -> str | None:
         keys = present_keys(settings)
     except KeysError:
         return None
-    if _is_authentic(kept, keys, settings.allow_unsigned):
+    if is_authentic(kept, keys, settings.allow_unsigned):
         return (
             "With the keys that this command has it would be let in: the node has others. "
             "Start it again with these, then run `tiw rejected reverify`."
         )
     for other, theirs in keys.items():
-        if other != app and _is_authentic(kept, {app: theirs}, frozenset()):
+        if other != app and is_authentic(kept, {app: theirs}, frozenset()):
             return (
                 f"Its Sign is of the key that stands under {other} here: write that key under {app} in "
                 "TIW_CALLBACK_KEYS or its file, then run `tiw rejected reverify`."
@@ -236,7 +236,8 @@ def _hint(settings: Settings, kept: KeptRejected) -> str | None:
     return None
 
 
-def _is_authentic(kept: KeptRejected, keys: CallbackKeys, allow_unsigned: AbstractSet[int]) -> bool:
+def is_authentic(kept: KeptRejected, keys: CallbackKeys, allow_unsigned: AbstractSet[int]) -> bool:
+    """Say whether a refused callback was authentic when it came, going by `keys`."""
     try:
         readmit(kept.rejected, keys=keys, allow_unsigned=allow_unsigned)
     except RefusedError:

@@ -123,9 +123,10 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def nothing(what: str, *filters: object) -> str:
-    """Return what is said in place of an empty table: none at all, or none as asked for."""
-    return f"No {what} match." if any(value not in (None, False) for value in filters) else f"No {what} yet."
+def nothing(what: str, *filters: object, at_all: str = "") -> str:
+    """Return what is said in place of an empty table: none at all (`at_all`), or none as asked for."""
+    is_filtered = any(value not in (None, False) for value in filters)
+    return f"No {what} match." if is_filtered else at_all or f"No {what} yet."
 
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

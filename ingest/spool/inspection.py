@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
@@ -105,17 +105,15 @@ def _state(path: Path) -> SpoolFileState:
         owned=owned,
         bytes=size_bytes,
         waiting=len(contents.pending),
-        oldest_at=min((_moment(record.spooled_at_us) for record in contents.pending), default=None),
+        oldest_at=None
+        if not contents.pending
+        else datetime.fromtimestamp(min(record.spooled_at_us for record in contents.pending) / 1_000_000, UTC),
         settled=contents.settled,
         damaged_bytes=contents.damaged_bytes,
         torn_bytes=contents.torn_bytes,
         unknown_frames=contents.unknown_frames,
         error=error,
     )
-
-
-def _moment(at_us: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
 
 
 def _read(path: Path) -> Contents:

@@ -18,8 +18,7 @@ from ingest.spool.format import Record, render_record
 from store import DeadLetter, Store, apply_events, keep_dead_letters, migrate
 from tests.store.classes import callback, keep
 from tiw import output
-from tiw.commands.schema import documents
-from tiw.documents.output import DOCUMENTS
+from tiw.commands.schema import DOCUMENTS, documents
 from tiw.parser import main
 
 TASK = "rtc30dje7c2g0cdc2v0o"

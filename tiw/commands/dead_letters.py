@@ -17,7 +17,16 @@ from store import (
 )
 from tiw.doctor import known_consumers, require_consumer
 from tiw.opening import open_store, open_transport
-from tiw.output import parse_since_us, print_fields, print_json, print_table, queue_exists, require_broker, show_iso
+from tiw.output import (
+    nothing,
+    parse_since_us,
+    print_fields,
+    print_json,
+    print_table,
+    queue_exists,
+    require_broker,
+    show_iso,
+)
 from tiw.settings import FailedError, Settings
 
 
@@ -52,9 +61,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
             )
             for letter in letters
         ],
-        empty="No dead letters match."
-        if any((args.consumer, args.event_id, args.app is not None, args.since))
-        else "No dead letters.",
+        empty=nothing("dead letters", args.consumer, args.event_id, args.app, args.since, at_all="No dead letters."),
         spare=["event_id", "event", "last failed UTC"],
         wide=args.wide,
     )

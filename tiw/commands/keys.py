@@ -74,8 +74,9 @@ def retire(settings: Settings, args: argparse.Namespace) -> int:
         raise FailedError(
             f"it is the last key of {args.app}, whose callbacks would be refused: add another first, or use --force"
         )
-    keys[args.app] = left
-    if not left:
+    if left:
+        keys[args.app] = left
+    else:
         del keys[args.app]
     if not keys:
         raise FailedError("it is the last key of all: a file without any is refused, so add another first")
