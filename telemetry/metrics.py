@@ -256,6 +256,17 @@ STORE_AWAY = Gauge(
     "tiw_store_away", "1 while the store does not answer.", multiprocess_mode="livemax", registry=REGISTRY
 )
 
+# vendor_api; actions and outcomes are code ----------------------------------------------------------------------------
+VENDOR_REQUESTS = Counter(
+    "tiw_vendor_requests",
+    "Requests to the vendor's API, by action and outcome: answered, again, paused or clock_off.",
+    ["action", "outcome"],
+    registry=REGISTRY,
+)
+VENDOR_SECONDS = Histogram(
+    "tiw_vendor_seconds", "One request to the vendor's API, answered or not.", buckets=_SLOW_S, registry=REGISTRY
+)
+
 ProcessCollector(registry=REGISTRY)
 
 
