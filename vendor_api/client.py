@@ -304,9 +304,10 @@ class VendorClient:
         begun_s = loop.time()
         try:
             async with asyncio.timeout(self._timeout_s + _GRACE_S):
-                return await loop.run_in_executor(self._threads, self._sdk.call, action, params)
+                content = await loop.run_in_executor(self._threads, self._sdk.call, action, params)
+                return self._without_secrets(content)
         except SdkError as error:
-            refusal = Again(reason=self._without_secrets(str(error)))
+            refusal = Again(reason=self._without_secrets(str(error).encode()).decode()[:_MAX_REASON_CHARACTERS])
         except TimeoutError:
             refusal = Again(reason=f"{action} was not answered within {self._timeout_s:g} s")
         finally:
@@ -314,10 +315,10 @@ class VendorClient:
         _count(action, refusal)
         raise VendorError(refusal)
 
-    def _without_secrets(self, text: str) -> str:
+    def _without_secrets(self, content: bytes) -> bytes:
         for secret in (self._credentials.secret_key, self._credentials.secret_id):
-            text = text.replace(secret, "***")
-        return text[:_MAX_REASON_CHARACTERS]
+            content = content.replace(secret.encode(), b"***")
+        return content
 
 
 _OUTCOMES: dict[type, str] = {AppPaused: "paused", ClockOff: "clock_off", Again: "again"}
