@@ -103,6 +103,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     retry_delays_s: tuple[float, ...] = DEFAULT_RETRY_DELAYS_S
     retention_days: int = 0
     stop_delay_s: float = 0.0
+    vendor_secret_id: str | None = None
+    vendor_secret_key: str | None = None
+    vendor_site: Literal["china", "international"] = "china"
+    vendor_endpoint: str | None = None
     log_format: Literal["console", "json"] = "json"
 
     @property
@@ -141,11 +145,20 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         retry_delays_s=_read(environ, "TIW_RETRY_DELAYS_S", _retry_delays_s, DEFAULT_RETRY_DELAYS_S),
         stop_delay_s=_read(environ, "TIW_STOP_DELAY_S", _stop_delay_s, 0.0),
         retention_days=_read(environ, "TIW_RETENTION_DAYS", _retention_days, 0),
+        vendor_secret_id=_read(environ, "TIW_VENDOR_SECRET_ID", _vendor_secret, None),
+        vendor_secret_key=_read(environ, "TIW_VENDOR_SECRET_KEY", _vendor_secret, None),
+        vendor_site=_read(environ, "TIW_VENDOR_SITE", _vendor_site, "china"),
+        vendor_endpoint=_read(environ, "TIW_VENDOR_ENDPOINT", _vendor_endpoint, None),
         log_format=_read(environ, "TIW_LOG_FORMAT", _log_format, "console" if is_terminal else "json"),
     )
     if settings.allow_unsigned and not settings.http.is_loopback and settings.path_token is None:
         raise SettingsError(
             "TIW_ALLOW_UNSIGNED beyond loopback needs TIW_PATH_TOKEN: unsigned, the address is the only secret"
+        )
+    if (settings.vendor_secret_id is None) != (settings.vendor_secret_key is None):
+        there, missing = ("ID", "KEY") if settings.vendor_secret_key is None else ("KEY", "ID")
+        raise SettingsError(
+            f"TIW_VENDOR_SECRET_{there} is set and TIW_VENDOR_SECRET_{missing} is not: set both, or neither"
         )
     return settings
 
@@ -155,7 +168,10 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environ if name.startswith("TIW_") and name not in _KNOWN | _FOREIGN)
 
 
-_SECRET = ("TIW_PATH_TOKEN", "TIW_AMQP_URL", "TIW_DATABASE_URL", "TIW_CALLBACK_KEYS")
+_SECRET = (
+    *("TIW_PATH_TOKEN", "TIW_AMQP_URL", "TIW_DATABASE_URL", "TIW_CALLBACK_KEYS"),
+    *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_KEY"),
+)
 _KNOWN = frozenset(
     {
         *_SECRET,
@@ -170,6 +186,8 @@ _KNOWN = frozenset(
         "TIW_RETRY_DELAYS_S",
         "TIW_RETENTION_DAYS",
         "TIW_STOP_DELAY_S",
+        "TIW_VENDOR_SITE",
+        "TIW_VENDOR_ENDPOINT",
         "TIW_LOG_FORMAT",
     }
 )
@@ -335,6 +353,26 @@ def _stop_delay_s(value: str) -> float:
     return float(value)
 
 
+def _vendor_secret(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{1,256}", value):
+        # Never the value.
+        raise ValueError("must be 1 to 256 characters without spaces, as the vendor's console shows it: copy it anew")
+    return value
+
+
+def _vendor_site(value: str) -> Literal["china", "international"]:
+    if value not in ("china", "international"):
+        raise ValueError(f"must be china or international, not {value!r}")
+    return cast("Literal['china', 'international']", value)
+
+
+def _vendor_endpoint(value: str) -> str:
+    from vendor_api import parse_endpoint  # noqa: PLC0415 - for those who ask the vendor
+
+    parse_endpoint(value)
+    return value
+
+
 def _log_format(value: str) -> Literal["console", "json"]:
     if value not in ("console", "json"):
         raise ValueError(f"must be console or json, not {value!r}")
@@ -359,6 +397,8 @@ def masked(settings: Settings, *, reveal: bool = False) -> dict[str, object]:
     if not reveal:
         values["callback_keys"] = None if settings.callback_keys is None else "***"
         values["path_token"] = None if settings.path_token is None else "***"
+    values["vendor_secret_id"] = None if settings.vendor_secret_id is None else "***"
+    values["vendor_secret_key"] = None if settings.vendor_secret_key is None else "***"
     return cast("dict[str, object]", values)
 
 

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from telemetry import metrics
 from vendor_api import listings
 from vendor_api.answers import (
     MAX_ANSWER_BYTES,
@@ -297,6 +296,7 @@ class VendorClient:
 
     async def _ask(self, action: str, params: Mapping[str, object]) -> bytes:
         """Send one request and return the body of its answer."""
+        from telemetry import metrics  # noqa: PLC0415 - see _count
         from vendor_api.sdk import SdkError  # noqa: PLC0415 - see __aenter__
 
         await self._limiter.wait()
@@ -325,4 +325,7 @@ _OUTCOMES: dict[type, str] = {AppPaused: "paused", ClockOff: "clock_off", Again:
 
 
 def _count(action: str, answer: object) -> None:
+    # Where metrics live is chosen before they are imported, and after settings are read, which import this file.
+    from telemetry import metrics  # noqa: PLC0415
+
     metrics.VENDOR_REQUESTS.labels(action, _OUTCOMES.get(type(answer), "answered")).inc()

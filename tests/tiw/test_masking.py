@@ -14,6 +14,8 @@ EVERYTHING = {
     "TIW_PATH_TOKEN": SECRET,
     "TIW_AMQP_URL": f"amqp://user:{SECRET}@one:5672/v,amqps://user:{SECRET}@two/",
     "TIW_DATABASE_URL": f"postgresql+asyncpg://user:{SECRET}@db/tiw",
+    "TIW_VENDOR_SECRET_ID": f"AKID{SECRET}",
+    "TIW_VENDOR_SECRET_KEY": SECRET,
     "TIW_ALLOW_UNSIGNED": "2,0",
 }
 
@@ -33,6 +35,7 @@ def test_revealing_shows_the_keys_and_the_token_but_no_password() -> None:
     assert values["path_token"] == SECRET
     assert SECRET not in str(values["amqp_urls"])
     assert SECRET not in str(values["database_url"])
+    assert (values["vendor_secret_id"], values["vendor_secret_key"]) == ("***", "***")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,10 @@ def test_everything_else_is_shown_as_it_is() -> None:
         "retry_delays_s": [1, 5, 30, 120, 600, 3600],
         "retention_days": 0,
         "stop_delay_s": 0.0,
+        "vendor_secret_id": None,
+        "vendor_secret_key": None,
+        "vendor_site": "china",
+        "vendor_endpoint": None,
         "log_format": "json",
     }
     assert masked(read_settings(EVERYTHING, is_terminal=False))["allow_unsigned"] == [0, 2]

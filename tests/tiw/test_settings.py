@@ -72,6 +72,15 @@ def test_nothing_has_to_be_set() -> None:
         ("TIW_STOP_DELAY_S", "0", "stop_delay_s", 0),
         ("TIW_STOP_DELAY_S", "2.5", "stop_delay_s", 2.5),
         ("TIW_STOP_DELAY_S", "300", "stop_delay_s", 300),
+        ("TIW_VENDOR_SITE", "china", "vendor_site", "china"),
+        ("TIW_VENDOR_SITE", "international", "vendor_site", "international"),
+        ("TIW_VENDOR_ENDPOINT", "http://127.0.0.1:9000", "vendor_endpoint", "http://127.0.0.1:9000"),
+        (
+            "TIW_VENDOR_ENDPOINT",
+            "https://tiw.tencentcloudapi.com",
+            "vendor_endpoint",
+            "https://tiw.tencentcloudapi.com",
+        ),
         ("TIW_LOG_FORMAT", "console", "log_format", "console"),
         ("TIW_LOG_FORMAT", "json", "log_format", "json"),
     ],
@@ -103,6 +112,10 @@ def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expect
         ("TIW_RETRY_DELAYS_S", ["0", "-1", "5,1", "1,1", "a", ",", "nan", "inf", "1;2", "2592001"]),
         ("TIW_RETENTION_DAYS", ["-1", "1.5", "90d", "36501", "\u0661"]),
         ("TIW_STOP_DELAY_S", ["-1", "3s", "301", "nan", "1e1"]),
+        ("TIW_VENDOR_SECRET_ID", ["two words", "line\nbreak", "x" * 257, "\u00e9"]),
+        ("TIW_VENDOR_SECRET_KEY", ["two words", "line\nbreak", "x" * 257, "\u00e9"]),
+        ("TIW_VENDOR_SITE", ["China", "cn", "https://tiw.tencentcloudapi.com"]),
+        ("TIW_VENDOR_ENDPOINT", ["tiw.tencentcloudapi.com", "http://10.0.0.1:80", "https://u:p@h", "https://h/path"]),
         ("TIW_LOG_FORMAT", ["text", "JSON"]),
     ],
 )
@@ -128,6 +141,8 @@ VARIABLES = [
         "TIW_STOP_DELAY_S",
         "TIW_LOG_FORMAT",
     ),
+    *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_ID_FILE", "TIW_VENDOR_SECRET_KEY", "TIW_VENDOR_SECRET_KEY_FILE"),
+    *("TIW_VENDOR_SITE", "TIW_VENDOR_ENDPOINT"),
 ]
 
 
@@ -177,6 +192,25 @@ def test_a_secret_and_its_file_together_are_refused(tmp_path: Path, variable: st
     assert both == f"{variable} and {variable}_FILE are both set: keep one of them"
 
 
+def test_credentials_of_the_vendor_come_together_from_variables_or_files(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n", encoding="utf-8")
+    found = settings(TIW_VENDOR_SECRET_ID="AKIDexample", TIW_VENDOR_SECRET_KEY_FILE=str(file))
+    assert (found.vendor_secret_id, found.vendor_secret_key) == ("AKIDexample", SECRET)
+    assert (settings().vendor_secret_id, settings().vendor_secret_key) == (None, None)
+
+
+def test_one_half_of_the_credentials_alone_is_refused_without_showing_it(tmp_path: Path) -> None:
+    alone = "TIW_VENDOR_SECRET_ID is set and TIW_VENDOR_SECRET_KEY is not: set both, or neither"
+    assert refused(TIW_VENDOR_SECRET_ID=SECRET) == alone
+    file = tmp_path / "secret"
+    file.write_text(SECRET, encoding="utf-8")
+    other = "TIW_VENDOR_SECRET_KEY is set and TIW_VENDOR_SECRET_ID is not: set both, or neither"
+    assert refused(TIW_VENDOR_SECRET_KEY_FILE=str(file)) == other
+    both = refused(TIW_VENDOR_SECRET_KEY=SECRET, TIW_VENDOR_SECRET_KEY_FILE=str(file))
+    assert both == "TIW_VENDOR_SECRET_KEY and TIW_VENDOR_SECRET_KEY_FILE are both set: keep one of them"
+
+
 def test_a_file_of_keys_is_left_to_whoever_watches_it(tmp_path: Path) -> None:
     absent = tmp_path / "keys.json"
     assert settings(TIW_CALLBACK_KEYS_FILE=str(absent)).callback_keys_file == absent
@@ -192,6 +226,9 @@ def test_a_file_of_keys_is_left_to_whoever_watches_it(tmp_path: Path) -> None:
         {"TIW_DATABASE_URL": f"mysql://u:{SECRET}@h/d"},
         {"TIW_DATABASE_URL": f"postgresql://u:{SECRET}@h/d"},
         {"TIW_CALLBACK_KEYS": SECRET, "TIW_CALLBACK_KEYS_FILE": "/keys"},
+        {"TIW_VENDOR_SECRET_ID": f"{SECRET} {SECRET}"},
+        {"TIW_VENDOR_SECRET_KEY": f"{SECRET}\u00e9"},
+        {"TIW_VENDOR_ENDPOINT": f"https://u:{SECRET}@h"},
     ],
 )
 def test_a_secret_is_never_in_the_words_of_an_error(environ: dict[str, str]) -> None:
