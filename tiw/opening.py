@@ -16,6 +16,7 @@ from tiw.settings import Address, FailedError, Settings, UnixAddress, UsageError
 if TYPE_CHECKING:
     from ingest import IngestConfig, Spool
     from store import Store
+    from vendor_api import Limiter, VendorClient
 
 
 def open_transport(
@@ -137,4 +138,16 @@ def ingest_config(settings: Settings, *, reuse_port: bool = False, inherited: in
         allow_unsigned=settings.allow_unsigned,
         reuse_port=reuse_port,
         rejected_folder=rejected_folder(settings),
+    )
+
+
+def open_vendor(settings: Settings, *, limiter: "Limiter | None" = None) -> "VendorClient":
+    """Return a client of the vendor's API, not entered yet. The settings must have credentials."""
+    from vendor_api import Credentials, VendorClient, VendorSite, parse_endpoint  # noqa: PLC0415 - few ask the vendor
+
+    return VendorClient(
+        Credentials(secret_id=settings.vendor_secret_id or "", secret_key=settings.vendor_secret_key or ""),
+        site=VendorSite(settings.vendor_site),
+        endpoint=None if settings.vendor_endpoint is None else parse_endpoint(settings.vendor_endpoint),
+        limiter=limiter,
     )

@@ -38,6 +38,7 @@ def build_parser() -> Parser:
     _add_forget(commands)
     _add_rejected(commands)
     _add_keys(commands)
+    _add_vendor(commands)
     _add_inspection(commands)
     return parser
 
@@ -196,6 +197,22 @@ def _add_keys(commands: Any) -> None:
     retire.add_argument("--app", type=_natural, required=True, metavar="ID", help="SdkAppId")
     retire.add_argument("--number", type=_positive, required=True, metavar="N", help="as `tiw keys show` counts")
     retire.add_argument("--force", action="store_true", help="even the last one of an application")
+
+
+def _add_vendor(commands: Any) -> None:
+    vendor = _group(commands, "vendor", "What the vendor has of an application, changed through its API.")
+    address = _command(vendor, "set-callback", "vendor:set_callback", "Let it send recording callbacks to an address.")
+    address.add_argument("url", metavar="URL", help="https://YOUR.HOST/callbacks/tiw/TOKEN")
+    rotate = _command(
+        vendor, "rotate-key", "vendor:rotate_key", "Give it a new callback key; run again later, retire the old one."
+    )
+    # A recording lasts a day at most, and no page says whether one that runs already is signed with a new key.
+    rotate.add_argument(
+        "--wait", type=_natural, default=86_400, metavar="S", help="how long both are accepted (default: 86400, a day)"
+    )
+    for change in (address, rotate):
+        change.add_argument("--app", type=_natural, metavar="ID", help="SdkAppId, where there are keys of several")
+        change.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
 
 def _add_inspection(commands: Any) -> None:

@@ -38,6 +38,10 @@ async def doctor(settings: Settings, args: argparse.Namespace) -> int:
     checks = [check_environment(settings), check_keys(settings), check_disk(settings), check_spool(settings)]
     checks += [check_rejected(settings), check_event_loop()]
     checks.append(await check_modules())
+    if settings.vendor_secret_id is not None:
+        from tiw.vendor import check_vendor  # noqa: PLC0415 - few ask the vendor
+
+        checks += [check async for check in check_vendor(settings)]
     try:
         async with open_store(settings) as store:
             checks += [await check_clock(store), *[check async for check in check_database(store)]]

@@ -5,10 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from ingest import MAX_CHARACTERS, CallbackKeys, KeysError, new_key, write_keys
-from tiw.keys import keys_file, present_keys
+from ingest import CallbackKeys, new_key
+from tiw.keys import add_key, changeable_keys_file, keys_file, present_keys, retire_key
 from tiw.output import print_json, print_table
-from tiw.settings import FailedError, Settings, UsageError
+from tiw.settings import FailedError, Settings
 
 _MASK = "***"
 
@@ -40,18 +40,12 @@ def show(settings: Settings, args: argparse.Namespace) -> int:
 
 def add(settings: Settings, args: argparse.Namespace) -> int:
     """Accept another key of an application, too: a new one, which is printed, or one from standard input."""
-    file = _changeable(settings)
-    keys = dict(present_keys(settings))
+    changeable_keys_file(settings)
     # From standard input: a command line is seen by everybody on this machine.
     key = sys.stdin.readline().strip() if args.stdin else new_key()
-    if not 1 <= len(key) <= MAX_CHARACTERS:
-        raise UsageError(f"a key has 1 to {MAX_CHARACTERS} characters, and this one {len(key)}")
-    if key in keys.get(args.app, ()):
-        raise FailedError(f"{args.app} has this key already")
-    keys[args.app] = (*keys.get(args.app, ()), key)
-    _write(file, keys)
+    number = add_key(settings, args.app, key)
     if args.stdin:
-        print(f"key {len(keys[args.app])} of {args.app} is accepted from now on")
+        print(f"key {number} of {args.app} is accepted from now on")
     else:
         print(f"callback key for {args.app}: {key}")
     print(
@@ -64,24 +58,8 @@ def add(settings: Settings, args: argparse.Namespace) -> int:
 
 def retire(settings: Settings, args: argparse.Namespace) -> int:
     """Accept a key no more; the last one of an application only with `--force`."""
-    file = _changeable(settings)
-    keys = dict(present_keys(settings))
-    accepted = keys.get(args.app, ())
-    if not 1 <= args.number <= len(accepted):
-        raise FailedError(f"{args.app} has {len(accepted)} keys, and none of number {args.number}: see `tiw keys show`")
-    left = (*accepted[: args.number - 1], *accepted[args.number :])
-    if not left and not args.force:
-        raise FailedError(
-            f"it is the last key of {args.app}, whose callbacks would be refused: add another first, or use --force"
-        )
-    if left:
-        keys[args.app] = left
-    else:
-        del keys[args.app]
-    if not keys:
-        raise FailedError("it is the last key of all: a file without any is refused, so add another first")
-    _write(file, keys)
-    print(f"key {args.number} of {args.app} is accepted no more; {len(left)} left")
+    left = retire_key(settings, args.app, args.number, even_the_last=args.force)
+    print(f"key {args.number} of {args.app} is accepted no more; {left} left")
     return 0
 
 
@@ -93,20 +71,6 @@ def _of(app: int | None, keys: CallbackKeys) -> CallbackKeys:
             f"there is no key of {app}; there are keys of {', '.join(map(str, sorted(keys))) or 'nobody'}"
         )
     return {app: keys[app]}
-
-
-def _changeable(settings: Settings) -> Path:
-    if settings.callback_keys is not None:
-        raise UsageError("the keys come from TIW_CALLBACK_KEYS: change the variable, or use TIW_CALLBACK_KEYS_FILE")
-    return keys_file(settings)
-
-
-def _write(file: Path, keys: CallbackKeys) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise KeysError(f"{file.parent} cannot be made: {error.strerror}") from error
-    write_keys(file, keys)
 
 
 def _require_owner(file: Path) -> None:
