@@ -322,5 +322,5 @@ def test_the_readme_names_every_command() -> None:
     named = {words[1]: words[2:] for words in map(str.split, re.findall(r"`(tiw [^`]+)`", section))}
     paths = [path for path, _ in leaves(build_parser())]
     assert named.keys() == {path[0] for path in paths}
-    missing = [path for path in paths if not set(path[1:]) <= set(re.split(r"\W+", " ".join(named[path[0]])))]
+    missing = [path for path in paths if not set(path[1:]) <= set(re.split(r"[^\w-]+", " ".join(named[path[0]])))]
     assert missing == []
