@@ -232,7 +232,7 @@ class VendorClient:
         """List the rooms in which somebody was, at most 1,000."""
         time_range = [int(since_s * 1000), int(until_s * 1000)]
         params = {"SdkAppId": sdk_app_id, "Query": "*", "TimeRange": time_range, "MaxSize": _MAX_ROOMS_SEEN}
-        return listings.seen_rooms(await self._response("DescribeRoomList", params))
+        return listings.seen_rooms(await self._list("DescribeRoomList", params, "RoomList"))
 
     async def daily_usage(self, sdk_app_id: int, day: date) -> list[RoomUsage]:
         """List the rooms recorded on `day` and for how long. The vendor knows a day from 07:00 of the next."""
@@ -247,7 +247,7 @@ class VendorClient:
     async def bucket_config(self, sdk_app_id: int) -> BucketConfig:
         """Ask which bucket recordings are uploaded to."""
         params = {"SdkAppId": sdk_app_id, "TaskTypes": ["recording"]}
-        return listings.bucket_config(await self._response("DescribeWhiteboardApplicationConfig", params))
+        return listings.bucket_config(await self._list("DescribeWhiteboardApplicationConfig", params, "Configs"))
 
     async def describe_callback(self, sdk_app_id: int) -> CallbackConfig:
         """Ask where recording callbacks are sent, and with which key."""
@@ -274,12 +274,19 @@ class VendorClient:
         """Ask for page after page until the last. A list that changes meanwhile may repeat an item, or lack one."""
         offset = 0
         for _ in range(_MAX_PAGES):
-            page = await self._response(action, {**params, "Offset": offset, "Limit": limit})
+            page = await self._list(action, {**params, "Offset": offset, "Limit": limit}, items)
             yield page
-            length, total = listings.page_length(page, items), listings.total(page)
+            length, total = listings.page_length(page, items) or 0, listings.total(page)
             offset += length
             if not length or (offset >= total if total is not None else length < limit):
                 return
+
+    async def _list(self, action: str, params: Mapping[str, object], items: str) -> dict[str, Any]:
+        """Return the members of an answer that has a list of `items`: none at all is not an empty one."""
+        response = await self._response(action, params)
+        if listings.page_length(response, items) is None:
+            raise VendorError(Again(reason=f"the answer to {action} is not what is documented: it has no {items}"))
+        return response
 
     async def _response(
         self, action: str, params: Mapping[str, object], *, holds_secret: bool = False

@@ -149,6 +149,7 @@ def room_usages(response: Mapping[str, Any], sdk_app_id: int, sub_product: str) 
 class _CallbackMembers(Struct, frozen=True, kw_only=True):
     Callback: str | None = None
     CallbackKey: str | None = None
+    RequestId: str | None = None
 
 
 def callback_config(response: Mapping[str, Any]) -> CallbackConfig | None:
@@ -156,6 +157,9 @@ def callback_config(response: Mapping[str, Any]) -> CallbackConfig | None:
     try:
         members = msgspec.convert(response, _CallbackMembers)
     except msgspec.ValidationError:
+        return None
+    if members == _CallbackMembers():
+        # Both may be null where none is set, but not the number that each answer has.
         return None
     return CallbackConfig(url=members.Callback or "", key=members.CallbackKey or "")
 
@@ -189,10 +193,12 @@ def total(response: Mapping[str, Any]) -> int | None:
     return None
 
 
-def page_length(response: Mapping[str, Any], name: str) -> int:
-    """Return how many items a page has, odd ones too."""
+def page_length(response: Mapping[str, Any], name: str) -> int | None:
+    """Return how many items a page has, odd ones too; None if there is no list, unless all pages have none together."""
     items = response.get(name)
-    return len(items) if type(items) is list else 0
+    if type(items) is list:
+        return len(items)
+    return 0 if items is None and total(response) == 0 else None
 
 
 def _items(response: Mapping[str, Any], name: str, kind: type[S]) -> Iterator[S]:

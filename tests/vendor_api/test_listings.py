@@ -101,6 +101,27 @@ async def test_settings_that_are_not_what_is_documented_are_no_settings() -> Non
             await client.describe_callback(APP)
 
 
+@pytest.mark.parametrize("tasks", [{}, {"Tasks": None}, {"Tasks": {}, "Total": 0}, {"Tasks": None, "Total": 1}])
+async def test_a_list_that_is_not_there_is_no_empty_list(tasks: dict[str, Any]) -> None:
+    async with client_of(answering(answer(**tasks))) as client:
+        with pytest.raises(VendorError, match="it has no Tasks"):
+            await client.describe_running_tasks(APP)
+
+
+async def test_an_empty_list_may_be_null_where_its_length_is_said() -> None:
+    async with client_of(answering(answer(Tasks=None, Total=0))) as client:
+        assert await client.describe_running_tasks(APP) == []
+
+
+async def test_settings_of_which_nothing_is_said_are_not_taken_for_unset() -> None:
+    nulls = {"Callback": None, "CallbackKey": None, "RequestId": None, "Configs": None}
+    async with client_of(answering(answer(**nulls))) as client:
+        with pytest.raises(VendorError, match="not what is documented"):
+            await client.describe_callback(APP)
+        with pytest.raises(VendorError, match="it has no Configs"):
+            await client.bucket_config(APP)
+
+
 _anything: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*ITEM, "TaskId", "Value"]), inner),
