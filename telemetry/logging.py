@@ -30,7 +30,7 @@ _MAX_TEXT = 1_000_000
 
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^\s/]+@")
 _NAMED_SECRET = re.compile(
-    r"""(?<![A-Za-z0-9])(Sign|CallbackKey|TIW_CALLBACK_KEYS)  # the name, not the end of another word
+    r"""(?<![A-Za-z0-9])(Sign|CallbackKey|TIW_CALLBACK_KEYS|SecretKey|TIW_VENDOR_SECRET_KEY)  # no end of another word
         (\\*["']?\s{0,8}[:=]\s{0,8})                           # how it is given: JSON, escaped JSON, a query
         (?:\\*"[^"]*+"?|\\*'[^']*+'?|[^\s,;&}\])]++)           # its value""",
     re.VERBOSE | re.IGNORECASE,
@@ -40,9 +40,9 @@ _NAMED_SECRET = re.compile(
 def presentable(text: str) -> str:
     """Return `text` as it may be shown in a log: secrets as `***`, on one line, at most about 500 characters.
 
-    Redacted are credentials in URLs and the values of Sign and CallbackKey, as JSON or as `name=value`. Characters
-    that a terminal or an editor would obey instead of show (control characters, escape sequences, bidirectional
-    overrides, unpaired surrogates) are written as Python escapes.
+    Redacted are credentials in URLs and the values of Sign, CallbackKey and SecretKey, as JSON or as `name=value`.
+    Characters that a terminal or an editor would obey instead of show (control characters, escape sequences,
+    bidirectional overrides, unpaired surrogates) are written as Python escapes.
     """
     if len(text) <= MAX_CHARACTERS and ":" not in text and "=" not in text and text.isprintable():
         # Nothing in it can be a secret's name and value: a glance instead of a search, for each value of each line.
@@ -61,7 +61,20 @@ def presentable(text: str) -> str:
 LogFormat: TypeAlias = Literal["console", "json"]
 
 #: Values that bear these names are never shown, whatever they hold.
-SECRET_NAMES = frozenset({"sign", "callback_key", "callback_keys", "key", "keys", "password", "path_token", "token"})
+SECRET_NAMES = frozenset(
+    {
+        "sign",
+        "callback_key",
+        "callback_keys",
+        "key",
+        "keys",
+        "password",
+        "path_token",
+        "secret_id",
+        "secret_key",
+        "token",
+    }
+)
 
 _MAX_FRAMES = 20
 _MAX_DEPTH = 4

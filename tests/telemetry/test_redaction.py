@@ -24,6 +24,8 @@ SECRET = "s3cret0a2dabb362a9b811c0e26953a6276a41c"
         (f"sign: {SECRET}", "sign: ***"),
         (f"CallbackKey={SECRET}", "CallbackKey=***"),
         (f'"CallbackKey": "{SECRET}', '"CallbackKey": ***'),
+        (f"SecretKey: {SECRET}", "SecretKey: ***"),
+        (f"TIW_VENDOR_SECRET_KEY={SECRET}", "TIW_VENDOR_SECRET_KEY=***"),
         ("https://example.com/a?b=c", "https://example.com/a?b=c"),
         ("Design: a signal=4, resign=5, sign of life", "Design: a signal=4, resign=5, sign of life"),
         ("课堂 café", "课堂 café"),
