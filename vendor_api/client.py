@@ -46,7 +46,6 @@ _RECORDS_A_PAGE = 100
 _ROOMS_A_PAGE = 100
 _MAX_ROOMS_SEEN = 1000
 
-_MAX_TASK_ID_CHARACTERS = 255
 _MAX_REASON_CHARACTERS = 500
 
 #: No list goes on for ever: an application has at most 100 recordings at a time.
@@ -54,6 +53,10 @@ _MAX_PAGES = 100
 
 #: The minutes of real-time recording, among the sub-products of usage.
 _RECORDING = "sp_tiw_ric"
+
+
+#: The calls that the international site has in this region alone.
+_FROM_GUANGZHOU = frozenset({"DescribeRoomList", "DescribeTIWRoomDailyUsage"})
 
 
 class VendorSite(StrEnum):
@@ -67,10 +70,12 @@ class VendorSite(StrEnum):
         """Where its API is."""
         return "tiw.tencentcloudapi.com" if self is VendorSite.CHINA else "tiw.intl.tencentcloudapi.com"
 
-    @property
-    def region(self) -> str:
-        """The region that requests name. International has this one alone; of China's any will do."""
-        return "ap-guangzhou" if self is VendorSite.CHINA else "ap-singapore"
+    def region_of(self, action: str) -> str:
+        """Return the region that a request names: abroad each call has one alone, of China's any will do.
+
+        Sources: https://www.tencentcloud.com/document/product/1176/55181, .../1176/55163.
+        """
+        return "ap-guangzhou" if self is VendorSite.CHINA or action in _FROM_GUANGZHOU else "ap-singapore"
 
     @property
     def lists_running_tasks(self) -> bool:
@@ -189,7 +194,6 @@ class VendorClient:
             secret_key=self._credentials.secret_key,
             scheme=self._endpoint.scheme,
             host=self._endpoint.host,
-            region=self.site.region,
             timeout_s=self._timeout_s,
             max_bytes=MAX_ANSWER_BYTES,
         )
@@ -202,8 +206,8 @@ class VendorClient:
 
     async def describe_online_record(self, sdk_app_id: int, task_id: str) -> Answer:
         """Ask what has become of a recording."""
-        if not 1 <= len(task_id) <= _MAX_TASK_ID_CHARACTERS or "\0" in task_id:
-            raise ValueError(f"a TaskId has 1 to {_MAX_TASK_ID_CHARACTERS} characters")
+        if not re.fullmatch(r"[^\x00\ud800-\udfff]{1,255}", task_id):
+            raise ValueError("a TaskId has 1 to 255 characters, without U+0000 and halves of others")
         action = "DescribeOnlineRecord"
         try:
             content = await self._ask(action, {"SdkAppId": sdk_app_id, "TaskId": task_id})
@@ -311,7 +315,8 @@ class VendorClient:
         begun_s = loop.time()
         try:
             async with asyncio.timeout(self._timeout_s + _GRACE_S):
-                content = await loop.run_in_executor(self._threads, self._sdk.call, action, params)
+                region = self.site.region_of(action)
+                content = await loop.run_in_executor(self._threads, self._sdk.call, action, params, region)
                 return self._without_secrets(content)
         except SdkError as error:
             refusal = Again(reason=self._without_secrets(str(error).encode()).decode()[:_MAX_REASON_CHARACTERS])

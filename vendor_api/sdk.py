@@ -31,30 +31,37 @@ class SdkError(Exception):
 
 
 class Sdk:
-    """Signs and sends requests, from any thread. `scheme`, `host` and `region` say where to."""
+    """Signs and sends requests, from any thread. `scheme` and `host` say where to."""
 
     def __init__(
-        self, *, secret_id: str, secret_key: str, scheme: str, host: str, region: str, timeout_s: float, max_bytes: int
+        self, *, secret_id: str, secret_key: str, scheme: str, host: str, timeout_s: float, max_bytes: int
     ) -> None:
         # It would log answers, and so callback keys, wherever somebody lets a root logger show everything.
         logging.getLogger("tencentcloud_sdk_common").setLevel(logging.WARNING)
         # Python 3.12 and later warn of it; it is right until they take it away.
         warnings.filterwarnings("ignore", message=r"datetime\.datetime\.utcfromtimestamp", category=DeprecationWarning)
         http = HttpProfile(protocol=scheme, endpoint=host, reqTimeout=timeout_s)
-        profile = ClientProfile(httpProfile=http, language="en-US")
+        self._profile = ClientProfile(httpProfile=http, language="en-US")
+        self._credential = Credential(secret_id, secret_key)
         self._connection = _Connection(timeout_s, max_bytes)
-        self._client: Any = CommonClient("tiw", _VERSION, Credential(secret_id, secret_key), region, profile)
-        self._client.request.conn = self._connection
+        self._clients: dict[str, Any] = {}
 
-    def call(self, action: str, params: Mapping[str, object]) -> bytes:
+    def call(self, action: str, params: Mapping[str, object], region: str) -> bytes:
         """Return the body of the answer to `action`, if its status is 200. Raises `SdkError`. Blocks."""
         try:
-            content: bytes = self._client.call(action, dict(params))
+            content: bytes = self._client_of(region).call(action, dict(params))
         except TencentCloudSDKException as error:
             message = error.message
             text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
             raise SdkError(f"{error.code}: {text}") from None
         return content
+
+    def _client_of(self, region: str) -> Any:
+        if region not in self._clients:
+            client = CommonClient("tiw", _VERSION, self._credential, region, self._profile)
+            client.request.conn = self._connection
+            self._clients[region] = client
+        return self._clients[region]
 
     def close(self) -> None:
         """Close what is open and unused."""

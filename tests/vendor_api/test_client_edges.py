@@ -2,11 +2,13 @@
 
 import asyncio
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from telemetry import metrics
 from tests.vendor_api.api_answers import APP, TASK, answer, error, finished
 from tests.vendor_api.api_edge import SECRET_ID, SECRET_KEY, answering, client_of, serve
 from vendor_api import (
@@ -17,6 +19,7 @@ from vendor_api import (
     Finished,
     VendorClient,
     VendorError,
+    VendorSite,
     parse_endpoint,
 )
 
@@ -247,11 +250,51 @@ async def test_many_questions_at_once_are_all_answered() -> None:
     assert {type(one) for one in found} == {Finished}
 
 
-@pytest.mark.parametrize("task_id", ["", "x" * 256, "a\0b"])
+@pytest.mark.parametrize("task_id", ["", "x" * 256, "a\0b", "a\ud800b"])
 async def test_what_cannot_be_a_task_id_is_not_asked_for(task_id: str) -> None:
     async with client_of(answering(finished())) as client:
         with pytest.raises(ValueError, match="1 to 255"):
             await client.describe_online_record(APP, task_id)
+
+
+async def test_requests_are_counted_by_action_and_outcome() -> None:
+    def counted(outcome: str) -> float:
+        labels = {"action": "DescribeOnlineRecord", "outcome": outcome}
+        return metrics.REGISTRY.get_sample_value("tiw_vendor_requests_total", labels) or 0.0
+
+    for content, outcome in (
+        (finished(), "answered"),
+        (error("FailedOperation.Record"), "answered"),
+        (error("AuthFailure"), "paused"),
+        (error("AuthFailure.SignatureExpire"), "clock_off"),
+        (b"nonsense", "again"),
+    ):
+        before = counted(outcome)
+        async with client_of(answering(content)) as client:
+            await client.describe_online_record(APP, TASK)
+        assert counted(outcome) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("site", "host", "region", "usage_region"),
+    [
+        (VendorSite.CHINA, "tiw.tencentcloudapi.com", "ap-guangzhou", "ap-guangzhou"),
+        (VendorSite.INTERNATIONAL, "tiw.intl.tencentcloudapi.com", "ap-singapore", "ap-guangzhou"),
+    ],
+)
+async def test_a_site_has_its_host_and_its_regions(site: VendorSite, host: str, region: str, usage_region: str) -> None:
+    regions = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        regions.append(request.headers["X-TC-Region"])
+        return web.Response(body=answer(Usages=[]), content_type="application/json")
+
+    credentials = Credentials(secret_id=SECRET_ID, secret_key=SECRET_KEY)
+    async with serve(handle) as url, VendorClient(credentials, site=site, endpoint=parse_endpoint(url)) as client:
+        await client.describe_online_record(APP, TASK)
+        await client.daily_usage(APP, date(2026, 11, 1))
+    assert site.host == host
+    assert regions == [region, usage_region]
 
 
 @pytest.mark.parametrize("text", ["", "a b", "line\nbreak", "ключ", "x" * 257])
