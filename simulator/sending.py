@@ -6,6 +6,7 @@ Source: https://www.tencentcloud.com/document/product/1176/55569
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from math import ceil
 from operator import itemgetter
 from random import Random
 from types import TracebackType
@@ -14,7 +15,17 @@ from typing import Self, TypeVar
 import aiohttp
 from msgspec import Struct
 
-from simulator.classes import Callback, ClassKind, play_class, render, sign
+from simulator.classes import (
+    DEFAULT_BUCKET,
+    DEFAULT_KINDS,
+    LONGEST_CLASS_S,
+    Callback,
+    ClassKind,
+    SimulatedClass,
+    make_class,
+    render,
+    sign,
+)
 
 
 class Clock(Struct, frozen=True, kw_only=True):
@@ -146,18 +157,76 @@ class Send(Struct, frozen=True, kw_only=True):
     ends_class: bool
 
 
+class Day(Struct, frozen=True, kw_only=True):
+    """When classes are held: they begin and, if there is time enough, end within `length_s` from `starts_at` (Unix s).
+
+    With `rooms` so many rooms are used again and again, one class after the other as long as there is time for that.
+    """
+
+    starts_at: int
+    length_s: int = 86_400
+    rooms: int | None = None
+
+
+def make_classes(
+    count: int,
+    *,
+    sdk_app_id: int,
+    seed: int,
+    kinds: Sequence[ClassKind] = DEFAULT_KINDS,
+    day: Day | None = None,
+    bucket: str = DEFAULT_BUCKET,
+) -> Iterator[SimulatedClass]:
+    """Yield `count` classes, one after the other as they are asked for; the same arguments give the same classes.
+
+    Class number n is of kind n modulo the number of `kinds`, has a TaskId and, but for `day.rooms`, a RoomId of its
+    own, and its content depends on `seed`, n and `day` alone. Without a `day` it is on some day of 2025. `bucket` is
+    what the addresses of files begin with.
+    """
+    rooms: dict[int, None] = {}
+    for number in range(count):
+        rng = _random(seed, f"class {number}")
+        room_id = rng.choice(_ROOM_IDS)
+        while room_id in rooms:
+            room_id = rng.choice(_ROOM_IDS)
+        started_at = None
+        if day is not None:
+            reused = min(day.rooms or count, count)
+            started_at = _start(day, number, _random(seed, f"start {number}"), count=count, rooms=reused)
+            if number >= reused:
+                room_id = list(rooms)[number % reused]
+        rooms[room_id] = None
+        yield make_class(
+            kinds[number % len(kinds)],
+            rng,
+            sdk_app_id=sdk_app_id,
+            room_id=room_id,
+            started_at=started_at,
+            bucket=bucket,
+        )
+
+
+def _start(day: Day, number: int, rng: Random, *, count: int, rooms: int) -> int:
+    """Return when class `number` begins: each room has as many slots as it has classes."""
+    slot_s = day.length_s / ceil(count / rooms)
+    return day.starts_at + int(number // rooms * slot_s) + rng.randrange(max(1, int(slot_s) - LONGEST_CLASS_S))
+
+
 def schedule(
     *, classes: int, kinds: Sequence[ClassKind], sdk_app_id: int, seed: int, duplicates: float, disorder: float
 ) -> Iterator[Send]:
     """Yield every callback of `classes` classes, at least once each; the same arguments give the same sequence.
 
-    Class number n is of kind n modulo the number of `kinds`, has a RoomId and a TaskId of its own, and its content
-    depends on `seed` and n alone. `duplicates` is the share of callbacks that are sent once more, `disorder` the
-    share that is held back until others of the class have gone. Classes are made as they are needed, so a long
+    The classes are those of `make_classes`. `duplicates` is the share of callbacks that are sent once more, `disorder`
+    the share that is held back until others of the class have gone. Classes are made as they are needed, so a long
     sequence takes little memory.
     """
     rng = _random(seed, "interleaving")
-    coming = _classes(classes, kinds, sdk_app_id=sdk_app_id, seed=seed, duplicates=duplicates, disorder=disorder)
+    coming = (
+        # Its own stream of numbers: the content of a class does not depend on how it is sent.
+        iter(_arrange(cls.callbacks, _random(seed, f"order {number}"), duplicates=duplicates, disorder=disorder))
+        for number, cls in enumerate(make_classes(classes, sdk_app_id=sdk_app_id, seed=seed, kinds=kinds))
+    )
     running: list[Iterator[Send]] = []
     while True:
         while len(running) < _OVERLAPPING_CLASSES and (next_class := next(coming, None)) is not None:
@@ -169,21 +238,6 @@ def schedule(
         yield send
         if send.ends_class:
             del running[index]
-
-
-def _classes(
-    count: int, kinds: Sequence[ClassKind], *, sdk_app_id: int, seed: int, duplicates: float, disorder: float
-) -> Iterator[Iterator[Send]]:
-    rooms: set[int] = set()
-    for number in range(count):
-        rng = _random(seed, f"class {number}")
-        room_id = rng.choice(_ROOM_IDS)
-        while room_id in rooms:
-            room_id = rng.choice(_ROOM_IDS)
-        rooms.add(room_id)
-        callbacks = play_class(kinds[number % len(kinds)], rng, sdk_app_id=sdk_app_id, room_id=room_id)
-        # Its own stream of numbers: the content of a class does not depend on how it is sent.
-        yield iter(_arrange(callbacks, _random(seed, f"order {number}"), duplicates=duplicates, disorder=disorder))
 
 
 def _arrange(callbacks: Sequence[Callback], rng: Random, *, duplicates: float, disorder: float) -> list[Send]:

@@ -1,0 +1,255 @@
+"""A fake of the vendor's API, with the same wire format, for demonstrations, tests and load.
+
+Signature: https://www.tencentcloud.com/document/product/1176/55187 (TC3-HMAC-SHA256, signature v3).
+Common errors: https://cloud.tencent.com/document/product/1137/40052. It listens where it is told, loopback by default,
+and is no part of what a user runs in production.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+import uuid
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from simulator.classes import DEFAULT_BUCKET, SimulatedClass
+from simulator.vendor_answers import ApiError, Site, Vendor
+
+VERSION = "2019-09-19"
+
+_SERVICE = "tiw"
+#: How far a request's time may lie from the vendor's.
+_CLOCK_TOLERANCE_S = 300
+#: More than the vendor takes: 10 MB.
+_LARGEST_REQUEST = 10 * 1024 * 1024
+#: No page of the product lists China's; these are the ones that Tencent Cloud has there.
+_REGIONS_OF_CHINA = re.compile(r"ap-(beijing|chengdu|chongqing|guangzhou|nanjing|shanghai|shenzhen)(-[a-z0-9]+)?")
+#: The pages of usage and rooms name ap-guangzhou on the international site, all others ap-singapore.
+_REGIONS_ABROAD = re.compile(r"ap-(singapore|guangzhou)")
+_AUTHORIZATION = re.compile(
+    r"TC3-HMAC-SHA256 Credential=(?P<id>[^/,]+)/(?P<date>[0-9-]{10})/(?P<service>[a-z0-9]+)/tc3_request, ?"
+    r"SignedHeaders=(?P<headers>[a-z0-9;-]+), ?Signature=(?P<signature>[0-9a-f]{64})"
+)
+
+
+class ApiRequest(Struct, kw_only=True):
+    """A request that came in. `answer` is "ok", the code of an error, or what else became of it.
+
+    `at_s` is by the monotonic clock of the process; `sdk_app_id` and `task_id` are 0 and empty where there is none.
+    """
+
+    at_s: float
+    action: str
+    region: str
+    sdk_app_id: int
+    task_id: str
+    params: dict[str, Any]
+    answer: str = ""
+
+
+class RequestLog:
+    """All requests since the start, in order: what a test counts."""
+
+    def __init__(self) -> None:
+        self.all: list[ApiRequest] = []
+
+    def of(self, action: str) -> list[ApiRequest]:
+        """Return the requests of one action."""
+        return [request for request in self.all if request.action == action]
+
+    def most_per_second(self, action: str | None = None) -> int:
+        """Return how many came at most within any one second: of one action, or of the busiest."""
+        times: dict[str, list[float]] = defaultdict(list)
+        for request in self.all:
+            if action in (None, request.action):
+                times[request.action].append(request.at_s)
+        # Sorted as they came. Of each, those from it until just before a second later.
+        return max(
+            (bisect_right(at, since + 1 - 1e-9) - i for at in times.values() for i, since in enumerate(at)), default=0
+        )
+
+
+class VendorApi:
+    """The API as a server; an async context manager. It answers by `clock`, which may run as fast as one likes.
+
+    `url` is `http://HOST:PORT`, `endpoint` the same without `http://`, as the vendor's SDK takes it. Signatures are
+    checked against the system's clock, as clients sign by theirs. `vendor` can be changed while it runs; `requests`
+    has all that came in. More than `per_second` requests of one action within a second are refused.
+    """
+
+    def __init__(
+        self,
+        classes: Iterable[SimulatedClass] = (),
+        *,
+        clock: Callable[[], float] = time.time,
+        site: Site | str = Site.CHINA,
+        sdk_app_ids: Iterable[int] = (),
+        host: str = "127.0.0.1",
+        port: int = 0,
+        secret_id: str | None = None,
+        secret_key: str | None = None,
+        per_second: int = 20,
+        lists_stopped: bool = False,
+        forgets_after_s: float | None = None,
+        bucket: str = DEFAULT_BUCKET,
+    ) -> None:
+        self.secret_id = secret_id or f"AKID{secrets.token_hex(16)}"
+        self.secret_key = secret_key or secrets.token_hex(16)
+        self.vendor = Vendor(
+            classes,
+            site=Site(site),
+            sdk_app_ids=sdk_app_ids,
+            lists_stopped=lists_stopped,
+            forgets_after_s=forgets_after_s,
+            bucket=bucket,
+        )
+        self.per_second = per_second
+        self.requests = RequestLog()
+        self._clock = clock
+        self._address = (host, port)
+        self._runner: web.AppRunner | None = None
+        self._accepted: dict[str, list[float]] = defaultdict(list)
+
+    async def __aenter__(self) -> Self:
+        application = web.Application(client_max_size=_LARGEST_REQUEST)
+        application.router.add_post("/", self._handle)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, *self._address).start()
+        self._address = self._runner.addresses[0][:2]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    @property
+    def endpoint(self) -> str:
+        """HOST:PORT."""
+        return f"{self._address[0]}:{self._address[1]}"
+
+    @property
+    def url(self) -> str:
+        """The whole address."""
+        return f"http://{self.endpoint}"
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        noted = _noted(request, body)
+        self.requests.all.append(noted)
+        try:
+            answer = self._answer(request, body, noted)
+            noted.answer = "ok"
+        except ApiError as error:
+            answer = {"Error": {"Code": error.code, "Message": error.message}}
+            noted.answer = error.code
+        return _response({**answer, "RequestId": str(uuid.uuid4())})
+
+    def _answer(self, request: web.Request, body: bytes, noted: ApiRequest) -> dict[str, Any]:
+        check_signature(request.headers, body, secret_id=self.secret_id, secret_key=self.secret_key, now=time.time())
+        if request.headers.get("X-TC-Version") != VERSION:
+            raise ApiError("NoSuchVersion", "The request `Version` does not exist.")
+        if not self.vendor.knows(noted.action):
+            raise ApiError("InvalidAction", "The request `Action` is invalid or not found.")
+        self._check_region(noted.region)
+        self._count(noted.action)
+        try:
+            params = msgspec.json.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise ApiError("InvalidParameter", "The request body is not a JSON object.") from error
+        return self.vendor.answer(noted.action, params, self._clock())
+
+    def _check_region(self, region: str) -> None:
+        if not region:
+            raise ApiError("MissingParameter", "The request is missing a required parameter `Region`.")
+        regions = _REGIONS_OF_CHINA if self.vendor.site is Site.CHINA else _REGIONS_ABROAD
+        if not regions.fullmatch(region):
+            raise ApiError("UnsupportedRegion", "The request region is not supported.")
+
+    def _count(self, action: str) -> None:
+        now_s = time.monotonic()
+        accepted = self._accepted[action]
+        accepted[:] = [at_s for at_s in accepted if at_s > now_s - 1]
+        if len(accepted) >= self.per_second:
+            raise ApiError(
+                "RequestLimitExceeded",
+                f"Your current request times equals to `{len(accepted) + 1}` in a second, which exceeds the frequency "
+                f"limit `{self.per_second}` for a second. Please reduce the frequency of calls.",
+            )
+        accepted.append(now_s)
+
+
+def check_signature(headers: Mapping[str, str], body: bytes, *, secret_id: str, secret_key: str, now: float) -> None:
+    """Raise ApiError unless a POST of `body` to `/` is signed with this key within five minutes of `now`."""
+    authorization = _AUTHORIZATION.fullmatch(headers.get("Authorization", ""))
+    timestamp = headers.get("X-TC-Timestamp", "")
+    if authorization is None or not timestamp.isdecimal():
+        raise ApiError("AuthFailure.InvalidAuthorization", "The request header `Authorization` is invalid.")
+    if abs(now - int(timestamp)) > _CLOCK_TOLERANCE_S:
+        raise ApiError("AuthFailure.SignatureExpire", "The signature is expired, please request again.")
+    if authorization["id"] != secret_id:
+        message = "The SecretId is not found, please ensure that your SecretId is correct."
+        raise ApiError("AuthFailure.SecretIdNotFound", message)
+    names = authorization["headers"].split(";")
+    date = datetime.fromtimestamp(int(timestamp), UTC).strftime("%Y-%m-%d")
+    canonical_request = "\n".join(
+        [
+            "POST",
+            "/",
+            "",
+            *(f"{name}:{headers.get(name, '').strip().lower()}" for name in names),
+            "",
+            authorization["headers"],
+            hashlib.sha256(body).hexdigest(),
+        ]
+    )
+    scope = f"{date}/{_SERVICE}/tc3_request"
+    digest = hashlib.sha256(canonical_request.encode()).hexdigest()
+    key = f"TC3{secret_key}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.new(key, f"TC3-HMAC-SHA256\n{timestamp}\n{scope}\n{digest}".encode(), "sha256").hexdigest()
+    if (
+        not {"content-type", "host"} <= set(names)
+        or names != sorted(names)
+        or authorization["date"] != date
+        or authorization["service"] != _SERVICE
+        or not hmac.compare_digest(signature, authorization["signature"])
+    ):
+        message = "The provided credentials could not be validated. Please check your signature is correct."
+        raise ApiError("AuthFailure.SignatureFailure", message)
+
+
+def _noted(request: web.Request, body: bytes) -> ApiRequest:
+    try:
+        params = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        params = {}
+    app, task_id = params.get("SdkAppId", params.get("SdkAppID")), params.get("TaskId")
+    return ApiRequest(
+        at_s=time.monotonic(),
+        action=request.headers.get("X-TC-Action", ""),
+        region=request.headers.get("X-TC-Region", ""),
+        sdk_app_id=app if isinstance(app, int) else 0,
+        task_id=task_id if isinstance(task_id, str) else "",
+        params=params,
+    )
+
+
+def _response(answer: dict[str, Any]) -> web.Response:
+    # Without a charset: the vendor's SDK looks for an Error only then.
+    # https://github.com/TencentCloud/tencentcloud-sdk-python/blob/master/tencentcloud/common/abstract_client.py
+    return web.Response(body=msgspec.json.encode({"Response": answer}), headers={"Content-Type": "application/json"})
