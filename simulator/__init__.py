@@ -22,17 +22,29 @@ from simulator.simulation import (
     simulate,
 )
 from simulator.vendor_answers import ApiError, Application, Site, Vendor
-from simulator.vendor_api import ApiRequest, RequestLog, VendorApi
+from simulator.vendor_api import (
+    EVERY_FAILURE,
+    PASSING_FAILURES,
+    ApiFaults,
+    ApiRequest,
+    Failure,
+    RequestLog,
+    VendorApi,
+)
 
 __all__ = [
     "DEFAULT_KINDS",
+    "EVERY_FAILURE",
+    "PASSING_FAILURES",
     "ApiError",
+    "ApiFaults",
     "ApiRequest",
     "Application",
     "Callback",
     "ClassKind",
     "Clock",
     "Day",
+    "Failure",
     "OnProgress",
     "Outcome",
     "Patience",

@@ -5,22 +5,27 @@ Common errors: https://cloud.tencent.com/document/product/1137/40052. It listens
 and is no part of what a user runs in production.
 """
 
+import asyncio
 import hashlib
 import hmac
 import re
 import secrets
+import struct
 import time
 import uuid
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
+from random import Random
+from socket import SO_LINGER, SOL_SOCKET
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Struct, field
 
 from simulator.classes import DEFAULT_BUCKET, SimulatedClass
 from simulator.vendor_answers import ApiError, Site, Vendor
@@ -36,6 +41,7 @@ _LARGEST_REQUEST = 10 * 1024 * 1024
 _REGIONS_OF_CHINA = re.compile(r"ap-(beijing|chengdu|chongqing|guangzhou|nanjing|shanghai|shenzhen)(-[a-z0-9]+)?")
 #: The pages of usage and rooms name ap-guangzhou on the international site, all others ap-singapore.
 _REGIONS_ABROAD = re.compile(r"ap-(singapore|guangzhou)")
+_JSON = {"Content-Type": "application/json"}
 _AUTHORIZATION = re.compile(
     r"TC3-HMAC-SHA256 Credential=(?P<id>[^/,]+)/(?P<date>[0-9-]{10})/(?P<service>[a-z0-9]+)/tc3_request, ?"
     r"SignedHeaders=(?P<headers>[a-z0-9;-]+), ?Signature=(?P<signature>[0-9a-f]{64})"
@@ -79,12 +85,110 @@ class RequestLog:
         )
 
 
+class Failure(StrEnum):
+    """What can become of a request other than an answer or an error of the API."""
+
+    #: Answered as ever, but only after `slow_s`.
+    SLOW = "slow"
+    HTTP_500 = "http 500"
+    HTTP_502 = "http 502"
+    #: The connection is reset before anything is done.
+    RESET = "reset"
+    #: What was asked for is done; then the connection is reset.
+    LOST_ANSWER = "lost answer"
+    #: Every member is null.
+    NULLS = "nulls"
+    #: Half of the JSON, as if it were all.
+    TRUNCATED = "truncated"
+    #: Half of the JSON, then the connection ends.
+    CUT_OFF = "cut off"
+    #: The right answer with a charset in its Content-Type: the vendor's SDK then looks for no Error in it.
+    CHARSET = "charset"
+    #: The right answer, and `huge_bytes` of nothing.
+    HUGE = "huge"
+
+
+#: Errors by what they mean to a client: try again; see to your credentials or your bill; or nothing it can change.
+#: Sources: the list of errors of each call, and https://cloud.tencent.com/document/product/1137/40052
+PASSING_ERRORS = {
+    "RequestLimitExceeded": "The number of requests exceeds the frequency limit.",
+    "RequestLimitExceeded.UinLimitExceeded": "The number of requests of this account exceeds the frequency limit.",
+    "InternalError": "An internal error has occurred. Retry your request, but if the problem persists, contact us.",
+}
+PAUSING_ERRORS = {
+    "AuthFailure": "CAM signature/authentication error.",
+    "AuthFailure.SecretIdNotFound": "The SecretId is not found, please ensure that your SecretId is correct.",
+    "AuthFailure.SignatureFailure": (
+        "The provided credentials could not be validated. Please check your signature is correct."
+    ),
+    "AuthFailure.UnauthorizedOperation": "You are not authorized to perform this operation.",
+    "UnauthorizedOperation": "Unauthorized operation.",
+    "UnauthorizedOperation.SdkAppId": "SdkAppId unauthorized",
+    "ResourceUnavailable.NotRegistered": "The service is not registered.",
+    "ResourceUnavailable.ServiceExpired": "The service has expired: it is in arrears.",
+}
+MISLEADING_ERRORS = {
+    "AuthFailure.SignatureExpire": "The signature is expired, please request again.",
+    "InvalidParameter.BodyParameterTypeUnmatched": "The value type of a parameter is not valid.",
+    "InvalidParameter.TaskNotFound": "Task not found.",
+}
+_MESSAGES = PASSING_ERRORS | PAUSING_ERRORS | MISLEADING_ERRORS
+
+#: All that passes by itself: trying again is enough.
+PASSING_FAILURES: tuple[str, ...] = (*Failure, *PASSING_ERRORS)
+#: All but FailedOperation.Record, which is the truth of some recordings: a rule can give it too.
+EVERY_FAILURE: tuple[str, ...] = (*Failure, *_MESSAGES)
+
+#: Says what becomes of a request: a Failure, the code of an error, or None for nothing.
+Rule: TypeAlias = Callable[[ApiRequest], str | None]
+
+
+class ApiFaults(Struct, kw_only=True):
+    """What goes wrong; each field can be changed while the API runs.
+
+    The first rule that says something decides; where none does, a `share` of all requests meets one of `failures`,
+    drawn by a seed. `is_revoked` takes the credentials away, `in_arrears` names applications whose bill is not paid,
+    and the API's clock is `clock_ahead_s` ahead of the true time.
+    """
+
+    share: float = 0.0
+    failures: Sequence[str] = PASSING_FAILURES
+    rules: list[Rule] = field(default_factory=list)
+    slow_s: float = 2.0
+    huge_bytes: int = 32 * 1024 * 1024
+    is_revoked: bool = False
+    in_arrears: set[int] = field(default_factory=set)
+    clock_ahead_s: float = 0.0
+    rng: Random = field(default_factory=lambda: Random(0))  # noqa: S311 - to be reproducible is the point
+
+    def fail_next(self, failure: str, count: int = 1, *, action: str | None = None, task_id: str | None = None) -> None:
+        """Let the next `count` requests fail: all, or those of an action or about a task."""
+        left = count
+
+        def rule(request: ApiRequest) -> str | None:
+            nonlocal left
+            if left == 0 or action not in (None, request.action) or task_id not in (None, request.task_id):
+                return None
+            left -= 1
+            return failure
+
+        self.rules.append(rule)
+
+    def choose(self, request: ApiRequest) -> str | None:
+        """Return what becomes of this request, None if it is answered as it should be."""
+        for rule in self.rules:
+            if (failure := rule(request)) is not None:
+                return failure
+        return self.rng.choice(self.failures) if self.rng.random() < self.share else None
+
+
 class VendorApi:
     """The API as a server; an async context manager. It answers by `clock`, which may run as fast as one likes.
 
     `url` is `http://HOST:PORT`, `endpoint` the same without `http://`, as the vendor's SDK takes it. Signatures are
-    checked against the system's clock, as clients sign by theirs. `vendor` can be changed while it runs; `requests`
-    has all that came in. More than `per_second` requests of one action within a second are refused.
+    checked against the system's clock, as clients sign by theirs. More than `per_second` requests of one action
+    within a second are refused. `vendor`, what is known, and `faults`, what goes wrong, can be changed while it runs;
+    `requests` has all that came in.
     """
 
     def __init__(
@@ -102,6 +206,7 @@ class VendorApi:
         lists_stopped: bool = False,
         forgets_after_s: float | None = None,
         bucket: str = DEFAULT_BUCKET,
+        faults: ApiFaults | None = None,
     ) -> None:
         self.secret_id = secret_id or f"AKID{secrets.token_hex(16)}"
         self.secret_key = secret_key or secrets.token_hex(16)
@@ -114,6 +219,7 @@ class VendorApi:
             bucket=bucket,
         )
         self.per_second = per_second
+        self.faults = faults or ApiFaults()
         self.requests = RequestLog()
         self._clock = clock
         self._address = (host, port)
@@ -150,22 +256,62 @@ class VendorApi:
         body = await request.read()
         noted = _noted(request, body)
         self.requests.all.append(noted)
+        failure = self.faults.choose(noted)
+        noted.answer = failure or ""
+        match failure:
+            case Failure.HTTP_500 | Failure.HTTP_502:
+                return web.Response(status=int(failure[-3:]), text="<html>error</html>", content_type="text/html")
+            case Failure.RESET:
+                return _reset(request)
+            case Failure.SLOW:
+                await asyncio.sleep(self.faults.slow_s)
         try:
             answer = self._answer(request, body, noted)
-            noted.answer = "ok"
+            noted.answer = noted.answer or "ok"
         except ApiError as error:
             answer = {"Error": {"Code": error.code, "Message": error.message}}
-            noted.answer = error.code
-        return _response({**answer, "RequestId": str(uuid.uuid4())})
+            noted.answer = noted.answer or error.code
+        if failure == Failure.NULLS:
+            answer = {} if "Error" in answer else dict.fromkeys(answer)
+        content = msgspec.json.encode({"Response": {**answer, "RequestId": str(uuid.uuid4())}})
+        return await self._send(request, content, failure)
+
+    async def _send(self, request: web.Request, content: bytes, failure: str | None) -> web.StreamResponse:
+        match failure:
+            case Failure.LOST_ANSWER:
+                return _reset(request)
+            case Failure.TRUNCATED:
+                content = content[: len(content) // 2]
+            case Failure.CUT_OFF:
+                return await _cut_off(request, content)
+            case Failure.CHARSET:
+                return web.Response(body=content, content_type="application/json", charset="utf-8")
+            case Failure.HUGE:
+                return await _padded(request, content, self.faults.huge_bytes)
+        # Without a charset: the vendor's SDK looks for an Error only then.
+        # https://github.com/TencentCloud/tencentcloud-sdk-python/blob/master/tencentcloud/common/abstract_client.py
+        return web.Response(body=content, headers=_JSON)
 
     def _answer(self, request: web.Request, body: bytes, noted: ApiRequest) -> dict[str, Any]:
-        check_signature(request.headers, body, secret_id=self.secret_id, secret_key=self.secret_key, now=time.time())
+        """Return the members of the answer; raise ApiError for an answer that is an error, told to or true."""
+        if noted.answer and noted.answer not in set(Failure):
+            raise ApiError(noted.answer, _MESSAGES.get(noted.answer, "An error has occurred."))
+        check_signature(
+            request.headers,
+            body,
+            secret_id="" if self.faults.is_revoked else self.secret_id,
+            secret_key=self.secret_key,
+            now=time.time() + self.faults.clock_ahead_s,
+        )
         if request.headers.get("X-TC-Version") != VERSION:
             raise ApiError("NoSuchVersion", "The request `Version` does not exist.")
         if not self.vendor.knows(noted.action):
             raise ApiError("InvalidAction", "The request `Action` is invalid or not found.")
         self._check_region(noted.region)
         self._count(noted.action)
+        if noted.sdk_app_id in self.faults.in_arrears:
+            code = "ResourceUnavailable.ServiceExpired"
+            raise ApiError(code, PAUSING_ERRORS[code])
         try:
             params = msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError as error:
@@ -249,7 +395,31 @@ def _noted(request: web.Request, body: bytes) -> ApiRequest:
     )
 
 
-def _response(answer: dict[str, Any]) -> web.Response:
-    # Without a charset: the vendor's SDK looks for an Error only then.
-    # https://github.com/TencentCloud/tencentcloud-sdk-python/blob/master/tencentcloud/common/abstract_client.py
-    return web.Response(body=msgspec.json.encode({"Response": answer}), headers={"Content-Type": "application/json"})
+def _reset(request: web.Request) -> web.Response:
+    """End the connection with a reset, whatever is under way."""
+    if request.transport is not None:
+        request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    return web.Response()
+
+
+async def _cut_off(request: web.Request, content: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={**_JSON, "Content-Length": str(len(content))})
+    await response.prepare(request)
+    await response.write(content[: len(content) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+async def _padded(request: web.Request, content: bytes, padding: int) -> web.StreamResponse:
+    """Answer `content`, an object, with a member of so many bytes beside its own; little of it is in memory."""
+    head, tail = content[:-1] + b',"Padding":"', b'"}'
+    response = web.StreamResponse(headers={**_JSON, "Content-Length": str(len(head) + padding + len(tail))})
+    await response.prepare(request)
+    await response.write(head)
+    block = b"0" * 65_536
+    for begin in range(0, padding, len(block)):
+        await response.write(block[: padding - begin])
+    await response.write(tail)
+    return response

@@ -271,6 +271,17 @@ async def test_only_the_right_key_of_the_right_id_opens() -> None:
     assert [request.answer for request in api.requests.all] == [wrong_key.code, wrong_id.code, "ok"]
 
 
+async def test_a_client_whose_clock_is_more_than_five_minutes_off_is_told_so() -> None:
+    async with asking(sdk_app_ids=[APP]) as (api, sdk):
+        for offset_s in (310, -310):
+            api.faults.clock_ahead_s = offset_s
+            error = await sdk.refused("DescribeOnlineRecordCallback", SdkAppId=APP)
+            assert error.code == "AuthFailure.SignatureExpire"
+        for offset_s in (290, -290):
+            api.faults.clock_ahead_s = offset_s
+            await sdk.call("DescribeOnlineRecordCallback", SdkAppId=APP)
+
+
 async def test_unsigned_and_malformed_requests_are_refused_as_json_of_exactly_one_type() -> None:
     async with asking(sdk_app_ids=[APP]) as (api, _), aiohttp.ClientSession() as session:
         headers = {"Content-Type": "application/json", "X-TC-Action": "DescribeOnlineRecord"}
