@@ -11,13 +11,14 @@ from simulator.classes import (
     render,
     sign,
 )
-from simulator.sending import Clock, Day, Outcome, Patience, Send, Sender, make_classes, schedule
+from simulator.sending import ClassTime, Clock, Day, Outcome, Patience, Send, Sender, make_classes, schedule
 from simulator.simulation import (
     OnProgress,
     SimulationConfig,
     SimulationCounts,
     SimulationProgress,
     SimulationReport,
+    classes_of,
     show_progress,
     simulate,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Application",
     "Callback",
     "ClassKind",
+    "ClassTime",
     "Clock",
     "Day",
     "Failure",
@@ -60,6 +62,7 @@ __all__ = [
     "Site",
     "Vendor",
     "VendorApi",
+    "classes_of",
     "make_class",
     "make_classes",
     "play_class",

@@ -6,7 +6,7 @@ Source: https://www.tencentcloud.com/document/product/1176/55569
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from math import ceil
+from math import ceil, inf
 from operator import itemgetter
 from random import Random
 from types import TracebackType
@@ -39,6 +39,49 @@ class Clock(Struct, frozen=True, kw_only=True):
 
 
 SYSTEM_CLOCK = Clock()
+
+
+class ClassTime:
+    """The time of classes that are held faster than in truth: a clock in Unix seconds, to be called.
+
+    It is `starts_at` at `began_s` (Unix seconds of `clock`, by default now), goes `speed` times as fast until `until`,
+    and from there on as fast as any other. Two processes that are told the same have the same time.
+    """
+
+    def __init__(
+        self,
+        starts_at: float,
+        *,
+        speed: float = 1.0,
+        until: float = inf,
+        began_s: float | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._starts_at = starts_at
+        self._speed = speed
+        self._until = max(until, starts_at)
+        self._began_s = clock.unix_s() if began_s is None else began_s
+        self._clock = clock
+
+    def __call__(self) -> float:
+        elapsed_s = self._clock.unix_s() - self._began_s
+        return self._starts_at + min(elapsed_s * self._speed, self._fast_s + max(0.0, elapsed_s - self._real_s))
+
+    async def wait_until(self, at: float) -> None:
+        """Return once it is `at`, at once if it is later."""
+        fast_s = at - self._starts_at
+        real_s = fast_s / self._speed if fast_s <= self._fast_s else self._real_s + fast_s - self._fast_s
+        await self._clock.sleep(max(0.0, self._began_s + real_s - self._clock.unix_s()))
+
+    @property
+    def _fast_s(self) -> float:
+        """How much of its own time passes fast."""
+        return self._until - self._starts_at
+
+    @property
+    def _real_s(self) -> float:
+        """How long that takes."""
+        return self._fast_s / self._speed
 
 
 #: How long a signature holds. The vendor does not say; an hour outlasts all tries by far.
@@ -150,11 +193,17 @@ _ROOM_IDS = range(10_000, 2**32)
 
 
 class Send(Struct, frozen=True, kw_only=True):
-    """A callback to be sent: the first time (`copy` 0) or once more (`copy` 1). One send of each class ends it."""
+    """A callback to be sent: the first time (`copy` 0) or once more (`copy` 1). One send of each class ends it.
+
+    One that `is_dropped` must not be sent: it is lost on its way, as every copy of it. `due_at` is when it is sent
+    by the time of the class, in Unix seconds: the callback's Timestamp, or later if it is held back.
+    """
 
     callback: Callback
     copy: int
     ends_class: bool
+    is_dropped: bool = False
+    due_at: int = 0
 
 
 class Day(Struct, frozen=True, kw_only=True):
@@ -213,19 +262,28 @@ def _start(day: Day, number: int, rng: Random, *, count: int, rooms: int) -> int
 
 
 def schedule(
-    *, classes: int, kinds: Sequence[ClassKind], sdk_app_id: int, seed: int, duplicates: float, disorder: float
+    *,
+    classes: int,
+    kinds: Sequence[ClassKind],
+    sdk_app_id: int,
+    seed: int,
+    duplicates: float,
+    disorder: float,
+    drop: float = 0.0,
+    day: Day | None = None,
+    bucket: str = DEFAULT_BUCKET,
 ) -> Iterator[Send]:
     """Yield every callback of `classes` classes, at least once each; the same arguments give the same sequence.
 
     The classes are those of `make_classes`. `duplicates` is the share of callbacks that are sent once more, `disorder`
-    the share that is held back until others of the class have gone. Classes are made as they are needed, so a long
-    sequence takes little memory.
+    the share that is held back until others of the class have gone, `drop` the share that is lost. Classes are made
+    as they are needed, so a long sequence takes little memory.
     """
     rng = _random(seed, "interleaving")
+    held = make_classes(classes, sdk_app_id=sdk_app_id, seed=seed, kinds=kinds, day=day, bucket=bucket)
     coming = (
-        # Its own stream of numbers: the content of a class does not depend on how it is sent.
-        iter(_arrange(cls.callbacks, _random(seed, f"order {number}"), duplicates=duplicates, disorder=disorder))
-        for number, cls in enumerate(make_classes(classes, sdk_app_id=sdk_app_id, seed=seed, kinds=kinds))
+        iter(_arrange(cls, number, seed, duplicates=duplicates, disorder=disorder, drop=drop))
+        for number, cls in enumerate(held)
     )
     running: list[Iterator[Send]] = []
     while True:
@@ -240,21 +298,34 @@ def schedule(
             del running[index]
 
 
-def _arrange(callbacks: Sequence[Callback], rng: Random, *, duplicates: float, disorder: float) -> list[Send]:
-    """Put the sends of one class in order."""
-    count = len(callbacks)
+def _arrange(
+    cls: SimulatedClass, number: int, seed: int, *, duplicates: float, disorder: float, drop: float
+) -> Iterator[Send]:
+    """Yield the sends of class `number` in order."""
+    # Streams of numbers of their own: the content of a class does not depend on how it is sent, nor its order on loss.
+    rng, fate = _random(seed, f"order {number}"), _random(seed, f"drop {number}")
+    count = len(cls.callbacks)
     places: list[tuple[float, Callback, int]] = []
-    for index, callback in enumerate(callbacks):
+    dropped: set[str] = set()
+    for index, callback in enumerate(cls.callbacks):
         # Fractions decide between neighbours: one that is held back goes after the next one, a copy after its first.
         place = index + rng.randint(1, count) + 0.5 if rng.random() < disorder else index
         places.append((place, callback, 0))
         if rng.random() < duplicates:
             places.append((place + rng.randrange(count) + 0.25, callback, 1))
+        if fate.random() < drop:
+            dropped.add(callback.event_id)
     places.sort(key=itemgetter(0))
-    last = len(places) - 1
-    return [
-        Send(callback=callback, copy=copy, ends_class=index == last) for index, (_, callback, copy) in enumerate(places)
-    ]
+    due_at = 0
+    for index, (_, callback, copy) in enumerate(places, start=1):
+        due_at = max(due_at, callback.timestamp)
+        yield Send(
+            callback=callback,
+            copy=copy,
+            ends_class=index == len(places),
+            is_dropped=callback.event_id in dropped,
+            due_at=due_at,
+        )
 
 
 def _random(seed: int, purpose: str) -> Random:
