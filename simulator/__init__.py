@@ -2,6 +2,7 @@
 
 from simulator.classes import (
     DEFAULT_KINDS,
+    Bucket,
     Callback,
     ClassKind,
     Signature,
@@ -32,6 +33,7 @@ from simulator.vendor_api import (
     RequestLog,
     VendorApi,
 )
+from simulator.vendor_files import Content, FileFailure, FileFaults, FileRequest, VendorFile, VendorFiles
 
 __all__ = [
     "DEFAULT_KINDS",
@@ -41,12 +43,17 @@ __all__ = [
     "ApiFaults",
     "ApiRequest",
     "Application",
+    "Bucket",
     "Callback",
     "ClassKind",
     "ClassTime",
     "Clock",
+    "Content",
     "Day",
     "Failure",
+    "FileFailure",
+    "FileFaults",
+    "FileRequest",
     "OnProgress",
     "Outcome",
     "Patience",
@@ -62,6 +69,8 @@ __all__ = [
     "Site",
     "Vendor",
     "VendorApi",
+    "VendorFile",
+    "VendorFiles",
     "classes_of",
     "make_class",
     "make_classes",

@@ -17,8 +17,18 @@ from msgspec import Struct, structs
 
 from schemas import decode
 
-#: A reserved name: whoever downloads what a simulated class offers disturbs nobody.
-DEFAULT_BUCKET = "http://online-recording-1400000001.file.example"
+
+class Bucket(Struct, frozen=True, kw_only=True):
+    """Where the files of classes lie: what their addresses begin with, and how many times smaller than real they are.
+
+    The default is a reserved name: whoever downloads what a simulated class offers disturbs nobody.
+    """
+
+    url: str = "http://online-recording-1400000001.file.example"
+    shrink: int = 1
+
+
+DEFAULT_BUCKET = Bucket()
 
 _BYTES_PER_MS = 38
 _LAYOUTS = (1, 2, 3, 101, 102, 103)
@@ -31,6 +41,7 @@ class Take(Struct, frozen=True, kw_only=True):
 
     room_id: int
     folder: str
+    shrink: int
     total_time_ms: int
 
 
@@ -103,7 +114,7 @@ def _video(
         "VideoFormat": video_format,
         "VideoId": video_id,
         "VideoPlayTime": play_time_ms,
-        "VideoSize": duration_ms * rng.randint(_BYTES_PER_MS // 3, _BYTES_PER_MS),
+        "VideoSize": duration_ms * rng.randint(_BYTES_PER_MS // 3, _BYTES_PER_MS) // take.shrink,
         "VideoType": video_type,
         "VideoUrl": f"{take.folder}/{video_id}.{video_format}",
         **width_and_height,
@@ -322,7 +333,7 @@ class _Class(Struct, frozen=True, kw_only=True):
     room_id: int
     record_user_id: str
     started_at: int
-    bucket: str
+    bucket: Bucket
     length_s: int | None
     form: Form = RECORDING
 
@@ -349,12 +360,12 @@ def make_class(
     room_id: int,
     started_at: int | None = None,
     length_s: int | None = None,
-    bucket: str = DEFAULT_BUCKET,
+    bucket: Bucket = DEFAULT_BUCKET,
 ) -> SimulatedClass:
     """Return a class of `kind`, the same for the same `rng`.
 
     It begins at `started_at` (Unix seconds), else on a day of 2025 that the `rng` draws. `length_s` replaces the
-    length of kinds that draw one. `bucket` is what the addresses of its files begin with.
+    length of kinds that draw one. `bucket` is where its files lie.
     """
     task_id = random_name(rng)
     record_user_id = f"tic_record_user_{room_id}_{rng.randrange(1, 100):02}"
@@ -572,7 +583,8 @@ def _bare_subject(cls: _Class) -> dict[str, Any]:
 def _take(rng: Random, cls: _Class, stopped_at: int) -> Take:
     """Return what all files share. The length counts up to `stopped_at`, from which pauses were taken off."""
     total_time_ms = (stopped_at - cls.started_at) * 1_000 - rng.randrange(1_000)
-    return Take(room_id=cls.room_id, folder=f"{cls.bucket}/{random_name(rng)}", total_time_ms=total_time_ms)
+    folder = f"{cls.bucket.url}/{random_name(rng)}"
+    return Take(room_id=cls.room_id, folder=folder, shrink=cls.bucket.shrink, total_time_ms=total_time_ms)
 
 
 def _length_s(rng: Random, cls: _Class) -> int:

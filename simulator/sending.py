@@ -19,6 +19,7 @@ from simulator.classes import (
     DEFAULT_BUCKET,
     DEFAULT_KINDS,
     LONGEST_CLASS_S,
+    Bucket,
     Callback,
     ClassKind,
     SimulatedClass,
@@ -224,13 +225,13 @@ def make_classes(
     seed: int,
     kinds: Sequence[ClassKind] = DEFAULT_KINDS,
     day: Day | None = None,
-    bucket: str = DEFAULT_BUCKET,
+    bucket: Bucket = DEFAULT_BUCKET,
 ) -> Iterator[SimulatedClass]:
     """Yield `count` classes, one after the other as they are asked for; the same arguments give the same classes.
 
     Class number n is of kind n modulo the number of `kinds`, has a TaskId and, but for `day.rooms`, a RoomId of its
-    own, and its content depends on `seed`, n and `day` alone. Without a `day` it is on some day of 2025. `bucket` is
-    what the addresses of files begin with.
+    own, and its content depends on `seed`, n, `day` and `bucket` alone. Without a `day` it is on some day of 2025.
+    Files lie in `bucket`.
     """
     rooms: dict[int, None] = {}
     for number in range(count):
@@ -271,7 +272,7 @@ def schedule(
     disorder: float,
     drop: float = 0.0,
     day: Day | None = None,
-    bucket: str = DEFAULT_BUCKET,
+    bucket: Bucket = DEFAULT_BUCKET,
 ) -> Iterator[Send]:
     """Yield every callback of `classes` classes, at least once each; the same arguments give the same sequence.
 

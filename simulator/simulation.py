@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec import Struct
 from yarl import URL
 
-from simulator.classes import DEFAULT_BUCKET, DEFAULT_KINDS, ClassKind, SimulatedClass
+from simulator.classes import DEFAULT_BUCKET, DEFAULT_KINDS, Bucket, ClassKind, SimulatedClass
 from simulator.sending import (
     SYSTEM_CLOCK,
     ClassTime,
@@ -192,7 +192,7 @@ class SimulationConfig(Struct, frozen=True, kw_only=True):
     disorder: float = 0.2
     drop: float = 0.0
     day: Day | None = None
-    bucket: str = DEFAULT_BUCKET
+    bucket: Bucket = DEFAULT_BUCKET
     timeout_s: float = 10.0
     retry_delay_s: float = 5.0
     retries: int = 5

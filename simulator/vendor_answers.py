@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from simulator.classes import DEFAULT_BUCKET, ClassKind, SimulatedClass, make_class
+from simulator.classes import DEFAULT_BUCKET, Bucket, ClassKind, SimulatedClass, make_class
 
 Params: TypeAlias = Mapping[str, Any]
 Answer: TypeAlias = dict[str, Any]
@@ -107,7 +107,7 @@ class Vendor:
         sdk_app_ids: Iterable[int] = (),
         lists_stopped: bool = False,
         forgets_after_s: float | None = None,
-        bucket: str = DEFAULT_BUCKET,
+        bucket: Bucket = DEFAULT_BUCKET,
         seed: int = 0,
     ) -> None:
         """Know `classes`, and the applications `sdk_app_ids` beside theirs.

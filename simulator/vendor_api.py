@@ -18,16 +18,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from random import Random
 from socket import SO_LINGER, SOL_SOCKET
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct, field
 
-from simulator.classes import DEFAULT_BUCKET, SimulatedClass
+from simulator.classes import DEFAULT_BUCKET, Bucket, SimulatedClass
+from simulator.faults import Faults
 from simulator.vendor_answers import ApiError, Site, Vendor
 
 VERSION = "2019-09-19"
@@ -139,47 +139,20 @@ PASSING_FAILURES: tuple[str, ...] = (*Failure, *PASSING_ERRORS)
 #: All but FailedOperation.Record, which is the truth of some recordings: a rule can give it too.
 EVERY_FAILURE: tuple[str, ...] = (*Failure, *_MESSAGES)
 
-#: Says what becomes of a request: a Failure, the code of an error, or None for nothing.
-Rule: TypeAlias = Callable[[ApiRequest], str | None]
 
+class ApiFaults(Faults[ApiRequest], kw_only=True):
+    """What goes wrong with the API; see Faults. A failure is a Failure or the code of an error.
 
-class ApiFaults(Struct, kw_only=True):
-    """What goes wrong; each field can be changed while the API runs.
-
-    The first rule that says something decides; where none does, a `share` of all requests meets one of `failures`,
-    drawn by a seed. `is_revoked` takes the credentials away, `in_arrears` names applications whose bill is not paid,
-    and the API's clock is `clock_ahead_s` ahead of the true time.
+    `is_revoked` takes the credentials away, `in_arrears` names applications whose bill is not paid, and the API's clock
+    is `clock_ahead_s` ahead of the true time.
     """
 
-    share: float = 0.0
     failures: Sequence[str] = PASSING_FAILURES
-    rules: list[Rule] = field(default_factory=list)
     slow_s: float = 2.0
     huge_bytes: int = 32 * 1024 * 1024
     is_revoked: bool = False
     in_arrears: set[int] = field(default_factory=set)
     clock_ahead_s: float = 0.0
-    rng: Random = field(default_factory=lambda: Random(0))  # noqa: S311 - to be reproducible is the point
-
-    def fail_next(self, failure: str, count: int = 1, *, action: str | None = None, task_id: str | None = None) -> None:
-        """Let the next `count` requests fail: all, or those of an action or about a task."""
-        left = count
-
-        def rule(request: ApiRequest) -> str | None:
-            nonlocal left
-            if left == 0 or action not in (None, request.action) or task_id not in (None, request.task_id):
-                return None
-            left -= 1
-            return failure
-
-        self.rules.append(rule)
-
-    def choose(self, request: ApiRequest) -> str | None:
-        """Return what becomes of this request, None if it is answered as it should be."""
-        for rule in self.rules:
-            if (failure := rule(request)) is not None:
-                return failure
-        return self.rng.choice(self.failures) if self.rng.random() < self.share else None
 
 
 class VendorApi:
@@ -205,7 +178,7 @@ class VendorApi:
         per_second: int = 20,
         lists_stopped: bool = False,
         forgets_after_s: float | None = None,
-        bucket: str = DEFAULT_BUCKET,
+        bucket: Bucket = DEFAULT_BUCKET,
         faults: ApiFaults | None = None,
     ) -> None:
         self.secret_id = secret_id or f"AKID{secrets.token_hex(16)}"

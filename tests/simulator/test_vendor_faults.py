@@ -73,7 +73,7 @@ async def test_the_sdk_sees_each_way_in_which_an_answer_goes_wrong(failure: Fail
 @pytest.mark.parametrize("code", [code for code in EVERY_FAILURE if code not in set(Failure)])
 async def test_every_error_of_the_api_arrives_by_its_code(code: str) -> None:
     async with asking() as (api, sdk):
-        api.faults.fail_next(code, action="DescribeOnlineRecord")
+        api.faults.fail_next(code, when=lambda request: request.action == "DescribeOnlineRecord")
         error = await sdk.refused("DescribeOnlineRecord", **QUESTION)
 
     assert error.code == code
