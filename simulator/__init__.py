@@ -1,4 +1,4 @@
-"""The vendor's sender as it really behaves: for demonstrations, tests and load."""
+"""The vendor as it really behaves: its sender, its API and its files, for demonstrations, tests and load."""
 
 from simulator.classes import (
     DEFAULT_KINDS,

@@ -10,7 +10,7 @@ import pytest
 
 from simulator import ClassKind, Day, SimulatedClass, VendorApi, make_class, make_classes
 from simulator.vendor_answers import BEIJING
-from tests.simulator.vendor_sdk import Sdk, SdkError
+from tests.simulator.vendor_sdk import Sdk, SdkError, sdk_of
 
 # The SDK signs by a call that Python 3.12 deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
@@ -47,7 +47,7 @@ async def asking(
     *classes: SimulatedClass, now: Now | None = None, **options: Any
 ) -> AsyncIterator[tuple[VendorApi, Sdk]]:
     async with VendorApi(classes, clock=now or Now(), **{"per_second": 1_000, **options}) as api:
-        yield api, Sdk(api)
+        yield api, sdk_of(api)
 
 
 async def test_a_finished_recording_is_answered_with_what_its_callback_said() -> None:
@@ -156,7 +156,7 @@ async def test_a_call_exists_on_the_sites_that_have_it_and_is_spelled_as_there()
         mistyped = await sdk.refused("DescribeOnlineRecord", SdkAppId=APP, TaskId=1)
     async with asking(sdk_app_ids=[APP], site="international") as (api, sdk):
         running = await sdk.refused("DescribeRunningTasks", SdkAppID=APP, TaskType="OnlineRecord")
-        region = await Sdk(api, region="ap-nowhere").refused("DescribeOnlineRecord", SdkAppId=APP, TaskId="x")
+        region = await sdk_of(api, region="ap-nowhere").refused("DescribeOnlineRecord", SdkAppId=APP, TaskId="x")
 
     assert [search.code, running.code] == ["InvalidAction", "InvalidAction"]
     assert [spelled.code, missing.code] == ["UnknownParameter", "MissingParameter"]
@@ -262,8 +262,8 @@ async def test_a_started_recording_is_known_and_ends_when_it_is_stopped() -> Non
 
 async def test_only_the_right_key_of_the_right_id_opens() -> None:
     async with asking(sdk_app_ids=[APP]) as (api, sdk):
-        wrong_key = await Sdk(api, secret_key="x" * 32).refused("DescribeOnlineRecordCallback", SdkAppId=APP)
-        wrong_id = await Sdk(api, secret_id="AKIDnobody").refused("DescribeOnlineRecordCallback", SdkAppId=APP)
+        wrong_key = await sdk_of(api, secret_key="x" * 32).refused("DescribeOnlineRecordCallback", SdkAppId=APP)
+        wrong_id = await sdk_of(api, secret_id="AKIDnobody").refused("DescribeOnlineRecordCallback", SdkAppId=APP)
         await sdk.call("DescribeOnlineRecordCallback", SdkAppId=APP)
 
     assert wrong_key.code == "AuthFailure.SignatureFailure"

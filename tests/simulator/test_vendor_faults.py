@@ -18,7 +18,7 @@ from simulator import (
     VendorApi,
     make_class,
 )
-from tests.simulator.vendor_sdk import Sdk, SdkError
+from tests.simulator.vendor_sdk import Sdk, SdkError, sdk_of
 
 # The SDK signs by a call that Python 3.12 deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
@@ -35,7 +35,7 @@ async def asking(*classes: SimulatedClass, **faults: Any) -> AsyncIterator[tuple
         classes or (CLASS,), clock=lambda: 1_793_600_000, per_second=10_000, faults=ApiFaults(slow_s=0.1, **faults)
     )
     async with api:
-        yield api, Sdk(api)
+        yield api, sdk_of(api)
 
 
 async def outcome(sdk: Sdk) -> str:

@@ -22,20 +22,15 @@ class SdkError(Exception):
 class Sdk:
     """Calls one API with one pair of secrets; each call is made in a thread, as the SDK blocks."""
 
-    def __init__(
-        self, api: VendorApi, *, secret_id: str | None = None, secret_key: str | None = None, region: str | None = None
-    ) -> None:
+    def __init__(self, endpoint: str, *, secret_id: str, secret_key: str, region: str = "ap-guangzhou") -> None:
         # Imported by name: the package has no types.
         credential = importlib.import_module("tencentcloud.common.credential")
         http = importlib.import_module("tencentcloud.common.profile.http_profile")
         client = importlib.import_module("tencentcloud.common.profile.client_profile")
         self._models: Any = importlib.import_module("tencentcloud.tiw.v20190919.models")
         self._exceptions: Any = importlib.import_module("tencentcloud.common.exception")
-        profile = client.ClientProfile(
-            httpProfile=http.HttpProfile(protocol="http", endpoint=api.endpoint, reqTimeout=10)
-        )
-        pair = credential.Credential(secret_id or api.secret_id, secret_key or api.secret_key)
-        region = region or ("ap-guangzhou" if api.vendor.site == "china" else "ap-singapore")
+        profile = client.ClientProfile(httpProfile=http.HttpProfile(protocol="http", endpoint=endpoint, reqTimeout=10))
+        pair = credential.Credential(secret_id, secret_key)
         tiw = importlib.import_module("tencentcloud.tiw.v20190919.tiw_client")
         common = importlib.import_module("tencentcloud.common.common_client")
         self._client: Any = tiw.TiwClient(pair, region, profile)
@@ -66,3 +61,10 @@ class Sdk:
             return await asyncio.to_thread(call, *arguments)
         except self._exceptions.TencentCloudSDKException as error:
             raise SdkError(str(error.get_code()), str(error.get_message())) from error
+
+
+def sdk_of(api: VendorApi, **changes: str) -> Sdk:
+    """Return the SDK as it asks this API, with its secrets and in a region of its site but for `changes`."""
+    region = "ap-guangzhou" if api.vendor.site == "china" else "ap-singapore"
+    secrets = {"secret_id": api.secret_id, "secret_key": api.secret_key, "region": region}
+    return Sdk(api.endpoint, **secrets | changes)
