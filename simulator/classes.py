@@ -335,6 +335,7 @@ class _Class(Struct, frozen=True, kw_only=True):
     started_at: int
     bucket: Bucket
     length_s: int | None
+    shortest_s: int
     form: Form = RECORDING
 
 
@@ -360,12 +361,14 @@ def make_class(
     room_id: int,
     started_at: int | None = None,
     length_s: int | None = None,
+    shortest_s: int = 0,
     bucket: Bucket = DEFAULT_BUCKET,
 ) -> SimulatedClass:
     """Return a class of `kind`, the same for the same `rng`.
 
     It begins at `started_at` (Unix seconds), else on a day of 2025 that the `rng` draws. `length_s` replaces the
-    length of kinds that draw one. `bucket` is where its files lie.
+    length of kinds that draw one, which is at least `shortest_s`, as is the time until a failure. `bucket` is where its
+    files lie.
     """
     task_id = random_name(rng)
     record_user_id = f"tic_record_user_{room_id}_{rng.randrange(1, 100):02}"
@@ -378,6 +381,7 @@ def make_class(
         started_at=drawn_start if started_at is None else started_at,
         bucket=bucket,
         length_s=length_s,
+        shortest_s=shortest_s,
     )
     play = _SCRIPTS[kind](rng, cls)
     return SimulatedClass(
@@ -409,7 +413,7 @@ def _several_streams(rng: Random, cls: _Class) -> _Play:
 
 
 def _failed(rng: Random, cls: _Class) -> _Play:
-    failed_at = cls.started_at + rng.randint(1, 120)
+    failed_at = cls.started_at + max(rng.randint(1, 120), cls.shortest_s)
     finished = _recording(
         cls,
         "OnlineRecordFinished",
@@ -475,7 +479,7 @@ def _joined_videos(rng: Random, cls: _Class) -> _Play:
         now_ms, video_time_ms = now_ms + recorded_ms, video_time_ms + recorded_ms
         omitted.append({"VideoTime": video_time_ms, "PauseTime": now_ms, "ResumeTime": now_ms + paused_ms})
         now_ms += paused_ms
-    last_ms = rng.randint(30_000, 1_200_000)
+    last_ms = max(rng.randint(30_000, 1_200_000), cls.shortest_s * 1_000)
     stopped_at = (now_ms + last_ms) // 1_000 + 1
     take = structs.replace(_take(rng, cls, stopped_at), total_time_ms=video_time_ms + last_ms)
     callbacks = (
@@ -488,7 +492,7 @@ def _joined_videos(rng: Random, cls: _Class) -> _Play:
 
 
 def _error_only(rng: Random, cls: _Class) -> _Play:
-    failed_at = cls.started_at + rng.randint(1, 120)
+    failed_at = cls.started_at + max(rng.randint(1, 120), cls.shortest_s)
     # The vendor's text, and the user: without it two failures of the same second would be one event.
     reason = f"im login failed with code 6206, desc serSig expired, {cls.record_user_id} {cls.task_id}\n"
     error = {"Code": "FailedOperation.Transcode", "Message": _message(40004, failed_at, reason)}
@@ -590,7 +594,7 @@ def _take(rng: Random, cls: _Class, stopped_at: int) -> Take:
 def _length_s(rng: Random, cls: _Class) -> int:
     # Drawn in any case: what is drawn after it stays the same.
     drawn = rng.randint(20, 2 * 3_600)
-    return drawn if cls.length_s is None else cls.length_s
+    return max(drawn, cls.shortest_s) if cls.length_s is None else cls.length_s
 
 
 def _pause_limit_s(rng: Random) -> int:

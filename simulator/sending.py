@@ -116,11 +116,17 @@ class Outcome(Struct, frozen=True, kw_only=True):
 class Sender:
     """Sends callbacks to one address over connections that it owns; an async context manager.
 
-    Any number of sends may run at the same time: it sets no bound of its own.
+    Any number of sends may run at the same time: it sets no bound of its own. Each try is signed with the `key`, or
+    with the one that it returns then; not at all with None.
     """
 
     def __init__(
-        self, url: str, *, key: str | None, patience: Patience | None = None, clock: Clock = SYSTEM_CLOCK
+        self,
+        url: str,
+        *,
+        key: str | Callable[[], str | None] | None,
+        patience: Patience | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._url = url
         self._key = key
@@ -165,9 +171,10 @@ class Sender:
             await self._clock.sleep(self._patience.retry_delay_s)
 
     def _signed_body(self, callback: Callback, copy: int) -> bytes:
-        if self._key is None or callback.sdk_app_id is None:
+        key = self._key() if callable(self._key) else self._key
+        if key is None or callback.sdk_app_id is None:
             return render(callback)
-        return render(callback, sign(self._key, int(self._clock.unix_s()) + SIGNATURE_LIFETIME_S + copy))
+        return render(callback, sign(key, int(self._clock.unix_s()) + SIGNATURE_LIFETIME_S + copy))
 
     async def _try(self, body: bytes) -> str | None:
         """Return why the try failed; None if it was accepted."""
@@ -211,11 +218,13 @@ class Day(Struct, frozen=True, kw_only=True):
     """When classes are held: they begin and, if there is time enough, end within `length_s` from `starts_at` (Unix s).
 
     With `rooms` so many rooms are used again and again, one class after the other as long as there is time for that.
+    No class is shorter than `shortest_s`: one that ends between two looks at a list is never seen on it.
     """
 
     starts_at: int
     length_s: int = 86_400
     rooms: int | None = None
+    shortest_s: int = 0
 
 
 def make_classes(
@@ -252,6 +261,7 @@ def make_classes(
             sdk_app_id=sdk_app_id,
             room_id=room_id,
             started_at=started_at,
+            shortest_s=0 if day is None else day.shortest_s,
             bucket=bucket,
         )
 

@@ -221,11 +221,13 @@ async def simulate(
     on_progress: OnProgress | None = None,
     clock: Clock = SYSTEM_CLOCK,
     class_time: ClassTime | None = None,
+    key: Callable[[], str | None] | None = None,
 ) -> SimulationReport:
     """Send all callbacks of all classes and return what became of them, when the last one is accepted or given up.
 
     With a `class_time` each is sent when that clock says it came to be, however many are still under way, whatever
-    the rate and the concurrency. All are planned before the first is sent.
+    the rate and the concurrency. All are planned before the first is sent. A `key` is asked at each try for the one to
+    sign with, instead of the configured one: it can change meanwhile.
 
     A receiver that refuses, hangs or is away fails nothing here: it shows in the report. Cancelling ends all sends
     at once, without a report.
@@ -233,7 +235,7 @@ async def simulate(
     ledger = Ledger(classes=config.classes)
     patience = Patience(timeout_s=config.timeout_s, retry_delay_s=config.retry_delay_s, retries=config.retries)
     began_s = clock.monotonic_s()
-    async with Sender(config.url, key=config.key, patience=patience, clock=clock) as sender:
+    async with Sender(config.url, key=key or config.key, patience=patience, clock=clock) as sender:
 
         async def send_one(send: Send) -> None:
             if send.is_dropped:

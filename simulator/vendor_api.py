@@ -13,7 +13,7 @@ import secrets
 import struct
 import time
 import uuid
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from msgspec import Struct, field
 
 from simulator.classes import DEFAULT_BUCKET, Bucket, SimulatedClass
 from simulator.faults import Faults
+from simulator.sending import SYSTEM_CLOCK, Clock
 from simulator.vendor_answers import ApiError, Site, Vendor
 
 VERSION = "2019-09-19"
@@ -51,7 +52,7 @@ _AUTHORIZATION = re.compile(
 class ApiRequest(Struct, kw_only=True):
     """A request that came in. `answer` is "ok", the code of an error, or what else became of it.
 
-    `at_s` is by the monotonic clock of the process; `sdk_app_id` and `task_id` are 0 and empty where there is none.
+    `at_s` is by the monotonic clock; `sdk_app_id` and `task_id` are 0 and empty where there is none.
     """
 
     at_s: float
@@ -80,9 +81,7 @@ class RequestLog:
             if action in (None, request.action):
                 times[request.action].append(request.at_s)
         # Sorted as they came. Of each, those from it until just before a second later.
-        return max(
-            (bisect_right(at, since + 1 - 1e-9) - i for at in times.values() for i, since in enumerate(at)), default=0
-        )
+        return max((bisect_left(at, since + 1) - i for at in times.values() for i, since in enumerate(at)), default=0)
 
 
 class Failure(StrEnum):
@@ -159,7 +158,7 @@ class VendorApi:
     """The API as a server; an async context manager. It answers by `clock`, which may run as fast as one likes.
 
     `url` is `http://HOST:PORT`, `endpoint` the same without `http://`, as the vendor's SDK takes it. Signatures are
-    checked against the system's clock, as clients sign by theirs. More than `per_second` requests of one action
+    checked against the `system_clock`, as clients sign by theirs; by it more than `per_second` requests of one action
     within a second are refused. `vendor`, what is known, and `faults`, what goes wrong, can be changed while it runs;
     `requests` has all that came in.
     """
@@ -180,6 +179,7 @@ class VendorApi:
         forgets_after_s: float | None = None,
         bucket: Bucket = DEFAULT_BUCKET,
         faults: ApiFaults | None = None,
+        system_clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.secret_id = secret_id or f"AKID{secrets.token_hex(16)}"
         self.secret_key = secret_key or secrets.token_hex(16)
@@ -195,6 +195,7 @@ class VendorApi:
         self.faults = faults or ApiFaults()
         self.requests = RequestLog()
         self._clock = clock
+        self._system_clock = system_clock
         self._address = (host, port)
         self._runner: web.AppRunner | None = None
         self._accepted: dict[str, list[float]] = defaultdict(list)
@@ -227,7 +228,7 @@ class VendorApi:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        noted = _noted(request, body)
+        noted = _noted(request, body, self._system_clock.monotonic_s())
         self.requests.all.append(noted)
         failure = self.faults.choose(noted)
         noted.answer = failure or ""
@@ -274,7 +275,7 @@ class VendorApi:
             body,
             secret_id="" if self.faults.is_revoked else self.secret_id,
             secret_key=self.secret_key,
-            now=time.time() + self.faults.clock_ahead_s,
+            now=self._system_clock.unix_s() + self.faults.clock_ahead_s,
         )
         if request.headers.get("X-TC-Version") != VERSION:
             raise ApiError("NoSuchVersion", "The request `Version` does not exist.")
@@ -299,7 +300,7 @@ class VendorApi:
             raise ApiError("UnsupportedRegion", "The request region is not supported.")
 
     def _count(self, action: str) -> None:
-        now_s = time.monotonic()
+        now_s = self._system_clock.monotonic_s()
         accepted = self._accepted[action]
         accepted[:] = [at_s for at_s in accepted if at_s > now_s - 1]
         if len(accepted) >= self.per_second:
@@ -352,14 +353,14 @@ def check_signature(headers: Mapping[str, str], body: bytes, *, secret_id: str, 
         raise ApiError("AuthFailure.SignatureFailure", message)
 
 
-def _noted(request: web.Request, body: bytes) -> ApiRequest:
+def _noted(request: web.Request, body: bytes, at_s: float) -> ApiRequest:
     try:
         params = msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.DecodeError:
         params = {}
     app, task_id = params.get("SdkAppId", params.get("SdkAppID")), params.get("TaskId")
     return ApiRequest(
-        at_s=time.monotonic(),
+        at_s=at_s,
         action=request.headers.get("X-TC-Action", ""),
         region=request.headers.get("X-TC-Region", ""),
         sdk_app_id=app if isinstance(app, int) else 0,

@@ -2,11 +2,12 @@ from typing import Any
 
 import pytest
 
-from simulator import ClassTime, Day, SimulationConfig, make_classes, schedule, simulate
+from simulator import ClassKind, ClassTime, Day, SimulationConfig, make_classes, schedule, simulate
 from simulator.classes import DEFAULT_KINDS
 from simulator.sending import SYSTEM_CLOCK
+from simulator.vendor_answers import timeline
 from tests.simulator.fake_clock import FakeClock
-from tests.simulator.receiver import KEY, receiving
+from tests.simulator.receiver import KEY, is_signed, receiving
 
 APP = 1_400_000_001
 MIDNIGHT = 1_793_462_400
@@ -63,6 +64,21 @@ def test_all_classes_are_held_within_their_day(rooms: int | None) -> None:
         last[cls.room_id] = cls.callbacks[-1].timestamp
 
 
+def test_no_class_is_shorter_than_the_day_says() -> None:
+    kinds = tuple(ClassKind)
+    day = Day(starts_at=MIDNIGHT, shortest_s=180)
+    classes = list(make_classes(90, sdk_app_id=APP, seed=1, kinds=kinds, day=day))
+    drawn = list(make_classes(90, sdk_app_id=APP, seed=1, kinds=kinds, day=Day(starts_at=MIDNIGHT)))
+
+    lengths = [[timeline(cls) for cls in some] for some in (classes, drawn)]
+    shortest, short = (
+        min((line.stopped_at or line.finished_at or 0) - line.cls.created_at - 5 for line in some) for some in lengths
+    )
+    assert short < 120
+    assert shortest >= 180
+    assert [cls.task_id for cls in classes] == [cls.task_id for cls in drawn]
+
+
 @pytest.mark.parametrize(("drop", "least", "most"), [(0.0, 0, 0), (0.2, 20, 60), (1.0, 190, 190)])
 def test_a_share_of_all_callbacks_is_lost_with_every_copy(drop: float, least: int, most: int) -> None:
     sends = plan(drop=drop, duplicates=0.5)
@@ -109,3 +125,15 @@ async def test_with_every_callback_dropped_nothing_is_sent() -> None:
     assert receiver.bodies == []
     assert (report.sent, report.gave_up, report.duplicates) == (0, 0, 0)
     assert len(report.dropped_ids) > 50
+
+
+async def test_the_key_can_be_changed_while_callbacks_are_sent() -> None:
+    keys = iter(["the first key"] * 5 + ["the second key"] * 1_000)
+    async with receiving() as receiver:
+        config = SimulationConfig(url=receiver.url, sdk_app_id=APP, key=KEY, classes=10, concurrency=1)
+        await simulate(config, key=lambda: next(keys))
+
+    signed = [is_signed(members, "the first key") for members in receiver.members]
+    assert signed[:5] == [True] * 5
+    assert not any(signed[5:])
+    assert all(is_signed(members, "the second key") for members in receiver.members[5:])

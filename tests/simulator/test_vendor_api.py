@@ -7,9 +7,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from simulator import ClassKind, Day, SimulatedClass, VendorApi, make_class, make_classes
+from simulator import ApiError, ClassKind, Day, SimulatedClass, Vendor, VendorApi, make_class, make_classes
+from simulator.sending import SYSTEM_CLOCK
 from simulator.vendor_answers import BEIJING
+from tests.simulator.fake_clock import FakeClock
 from tests.simulator.vendor_sdk import Sdk, SdkError, sdk_of
 
 # The SDK signs by a call that Python 3.12 deprecated.
@@ -164,6 +168,24 @@ async def test_a_call_exists_on_the_sites_that_have_it_and_is_spelled_as_there()
     assert region.code == "UnsupportedRegion"
 
 
+@given(kind=st.sampled_from(ClassKind), seed=st.integers(), share=st.floats(-0.01, 1.01))
+def test_what_is_listed_is_what_is_not_over(kind: ClassKind, seed: int, share: float) -> None:
+    cls = held(kind, seed=seed)
+    finished_at = cls.callbacks[-1].timestamp
+    moment = cls.created_at + share * (finished_at - cls.created_at)
+    vendor = Vendor([cls])
+
+    listed = vendor.answer("DescribeRunningTasks", {"SdkAppID": APP, "TaskType": "OnlineRecord"}, moment)
+    try:
+        asked = vendor.answer("DescribeOnlineRecord", {"SdkAppId": APP, "TaskId": cls.task_id}, moment)["Status"]
+    except ApiError as error:
+        asked = error.code
+
+    assert bool(listed["Tasks"]) == (asked in ("PREPARED", "RECORDING", "PAUSED"))
+    assert (asked == "InvalidParameter.TaskNotFound") == (moment < cls.created_at)
+    assert (asked in ("FINISHED", "FailedOperation.Record")) == (moment >= finished_at)
+
+
 async def test_recordings_are_found_by_room_on_the_international_site() -> None:
     day = Day(starts_at=NINE, rooms=2)
     kinds = [ClassKind.NORMAL, ClassKind.NORMAL, ClassKind.FAILED]
@@ -296,17 +318,20 @@ async def test_unsigned_and_malformed_requests_are_refused_as_json_of_exactly_on
 
 
 async def test_more_than_so_many_a_second_are_refused_per_action_and_counted() -> None:
-    async with asking(sdk_app_ids=[APP], per_second=5) as (api, sdk):
-        codes = []
+    time = FakeClock(now_s=SYSTEM_CLOCK.unix_s())
+    async with asking(sdk_app_ids=[APP], per_second=5, system_clock=time.clock) as (api, sdk):
+        answers = []
         for _ in range(8):
             try:
-                await sdk.call("DescribeOnlineRecordCallback", SdkAppId=APP)
+                answers.append((await sdk.call("DescribeOnlineRecordCallback", SdkAppId=APP))["Callback"])
             except SdkError as error:
-                codes.append(error.code)
+                answers.append(error.code)
+            time.now_s += 0.1
         await sdk.call_json("DescribeWhiteboardApplicationConfig", SdkAppId=APP)
+        time.now_s += 0.3
+        await sdk.call("DescribeOnlineRecordCallback", SdkAppId=APP)
 
-    assert codes
-    assert set(codes) == {"RequestLimitExceeded"}
+    assert answers == [""] * 5 + ["RequestLimitExceeded"] * 3
     assert api.requests.most_per_second("DescribeOnlineRecordCallback") == 8
     assert api.requests.most_per_second("DescribeWhiteboardApplicationConfig") == 1
     assert api.requests.most_per_second() == 8

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,14 @@ class Played:
         self._failures = failures or {}
 
     async def __call__(
-        self, config: SimulationConfig, *, on_progress: OnProgress, class_time: ClassTime | None
+        self,
+        config: SimulationConfig,
+        *,
+        on_progress: OnProgress,
+        class_time: ClassTime | None,
+        key: Callable[[], str | None] | None,
     ) -> SimulationReport:
-        del on_progress
+        del on_progress, key
         self.class_times.append(class_time)
         self.configs.append(config)
         return SimulationReport(
@@ -160,6 +166,7 @@ async def test_the_vendors_api_answers_for_the_classes_until_it_is_stopped(
     told = dict(word.split("=", 1) for word in printed.split() if word.startswith("TIW_VENDOR_"))
     endpoint = told["TIW_VENDOR_ENDPOINT"].removeprefix("http://")
     sdk = Sdk(endpoint, secret_id=told["TIW_VENDOR_SECRET_ID"], secret_key=told["TIW_VENDOR_SECRET_KEY"])
+    callback = await sdk.call("DescribeOnlineRecordCallback", SdkAppId=7)
     answer = await sdk.call_json("DescribeRoomList", SdkAppId=7, TimeRange=[0, int(time.time() * 1_000)])
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -167,4 +174,5 @@ async def test_the_vendors_api_answers_for_the_classes_until_it_is_stopped(
     assert len(answer["RoomList"]) == 20
     assert "dropped" in printed
     assert told["TIW_VENDOR_SITE"] == "china"
-    assert "It was asked 1 times." in capsys.readouterr().err
+    assert (callback["Callback"], callback["CallbackKey"]) == ("http://127.0.0.1:1/", "")
+    assert "It was asked 2 times." in capsys.readouterr().err

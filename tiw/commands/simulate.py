@@ -4,6 +4,7 @@ import argparse
 import secrets
 import sys
 import time
+from collections.abc import Callable
 
 from msgspec import structs
 
@@ -76,9 +77,11 @@ async def simulate(settings: Settings, args: argparse.Namespace) -> int:
     return await _play_with_vendor(config, class_time, vendor, Site(args.vendor_site))
 
 
-async def _play(config: SimulationConfig, class_time: ClassTime | None = None) -> int:
+async def _play(
+    config: SimulationConfig, class_time: ClassTime | None = None, key: Callable[[], str | None] | None = None
+) -> int:
     with show_progress() as on_progress:
-        report = await run_simulation(config, on_progress=on_progress, class_time=class_time)
+        report = await run_simulation(config, on_progress=on_progress, class_time=class_time, key=key)
     _tell_failures(report)
     print_json(report.counts)
     return 1 if report.gave_up else 0
@@ -99,13 +102,16 @@ async def _play_with_vendor(config: SimulationConfig, class_time: ClassTime, ven
         classes = tuple(classes_of(config))
         files.add(classes)
         api.vendor.add(classes)
+        application = api.vendor.applications[config.sdk_app_id]
+        application.callback, application.callback_key = config.url, config.key or ""
         print(
             f"The vendor's API of these classes answers on {api.url}. For whoever is to ask it:\n"
             f"TIW_VENDOR_ENDPOINT={api.url} TIW_VENDOR_SITE={site} "
             f"TIW_VENDOR_SECRET_ID={api.secret_id} TIW_VENDOR_SECRET_KEY={api.secret_key}",
             file=sys.stderr,
         )
-        code = await _play(config, class_time)
+        # With the key that the API was told last, as the vendor.
+        code = await _play(config, class_time, lambda: application.callback_key or None)
         sys.stdout.flush()
         stopped = await stop_requests()
         print("The API goes on answering until you press Ctrl-C.", file=sys.stderr)
