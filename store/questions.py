@@ -421,7 +421,7 @@ async def find_question(store: Store, sdk_app_id: int, task_id: str) -> Recordin
 class Verdict(Struct, frozen=True, kw_only=True):
     """What the vendor says of a Finished event: `verified` is None until it was asked.
 
-    `answer` is the body of a Finished event with what the vendor answered, where `verified` is true and it is kept.
+    `answer` is the body of a Finished event with what the vendor answered, where there is a verdict and it is kept.
     """
 
     verified: bool | None = None
@@ -442,7 +442,8 @@ async def find_verdicts(store: Store, event_ids: Collection[str]) -> dict[str, V
     async with store.reading() as connection:
         for part in chunks(sorted(verdicts), MAX_VALUES):
             for row in await connection.execute(query.where(events.c.event_id.in_(part))):
-                verdicts[row.event_id] = Verdict(verified=row.verified, answer=row.answer if row.verified else None)
+                answer = None if row.verified is None else row.answer
+                verdicts[row.event_id] = Verdict(verified=row.verified, answer=answer)
     return verdicts
 
 
