@@ -28,6 +28,7 @@ from broker.topology import (
     ROUTING_KEYS,
     ConsumerQueues,
     delay_for_retry,
+    delay_not_longer,
     delay_not_shorter,
     queue_name,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "TopologyConflictError",
     "Transport",
     "delay_for_retry",
+    "delay_not_longer",
     "delay_not_shorter",
     "network_file_system",
     "open_transport",

@@ -6,6 +6,7 @@ BrokerError
 └── TopologyConflictError   what is declared differs from what the broker has
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, Self, TypeAlias
 
@@ -20,8 +21,9 @@ class Message(Struct, frozen=True, kw_only=True):
     `body` is the callback as it came in, without Sign and ExpireTime. Everything else travels in headers:
     `routing_key` is the EventType of a recognized event, else `unrecognized`; `attempt` counts from 1;
     `crashes` counts workers that died while they held this message, as far as earlier publishes know; `trace` is a W3C
-    traceparent or empty. The last three are empty until a handler has failed. Times are microseconds since the
-    Unix epoch.
+    traceparent or empty. `source` is where the event comes from: empty if the vendor sent it, `reconcile` if we asked
+    for it; see `source_word`. `waiting_since_us` is when a consumer first found that the vendor has yet to confirm it.
+    The last three are empty until a handler has failed. Times are microseconds since the Unix epoch.
     """
 
     body: bytes
@@ -31,9 +33,22 @@ class Message(Struct, frozen=True, kw_only=True):
     attempt: int = 1
     crashes: int = 0
     trace: str = ""
+    source: str = ""
+    waiting_since_us: int | None = None
     first_failed_at_us: int | None = None
     last_failed_at_us: int | None = None
     reason: str = ""
+
+
+_SOURCE = re.compile(r"[a-z0-9_-]{1,32}")
+
+
+def source_word(text: str) -> str:
+    """Return `text` if it can be a source: 1 to 32 of a-z, 0-9, _ and -; otherwise nothing.
+
+    Others than ours can write into the queues, and so can a newer version: a word that we do not know is kept.
+    """
+    return text if _SOURCE.fullmatch(text) else ""
 
 
 class Delivery(Protocol):
@@ -203,6 +218,8 @@ class Headers:
     ATTEMPT = "tiw-attempt"
     CRASHES = "tiw-crashes"
     TRACE = "tiw-trace"
+    SOURCE = "tiw-source"
+    WAITING_SINCE_US = "tiw-waiting-since-us"
     FIRST_FAILED_AT_US = "tiw-first-failed-at-us"
     LAST_FAILED_AT_US = "tiw-last-failed-at-us"
     REASON = "tiw-reason"

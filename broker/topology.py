@@ -184,6 +184,11 @@ def delay_for_retry(delays_s: Sequence[float], retry: int) -> float:
     return delays_s[min(retry, len(delays_s)) - 1]
 
 
+def delay_not_longer(delays_s: Sequence[float], than_s: float) -> float:
+    """Return the longest delay of at most `than_s`; the shortest there is if none is that short."""
+    return max((delay_s for delay_s in delays_s if delay_s <= than_s), default=min(delays_s))
+
+
 def delay_not_shorter(delays_s: Sequence[float], after_s: float) -> float:
     """Return the shortest delay of at least `after_s`; the longest there is if none is that long."""
     return min((delay_s for delay_s in delays_s if delay_s >= after_s), default=max(delays_s))

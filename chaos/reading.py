@@ -41,6 +41,8 @@ class _Accepted(msgspec.Struct, frozen=True, kw_only=True):
     event: Any
     event_id: str
     received_at_us: int
+    source: str
+    verified: bool | None
 
 
 async def count_events(url: str) -> int:
@@ -73,7 +75,13 @@ async def read_store(store: Store, *, key: str) -> Stored:
                 )
                 if row.task_id is not None:
                     event = decode(row.body, received_at_us=row.received_at_us).event
-                    accepted = _Accepted(event=event, event_id=row.event_id, received_at_us=row.received_at_us)
+                    accepted = _Accepted(
+                        event=event,
+                        event_id=row.event_id,
+                        received_at_us=row.received_at_us,
+                        source=row.source,
+                        verified=row.verified,
+                    )
                     by_recording[row.sdk_app_id, row.task_id].append(accepted)
         letters = (await connection.execute(select(dead_letters))).all()
         completed = (

@@ -1,32 +1,79 @@
-"""The vendor's sender as it really behaves: for demonstrations, tests and load."""
+"""The vendor as it really behaves: its sender, its API and its files, for demonstrations, tests and load."""
 
-from simulator.classes import DEFAULT_KINDS, Callback, ClassKind, Signature, play_class, render, sign
-from simulator.sending import Clock, Outcome, Patience, Send, Sender, schedule
+from simulator.classes import (
+    DEFAULT_KINDS,
+    Bucket,
+    Callback,
+    ClassKind,
+    Signature,
+    SimulatedClass,
+    make_class,
+    play_class,
+    render,
+    sign,
+)
+from simulator.sending import ClassTime, Clock, Day, Outcome, Patience, Send, Sender, make_classes, schedule
 from simulator.simulation import (
     OnProgress,
     SimulationConfig,
     SimulationCounts,
     SimulationProgress,
     SimulationReport,
+    classes_of,
     show_progress,
     simulate,
 )
+from simulator.vendor_answers import ApiError, Application, Site, Vendor
+from simulator.vendor_api import (
+    EVERY_FAILURE,
+    PASSING_FAILURES,
+    ApiFaults,
+    ApiRequest,
+    Failure,
+    RequestLog,
+    VendorApi,
+)
+from simulator.vendor_files import Content, FileFailure, FileFaults, FileRequest, VendorFile, VendorFiles
 
 __all__ = [
     "DEFAULT_KINDS",
+    "EVERY_FAILURE",
+    "PASSING_FAILURES",
+    "ApiError",
+    "ApiFaults",
+    "ApiRequest",
+    "Application",
+    "Bucket",
     "Callback",
     "ClassKind",
+    "ClassTime",
     "Clock",
+    "Content",
+    "Day",
+    "Failure",
+    "FileFailure",
+    "FileFaults",
+    "FileRequest",
     "OnProgress",
     "Outcome",
     "Patience",
+    "RequestLog",
     "Send",
     "Sender",
     "Signature",
+    "SimulatedClass",
     "SimulationConfig",
     "SimulationCounts",
     "SimulationProgress",
     "SimulationReport",
+    "Site",
+    "Vendor",
+    "VendorApi",
+    "VendorFile",
+    "VendorFiles",
+    "classes_of",
+    "make_class",
+    "make_classes",
     "play_class",
     "render",
     "schedule",

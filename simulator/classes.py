@@ -17,8 +17,18 @@ from msgspec import Struct, structs
 
 from schemas import decode
 
-#: A reserved name: whoever downloads what a simulated class offers disturbs nobody.
-_BUCKET = "http://online-recording-1400000001.file.example"
+
+class Bucket(Struct, frozen=True, kw_only=True):
+    """Where the files of classes lie: what their addresses begin with, and how many times smaller than real they are.
+
+    The default is a reserved name: whoever downloads what a simulated class offers disturbs nobody.
+    """
+
+    url: str = "http://online-recording-1400000001.file.example"
+    shrink: int = 1
+
+
+DEFAULT_BUCKET = Bucket()
 
 _BYTES_PER_MS = 38
 _LAYOUTS = (1, 2, 3, 101, 102, 103)
@@ -27,10 +37,11 @@ _CAMERA, _SCREEN_SHARE, _WHITEBOARD, _MIXED_STREAM, _AUDIO = range(5)
 
 
 class Take(Struct, frozen=True, kw_only=True):
-    """What all files of one recording have in common."""
+    """What all files of one recording have in common. Their addresses begin with `folder`."""
 
     room_id: int
     folder: str
+    shrink: int
     total_time_ms: int
 
 
@@ -103,9 +114,9 @@ def _video(
         "VideoFormat": video_format,
         "VideoId": video_id,
         "VideoPlayTime": play_time_ms,
-        "VideoSize": duration_ms * rng.randint(_BYTES_PER_MS // 3, _BYTES_PER_MS),
+        "VideoSize": duration_ms * rng.randint(_BYTES_PER_MS // 3, _BYTES_PER_MS) // take.shrink,
         "VideoType": video_type,
-        "VideoUrl": f"{_BUCKET}/{take.folder}/{video_id}.{video_format}",
+        "VideoUrl": f"{take.folder}/{video_id}.{video_format}",
         **width_and_height,
     }
 
@@ -297,6 +308,23 @@ DEFAULT_KINDS: tuple[ClassKind, ...] = (
 )
 
 
+class SimulatedClass(Struct, frozen=True, kw_only=True):
+    """A whole class, as the vendor knows it. Times are in Unix seconds.
+
+    `callbacks` are all that it sends, oldest first: at least one, each with an event_id of its own. `sdk_app_id` is the
+    application's even where the callbacks do not name it. The recording exists from `created_at`; `pauses` are from
+    when until when nothing was recorded, whether a callback tells of it or not.
+    """
+
+    sdk_app_id: int
+    task_id: str
+    room_id: int
+    record_user_id: str
+    created_at: int
+    callbacks: tuple[Callback, ...]
+    pauses: tuple[tuple[int, int], ...] = ()
+
+
 class _Class(Struct, frozen=True, kw_only=True):
     """The facts that all callbacks of a class share. `started_at` is in Unix seconds."""
 
@@ -305,35 +333,87 @@ class _Class(Struct, frozen=True, kw_only=True):
     room_id: int
     record_user_id: str
     started_at: int
+    bucket: Bucket
+    length_s: int | None
+    shortest_s: int
     form: Form = RECORDING
+
+
+class _Play(Struct, frozen=True):
+    """What a script makes of a class."""
+
+    callbacks: tuple[Callback, ...]
+    pauses: tuple[tuple[int, int], ...] = ()
+
+
+#: From its start to its Finished, of any kind: an hour and a half of pause is the most of it.
+LONGEST_CLASS_S = 15_300
+
+#: How long before its start a recording is made. The vendor does not say; it enters the room in this time.
+_PREPARATION_S = 5
+
+
+def make_class(
+    kind: ClassKind,
+    rng: Random,
+    *,
+    sdk_app_id: int,
+    room_id: int,
+    started_at: int | None = None,
+    length_s: int | None = None,
+    shortest_s: int = 0,
+    bucket: Bucket = DEFAULT_BUCKET,
+) -> SimulatedClass:
+    """Return a class of `kind`, the same for the same `rng`.
+
+    It begins at `started_at` (Unix seconds), else on a day of 2025 that the `rng` draws. `length_s` replaces the
+    length of kinds that draw one, which is at least `shortest_s`, as is the time until a failure. `bucket` is where its
+    files lie.
+    """
+    task_id = random_name(rng)
+    record_user_id = f"tic_record_user_{room_id}_{rng.randrange(1, 100):02}"
+    drawn_start = _EPOCH + rng.randrange(_SPAN_S)
+    cls = _Class(
+        sdk_app_id=sdk_app_id,
+        task_id=task_id,
+        room_id=room_id,
+        record_user_id=record_user_id,
+        started_at=drawn_start if started_at is None else started_at,
+        bucket=bucket,
+        length_s=length_s,
+        shortest_s=shortest_s,
+    )
+    play = _SCRIPTS[kind](rng, cls)
+    return SimulatedClass(
+        sdk_app_id=sdk_app_id,
+        task_id=task_id,
+        room_id=room_id,
+        record_user_id=record_user_id,
+        created_at=cls.started_at - _PREPARATION_S,
+        callbacks=play.callbacks,
+        pauses=play.pauses,
+    )
 
 
 def play_class(kind: ClassKind, rng: Random, *, sdk_app_id: int, room_id: int) -> tuple[Callback, ...]:
     """Return the callbacks of a class of `kind`, oldest first: at least one, each with an event_id of its own."""
-    cls = _Class(
-        sdk_app_id=sdk_app_id,
-        task_id=random_name(rng),
-        room_id=room_id,
-        record_user_id=f"tic_record_user_{room_id}_{rng.randrange(1, 100):02}",
-        started_at=_EPOCH + rng.randrange(_SPAN_S),
-    )
-    return _SCRIPTS[kind](rng, cls)
+    return make_class(kind, rng, sdk_app_id=sdk_app_id, room_id=room_id).callbacks
 
 
-def _normal(rng: Random, cls: _Class) -> tuple[Callback, ...]:
-    stopped_at = cls.started_at + _length_s(rng)
+def _normal(rng: Random, cls: _Class) -> _Play:
+    stopped_at = cls.started_at + _length_s(rng, cls)
     videos = one_teacher(rng, _take(rng, cls, stopped_at))
-    return (_started(cls), _stopped(cls, stopped_at), _finished(rng, cls, stopped_at, videos))
+    return _Play((_started(cls), _stopped(cls, stopped_at), _finished(rng, cls, stopped_at, videos)))
 
 
-def _several_streams(rng: Random, cls: _Class) -> tuple[Callback, ...]:
-    stopped_at = cls.started_at + _length_s(rng)
+def _several_streams(rng: Random, cls: _Class) -> _Play:
+    stopped_at = cls.started_at + _length_s(rng, cls)
     videos = many_streams(rng, _take(rng, cls, stopped_at))
-    return (_started(cls), _stopped(cls, stopped_at), _finished(rng, cls, stopped_at, videos))
+    return _Play((_started(cls), _stopped(cls, stopped_at), _finished(rng, cls, stopped_at, videos)))
 
 
-def _failed(rng: Random, cls: _Class) -> tuple[Callback, ...]:
-    failed_at = cls.started_at + rng.randint(1, 120)
+def _failed(rng: Random, cls: _Class) -> _Play:
+    failed_at = cls.started_at + max(rng.randint(1, 120), cls.shortest_s)
     finished = _recording(
         cls,
         "OnlineRecordFinished",
@@ -354,29 +434,30 @@ def _failed(rng: Random, cls: _Class) -> tuple[Callback, ...]:
             "VideoInfos": [],
         },
     )
-    return (_started(cls), finished)
+    return _Play((_started(cls), finished))
 
 
-def _long_pause_resumed(rng: Random, cls: _Class) -> tuple[Callback, ...]:
+def _long_pause_resumed(rng: Random, cls: _Class) -> _Play:
     paused_at = cls.started_at + rng.randint(60, 1_800)
     limit_s = _pause_limit_s(rng)
     resumed_at = paused_at + rng.randint(limit_s // 2 + 1, limit_s - 1)
-    stopped_at = resumed_at + _length_s(rng)
+    stopped_at = resumed_at + _length_s(rng, cls)
     videos = one_teacher(rng, _take(rng, cls, stopped_at - (resumed_at - paused_at)))
-    return (
+    callbacks = (
         _started(cls),
         _long_pause_warning(cls, paused_at, limit_s),
         _stopped(cls, stopped_at),
         _finished(rng, cls, stopped_at, videos),
     )
+    return _Play(callbacks, pauses=((paused_at, resumed_at),))
 
 
-def _long_pause_force_stopped(rng: Random, cls: _Class) -> tuple[Callback, ...]:
+def _long_pause_force_stopped(rng: Random, cls: _Class) -> _Play:
     paused_at = cls.started_at + rng.randint(60, 1_800)
     limit_s = _pause_limit_s(rng)
     stopped_at = paused_at + limit_s
     videos = one_teacher(rng, _take(rng, cls, paused_at))
-    return (
+    callbacks = (
         _started(cls),
         _long_pause_warning(cls, paused_at, limit_s),
         _recording(
@@ -387,9 +468,10 @@ def _long_pause_force_stopped(rng: Random, cls: _Class) -> tuple[Callback, ...]:
         ),
         _finished(rng, cls, stopped_at, videos, finish_reason="FORCE_STOP"),
     )
+    return _Play(callbacks, pauses=((paused_at, stopped_at),))
 
 
-def _joined_videos(rng: Random, cls: _Class) -> tuple[Callback, ...]:
+def _joined_videos(rng: Random, cls: _Class) -> _Play:
     omitted = []
     now_ms, video_time_ms = cls.started_at * 1_000, 0
     for _ in range(rng.randint(1, 3)):
@@ -397,31 +479,33 @@ def _joined_videos(rng: Random, cls: _Class) -> tuple[Callback, ...]:
         now_ms, video_time_ms = now_ms + recorded_ms, video_time_ms + recorded_ms
         omitted.append({"VideoTime": video_time_ms, "PauseTime": now_ms, "ResumeTime": now_ms + paused_ms})
         now_ms += paused_ms
-    last_ms = rng.randint(30_000, 1_200_000)
+    last_ms = max(rng.randint(30_000, 1_200_000), cls.shortest_s * 1_000)
     stopped_at = (now_ms + last_ms) // 1_000 + 1
     take = structs.replace(_take(rng, cls, stopped_at), total_time_ms=video_time_ms + last_ms)
-    return (
+    callbacks = (
         _started(cls),
         _stopped(cls, stopped_at),
         _finished(rng, cls, stopped_at, joined(rng, take), total_time_ms=take.total_time_ms, omitted=omitted),
     )
+    pauses = tuple((pause["PauseTime"] // 1_000, pause["ResumeTime"] // 1_000) for pause in omitted)
+    return _Play(callbacks, pauses=pauses)
 
 
-def _error_only(rng: Random, cls: _Class) -> tuple[Callback, ...]:
-    failed_at = cls.started_at + rng.randint(1, 120)
+def _error_only(rng: Random, cls: _Class) -> _Play:
+    failed_at = cls.started_at + max(rng.randint(1, 120), cls.shortest_s)
     # The vendor's text, and the user: without it two failures of the same second would be one event.
     reason = f"im login failed with code 6206, desc serSig expired, {cls.record_user_id} {cls.task_id}\n"
     error = {"Code": "FailedOperation.Transcode", "Message": _message(40004, failed_at, reason)}
     older = structs.replace(cls, form=ENVELOPE_FIRST)
-    return (_recording(older, "OnlineRecordFinished", failed_at, {"Error": error}),)
+    return _Play((_recording(older, "OnlineRecordFinished", failed_at, {"Error": error}),))
 
 
-def _unsigned(rng: Random, cls: _Class) -> tuple[Callback, ...]:
+def _unsigned(rng: Random, cls: _Class) -> _Play:
     return _normal(rng, structs.replace(cls, sdk_app_id=None, form=ENVELOPE_FIRST))
 
 
-def _other_families(rng: Random, cls: _Class) -> tuple[Callback, ...]:
-    started, stopped, finished = _normal(rng, cls)
+def _other_families(rng: Random, cls: _Class) -> _Play:
+    started, stopped, finished = _normal(rng, cls).callbacks
     slides = transcoding(rng, sdk_app_id=cls.sdk_app_id, task_id=cls.task_id, at=cls.started_at - 600)
     push = whiteboard_push(
         sdk_app_id=cls.sdk_app_id,
@@ -430,10 +514,10 @@ def _other_families(rng: Random, cls: _Class) -> tuple[Callback, ...]:
         started_at=cls.started_at,
         stopped_at=stopped.timestamp,
     )
-    return (*slides, started, *push, stopped, finished)
+    return _Play((*slides, started, *push, stopped, finished))
 
 
-_SCRIPTS: dict[ClassKind, Callable[[Random, _Class], tuple[Callback, ...]]] = {
+_SCRIPTS: dict[ClassKind, Callable[[Random, _Class], _Play]] = {
     ClassKind.NORMAL: _normal,
     ClassKind.SEVERAL_STREAMS: _several_streams,
     ClassKind.FAILED: _failed,
@@ -503,11 +587,14 @@ def _bare_subject(cls: _Class) -> dict[str, Any]:
 def _take(rng: Random, cls: _Class, stopped_at: int) -> Take:
     """Return what all files share. The length counts up to `stopped_at`, from which pauses were taken off."""
     total_time_ms = (stopped_at - cls.started_at) * 1_000 - rng.randrange(1_000)
-    return Take(room_id=cls.room_id, folder=random_name(rng), total_time_ms=total_time_ms)
+    folder = f"{cls.bucket.url}/{random_name(rng)}"
+    return Take(room_id=cls.room_id, folder=folder, shrink=cls.bucket.shrink, total_time_ms=total_time_ms)
 
 
-def _length_s(rng: Random) -> int:
-    return rng.randint(20, 2 * 3_600)
+def _length_s(rng: Random, cls: _Class) -> int:
+    # Drawn in any case: what is drawn after it stays the same.
+    drawn = rng.randint(20, 2 * 3_600)
+    return max(drawn, cls.shortest_s) if cls.length_s is None else cls.length_s
 
 
 def _pause_limit_s(rng: Random) -> int:

@@ -6,6 +6,7 @@ Source: https://www.tencentcloud.com/document/product/1176/55569
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from math import ceil, inf
 from operator import itemgetter
 from random import Random
 from types import TracebackType
@@ -14,7 +15,18 @@ from typing import Self, TypeVar
 import aiohttp
 from msgspec import Struct
 
-from simulator.classes import Callback, ClassKind, play_class, render, sign
+from simulator.classes import (
+    DEFAULT_BUCKET,
+    DEFAULT_KINDS,
+    LONGEST_CLASS_S,
+    Bucket,
+    Callback,
+    ClassKind,
+    SimulatedClass,
+    make_class,
+    render,
+    sign,
+)
 
 
 class Clock(Struct, frozen=True, kw_only=True):
@@ -28,6 +40,49 @@ class Clock(Struct, frozen=True, kw_only=True):
 
 
 SYSTEM_CLOCK = Clock()
+
+
+class ClassTime:
+    """The time of classes that are held faster than in truth: a clock in Unix seconds, to be called.
+
+    It is `starts_at` at `began_s` (Unix seconds of `clock`, by default now), goes `speed` times as fast until `until`,
+    and from there on as fast as any other. Two processes that are told the same have the same time.
+    """
+
+    def __init__(
+        self,
+        starts_at: float,
+        *,
+        speed: float = 1.0,
+        until: float = inf,
+        began_s: float | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._starts_at = starts_at
+        self._speed = speed
+        self._until = max(until, starts_at)
+        self._began_s = clock.unix_s() if began_s is None else began_s
+        self._clock = clock
+
+    def __call__(self) -> float:
+        elapsed_s = self._clock.unix_s() - self._began_s
+        return self._starts_at + min(elapsed_s * self._speed, self._fast_s + max(0.0, elapsed_s - self._real_s))
+
+    async def wait_until(self, at: float) -> None:
+        """Return once it is `at`, at once if it is later."""
+        fast_s = at - self._starts_at
+        real_s = fast_s / self._speed if fast_s <= self._fast_s else self._real_s + fast_s - self._fast_s
+        await self._clock.sleep(max(0.0, self._began_s + real_s - self._clock.unix_s()))
+
+    @property
+    def _fast_s(self) -> float:
+        """How much of its own time passes fast."""
+        return self._until - self._starts_at
+
+    @property
+    def _real_s(self) -> float:
+        """How long that takes."""
+        return self._fast_s / self._speed
 
 
 #: How long a signature holds. The vendor does not say; an hour outlasts all tries by far.
@@ -61,11 +116,17 @@ class Outcome(Struct, frozen=True, kw_only=True):
 class Sender:
     """Sends callbacks to one address over connections that it owns; an async context manager.
 
-    Any number of sends may run at the same time: it sets no bound of its own.
+    Any number of sends may run at the same time: it sets no bound of its own. Each try is signed with the `key`, or
+    with the one that it returns then; not at all with None.
     """
 
     def __init__(
-        self, url: str, *, key: str | None, patience: Patience | None = None, clock: Clock = SYSTEM_CLOCK
+        self,
+        url: str,
+        *,
+        key: str | Callable[[], str | None] | None,
+        patience: Patience | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._url = url
         self._key = key
@@ -110,9 +171,10 @@ class Sender:
             await self._clock.sleep(self._patience.retry_delay_s)
 
     def _signed_body(self, callback: Callback, copy: int) -> bytes:
-        if self._key is None or callback.sdk_app_id is None:
+        key = self._key() if callable(self._key) else self._key
+        if key is None or callback.sdk_app_id is None:
             return render(callback)
-        return render(callback, sign(self._key, int(self._clock.unix_s()) + SIGNATURE_LIFETIME_S + copy))
+        return render(callback, sign(key, int(self._clock.unix_s()) + SIGNATURE_LIFETIME_S + copy))
 
     async def _try(self, body: bytes) -> str | None:
         """Return why the try failed; None if it was accepted."""
@@ -139,25 +201,101 @@ _ROOM_IDS = range(10_000, 2**32)
 
 
 class Send(Struct, frozen=True, kw_only=True):
-    """A callback to be sent: the first time (`copy` 0) or once more (`copy` 1). One send of each class ends it."""
+    """A callback to be sent: the first time (`copy` 0) or once more (`copy` 1). One send of each class ends it.
+
+    One that `is_dropped` must not be sent: it is lost on its way, as every copy of it. `due_at` is when it is sent
+    by the time of the class, in Unix seconds: the callback's Timestamp, or later if it is held back.
+    """
 
     callback: Callback
     copy: int
     ends_class: bool
+    is_dropped: bool = False
+    due_at: int = 0
+
+
+class Day(Struct, frozen=True, kw_only=True):
+    """When classes are held: they begin and, if there is time enough, end within `length_s` from `starts_at` (Unix s).
+
+    With `rooms` so many rooms are used again and again, one class after the other as long as there is time for that.
+    No class is shorter than `shortest_s`: one that ends between two looks at a list is never seen on it.
+    """
+
+    starts_at: int
+    length_s: int = 86_400
+    rooms: int | None = None
+    shortest_s: int = 0
+
+
+def make_classes(
+    count: int,
+    *,
+    sdk_app_id: int,
+    seed: int,
+    kinds: Sequence[ClassKind] = DEFAULT_KINDS,
+    day: Day | None = None,
+    bucket: Bucket = DEFAULT_BUCKET,
+) -> Iterator[SimulatedClass]:
+    """Yield `count` classes, one after the other as they are asked for; the same arguments give the same classes.
+
+    Class number n is of kind n modulo the number of `kinds`, has a TaskId and, but for `day.rooms`, a RoomId of its
+    own, and its content depends on `seed`, n, `day` and `bucket` alone. Without a `day` it is on some day of 2025.
+    Files lie in `bucket`.
+    """
+    rooms: dict[int, None] = {}
+    for number in range(count):
+        rng = _random(seed, f"class {number}")
+        room_id = rng.choice(_ROOM_IDS)
+        while room_id in rooms:
+            room_id = rng.choice(_ROOM_IDS)
+        started_at = None
+        if day is not None:
+            reused = min(day.rooms or count, count)
+            started_at = _start(day, number, _random(seed, f"start {number}"), count=count, rooms=reused)
+            if number >= reused:
+                room_id = list(rooms)[number % reused]
+        rooms[room_id] = None
+        yield make_class(
+            kinds[number % len(kinds)],
+            rng,
+            sdk_app_id=sdk_app_id,
+            room_id=room_id,
+            started_at=started_at,
+            shortest_s=0 if day is None else day.shortest_s,
+            bucket=bucket,
+        )
+
+
+def _start(day: Day, number: int, rng: Random, *, count: int, rooms: int) -> int:
+    """Return when class `number` begins: each room has as many slots as it has classes."""
+    slot_s = day.length_s / ceil(count / rooms)
+    return day.starts_at + int(number // rooms * slot_s) + rng.randrange(max(1, int(slot_s) - LONGEST_CLASS_S))
 
 
 def schedule(
-    *, classes: int, kinds: Sequence[ClassKind], sdk_app_id: int, seed: int, duplicates: float, disorder: float
+    *,
+    classes: int,
+    kinds: Sequence[ClassKind],
+    sdk_app_id: int,
+    seed: int,
+    duplicates: float,
+    disorder: float,
+    drop: float = 0.0,
+    day: Day | None = None,
+    bucket: Bucket = DEFAULT_BUCKET,
 ) -> Iterator[Send]:
     """Yield every callback of `classes` classes, at least once each; the same arguments give the same sequence.
 
-    Class number n is of kind n modulo the number of `kinds`, has a RoomId and a TaskId of its own, and its content
-    depends on `seed` and n alone. `duplicates` is the share of callbacks that are sent once more, `disorder` the
-    share that is held back until others of the class have gone. Classes are made as they are needed, so a long
-    sequence takes little memory.
+    The classes are those of `make_classes`. `duplicates` is the share of callbacks that are sent once more, `disorder`
+    the share that is held back until others of the class have gone, `drop` the share that is lost. Classes are made
+    as they are needed, so a long sequence takes little memory.
     """
     rng = _random(seed, "interleaving")
-    coming = _classes(classes, kinds, sdk_app_id=sdk_app_id, seed=seed, duplicates=duplicates, disorder=disorder)
+    held = make_classes(classes, sdk_app_id=sdk_app_id, seed=seed, kinds=kinds, day=day, bucket=bucket)
+    coming = (
+        iter(_arrange(cls, number, seed, duplicates=duplicates, disorder=disorder, drop=drop))
+        for number, cls in enumerate(held)
+    )
     running: list[Iterator[Send]] = []
     while True:
         while len(running) < _OVERLAPPING_CLASSES and (next_class := next(coming, None)) is not None:
@@ -171,36 +309,34 @@ def schedule(
             del running[index]
 
 
-def _classes(
-    count: int, kinds: Sequence[ClassKind], *, sdk_app_id: int, seed: int, duplicates: float, disorder: float
-) -> Iterator[Iterator[Send]]:
-    rooms: set[int] = set()
-    for number in range(count):
-        rng = _random(seed, f"class {number}")
-        room_id = rng.choice(_ROOM_IDS)
-        while room_id in rooms:
-            room_id = rng.choice(_ROOM_IDS)
-        rooms.add(room_id)
-        callbacks = play_class(kinds[number % len(kinds)], rng, sdk_app_id=sdk_app_id, room_id=room_id)
-        # Its own stream of numbers: the content of a class does not depend on how it is sent.
-        yield iter(_arrange(callbacks, _random(seed, f"order {number}"), duplicates=duplicates, disorder=disorder))
-
-
-def _arrange(callbacks: Sequence[Callback], rng: Random, *, duplicates: float, disorder: float) -> list[Send]:
-    """Put the sends of one class in order."""
-    count = len(callbacks)
+def _arrange(
+    cls: SimulatedClass, number: int, seed: int, *, duplicates: float, disorder: float, drop: float
+) -> Iterator[Send]:
+    """Yield the sends of class `number` in order."""
+    # Streams of numbers of their own: the content of a class does not depend on how it is sent, nor its order on loss.
+    rng, fate = _random(seed, f"order {number}"), _random(seed, f"drop {number}")
+    count = len(cls.callbacks)
     places: list[tuple[float, Callback, int]] = []
-    for index, callback in enumerate(callbacks):
+    dropped: set[str] = set()
+    for index, callback in enumerate(cls.callbacks):
         # Fractions decide between neighbours: one that is held back goes after the next one, a copy after its first.
         place = index + rng.randint(1, count) + 0.5 if rng.random() < disorder else index
         places.append((place, callback, 0))
         if rng.random() < duplicates:
             places.append((place + rng.randrange(count) + 0.25, callback, 1))
+        if fate.random() < drop:
+            dropped.add(callback.event_id)
     places.sort(key=itemgetter(0))
-    last = len(places) - 1
-    return [
-        Send(callback=callback, copy=copy, ends_class=index == last) for index, (_, callback, copy) in enumerate(places)
-    ]
+    due_at = 0
+    for index, (_, callback, copy) in enumerate(places, start=1):
+        due_at = max(due_at, callback.timestamp)
+        yield Send(
+            callback=callback,
+            copy=copy,
+            ends_class=index == len(places),
+            is_dropped=callback.event_id in dropped,
+            due_at=due_at,
+        )
 
 
 def _random(seed: int, purpose: str) -> Random:

@@ -3,7 +3,7 @@
 import asyncio
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec import Struct
 from yarl import URL
 
-from simulator.classes import DEFAULT_KINDS, ClassKind
-from simulator.sending import SYSTEM_CLOCK, Clock, Outcome, Patience, Send, Sender, paced, schedule
+from simulator.classes import DEFAULT_BUCKET, DEFAULT_KINDS, Bucket, ClassKind, SimulatedClass
+from simulator.sending import (
+    SYSTEM_CLOCK,
+    ClassTime,
+    Clock,
+    Day,
+    Outcome,
+    Patience,
+    Send,
+    Sender,
+    make_classes,
+    paced,
+    schedule,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +49,8 @@ class SimulationCounts(Struct, frozen=True, kw_only=True):
 class SimulationReport(SimulationCounts, frozen=True, kw_only=True):
     """The counts, and which callbacks are behind them. It holds neither key nor Sign nor address.
 
-    `duplicates` counts sends beyond the first of a callback; `failures` the tries that failed, by reason.
+    `duplicates` counts sends beyond the first of a callback; `failures` the tries that failed, by reason. `dropped_ids`
+    are of callbacks that were lost on their way, as they should be: they were never sent.
     """
 
     duplicates: int
@@ -45,6 +58,7 @@ class SimulationReport(SimulationCounts, frozen=True, kw_only=True):
     accepted_ids: frozenset[str]
     given_up_ids: frozenset[str]
     failures: Mapping[str, int]
+    dropped_ids: frozenset[str] = frozenset()
 
     @property
     def counts(self) -> SimulationCounts:
@@ -79,6 +93,7 @@ class Ledger:
         self._classes_done = 0
         self._accepted: set[str] = set()
         self._given_up: set[str] = set()
+        self._dropped: set[str] = set()
         self._begun: set[str] = set()
         self._duplicates = 0
         self._retries = 0
@@ -89,6 +104,11 @@ class Ledger:
         """Note that a send begins."""
         self._begun.add(send.callback.event_id)
         self._duplicates += send.copy > 0
+
+    def drop(self, send: Send) -> None:
+        """Note that a send is lost; it was not begun."""
+        self._dropped.add(send.callback.event_id)
+        self._classes_done += send.ends_class
 
     def settle(self, send: Send, outcome: Outcome) -> None:
         """Note what became of a send that was begun. A copy that is accepted makes up for one that was given up."""
@@ -131,6 +151,7 @@ class Ledger:
             accepted_ids=frozenset(self._accepted),
             given_up_ids=frozenset(self._given_up),
             failures=dict(self._failures),
+            dropped_ids=frozenset(self._dropped),
         )
 
 
@@ -151,7 +172,8 @@ class SimulationConfig(Struct, frozen=True, kw_only=True):
     Without a `key` callbacks are not signed. `kinds` take turns, class by class. With a `rate`, in callbacks per
     second, repetitions included, each send begins when it is due, however many are still under way: an open loop,
     as the vendor's is. Without one, `concurrency` senders each take the next callback when they are done with one,
-    retries included. `duplicates` and `disorder` are shares from 0 to 1; see `schedule`.
+    retries included. `duplicates`, `disorder` and `drop` are shares from 0 to 1; see `schedule`. `day` says when the
+    classes are held (else on days of 2025), `bucket` where their files would be.
 
     The same `seed` gives the same callbacks, byte by byte but for their signatures, and begins them in the same
     order: a receiver that has them already sees repetitions only. Another seed gives other TaskIds. Callbacks that
@@ -168,6 +190,9 @@ class SimulationConfig(Struct, frozen=True, kw_only=True):
     seed: int = 0
     duplicates: float = 0.1
     disorder: float = 0.2
+    drop: float = 0.0
+    day: Day | None = None
+    bucket: Bucket = DEFAULT_BUCKET
     timeout_s: float = 10.0
     retry_delay_s: float = 5.0
     retries: int = 5
@@ -181,6 +206,7 @@ class SimulationConfig(Struct, frozen=True, kw_only=True):
         _require(self.concurrency >= 1, "the concurrency must be at least 1")
         _require(0 <= self.duplicates <= 1, "the share of duplicates must be from 0 to 1")
         _require(0 <= self.disorder <= 1, "the share of disorder must be from 0 to 1")
+        _require(0 <= self.drop <= 1, "the share of dropped callbacks must be from 0 to 1")
         _require(self.timeout_s > 0, "the time-out must be above 0 s")
         _require(self.retry_delay_s >= 0 and self.retries >= 0, "retries and their delay must not be negative")
 
@@ -190,9 +216,18 @@ class SimulationConfig(Struct, frozen=True, kw_only=True):
 
 
 async def simulate(
-    config: SimulationConfig, *, on_progress: OnProgress | None = None, clock: Clock = SYSTEM_CLOCK
+    config: SimulationConfig,
+    *,
+    on_progress: OnProgress | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    class_time: ClassTime | None = None,
+    key: Callable[[], str | None] | None = None,
 ) -> SimulationReport:
     """Send all callbacks of all classes and return what became of them, when the last one is accepted or given up.
+
+    With a `class_time` each is sent when that clock says it came to be, however many are still under way, whatever
+    the rate and the concurrency. All are planned before the first is sent. A `key` is asked at each try for the one to
+    sign with, instead of the configured one: it can change meanwhile.
 
     A receiver that refuses, hangs or is away fails nothing here: it shows in the report. Cancelling ends all sends
     at once, without a report.
@@ -200,12 +235,15 @@ async def simulate(
     ledger = Ledger(classes=config.classes)
     patience = Patience(timeout_s=config.timeout_s, retry_delay_s=config.retry_delay_s, retries=config.retries)
     began_s = clock.monotonic_s()
-    async with Sender(config.url, key=config.key, patience=patience, clock=clock) as sender:
+    async with Sender(config.url, key=key or config.key, patience=patience, clock=clock) as sender:
 
         async def send_one(send: Send) -> None:
-            ledger.begin(send)
-            outcome = await sender.send(send.callback, copy=send.copy)
-            ledger.settle(send, outcome)
+            if send.is_dropped:
+                ledger.drop(send)
+            else:
+                ledger.begin(send)
+                outcome = await sender.send(send.callback, copy=send.copy)
+                ledger.settle(send, outcome)
             if on_progress is not None:
                 on_progress(ledger.progress())
 
@@ -215,13 +253,26 @@ async def simulate(
 
         sends = _schedule(config)
         async with asyncio.TaskGroup() as group:
-            if config.rate is None:
+            if class_time is None and config.rate is None:
                 for _ in range(config.concurrency):
                     group.create_task(send_in_turn(sends))
             else:
-                async for send in paced(sends, rate=config.rate, clock=clock):
+                async for send in _as_due(sends, rate=config.rate, clock=clock, class_time=class_time):
                     group.create_task(send_one(send))
     return ledger.report(elapsed_s=clock.monotonic_s() - began_s)
+
+
+async def _as_due(
+    sends: Iterator[Send], *, rate: float | None, clock: Clock, class_time: ClassTime | None
+) -> AsyncIterator[Send]:
+    """Yield each send when it is to begin: by the time of the classes, else by the rate."""
+    if class_time is not None:
+        for send in sorted(sends, key=lambda send: send.due_at):
+            await class_time.wait_until(send.due_at)
+            yield send
+    elif rate is not None:
+        async for send in paced(sends, rate=rate, clock=clock):
+            yield send
 
 
 def _schedule(config: SimulationConfig) -> Iterator[Send]:
@@ -232,6 +283,21 @@ def _schedule(config: SimulationConfig) -> Iterator[Send]:
         seed=config.seed,
         duplicates=config.duplicates,
         disorder=config.disorder,
+        drop=config.drop,
+        day=config.day,
+        bucket=config.bucket,
+    )
+
+
+def classes_of(config: SimulationConfig) -> Iterator[SimulatedClass]:
+    """Yield the classes whose callbacks `simulate` sends: for a fake of the vendor's API that knows them."""
+    return make_classes(
+        config.classes,
+        sdk_app_id=config.sdk_app_id,
+        seed=config.seed,
+        kinds=config.kinds or DEFAULT_KINDS,
+        day=config.day,
+        bucket=config.bucket,
     )
 
 

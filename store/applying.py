@@ -5,34 +5,39 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Row
+from sqlalchemy import Row, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import UNRECOGNIZED, Event, Unrecognized, decode
-from store.recording import makes_recording, merge, outranks
+from store.recording import makes_recording, merge, merge_verified, outranks
 from store.statements import Dialect, RecordingKey, delete_recordings, read_winners
 from store.store import Store, StoreError
-from store.tables import storable
+from store.tables import events, storable
 
 
 class KeptEvent(Struct, frozen=True, kw_only=True):
     """An event to keep: what `schemas.decode` made of `body`, and when it was accepted.
 
     `body` is the callback without Sign and ExpireTime; `received_at_us` is in microseconds since the Unix epoch.
+    `source` is empty for a callback, else says who made the event of what the vendor answered. `verified` says whether
+    the vendor confirms it, None if it was not asked.
     """
 
     event: Event
     event_id: str
     received_at_us: int
     body: bytes
+    source: str = ""
+    verified: bool | None = None
 
 
 async def apply_events(store: Store, kept: Sequence[KeptEvent]) -> None:
     """Keep events and bring their recordings up to date, in one transaction, durable on return.
 
     Idempotent; any order, any grouping and any number of processes at the same moment give the same recordings
-    as `fold` does. An event that comes again stays as it was first accepted; one that was not recognized at first
-    (its Timestamp lay too far ahead, or the code was older) becomes recognized when it comes again.
+    as `fold` does. An event that comes again stays as it was first accepted, but for `source` and `verified`, which say
+    what all its acceptances say together; one that was not recognized at first (its Timestamp lay too far ahead, or the
+    code was older) becomes recognized when it comes again.
 
     Raises `StoreUnavailableError` and `SchemaMismatchError`; then nothing was applied, or all of it was: repeat.
     """
@@ -77,13 +82,55 @@ async def _fold_anew(
         await delete_recordings(dialect, connection, without)
 
 
+async def mark_verified(store: Store, event_id: str, verified: bool) -> bool:
+    """Keep whether the vendor confirms an event of a recording, and bring the recording up to date, in one transaction.
+
+    Returns whether that was news: an event that it confirmed once stays confirmed, and one that is not kept, or belongs
+    to no recording, is passed over. Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    """
+    where_it_is = select(events.c.sdk_app_id, events.c.task_id).where(
+        events.c.event_id == event_id, events.c.task_id.is_not(None)
+    )
+    is_news = events.c.verified.is_not(true()) if verified else events.c.verified.is_(None)
+    marking = (
+        update(events)
+        .where(events.c.event_id == event_id, events.c.task_id.is_not(None), is_news)
+        .values(verified=verified, contradicted=not verified)
+    )
+
+    async def operation(connection: AsyncConnection) -> bool:
+        place = (await connection.execute(where_it_is)).one_or_none()
+        if place is None:
+            return False
+        key = (place.sdk_app_id, place.task_id)
+        await store.dialect.lock_recordings(connection, [key])
+        if not (await connection.execute(marking)).rowcount:
+            return False
+        await _fold_anew(store.dialect, connection, [key], {})
+        return True
+
+    return await store.write(operation)
+
+
 def _once_each(kept: Iterable[KeptEvent]) -> dict[str, KeptEvent]:
-    best: dict[str, KeptEvent] = {}
+    once: dict[str, KeptEvent] = {}
     for one in kept:
-        known = best.get(one.event_id)
-        if known is None or _precedence(one) < _precedence(known):
-            best[one.event_id] = one
-    return best
+        known = once.get(one.event_id)
+        once[one.event_id] = one if known is None else _together(known, one)
+    return once
+
+
+def _together(one: KeptEvent, other: KeptEvent) -> KeptEvent:
+    """Return what `upsert_events` makes of two acceptances of one event."""
+    first, second = (other, one) if _precedence(other) < _precedence(one) else (one, other)
+    if _identity(first.event) != _identity(second.event):
+        return first
+    verified = merge_verified(first.verified, second.verified)
+    return msgspec.structs.replace(first, source=min(first.source, second.source), verified=verified)
+
+
+def _identity(event: Event) -> tuple[bool, RecordingKey]:
+    return type(event) is Unrecognized, _key(event)
 
 
 def _precedence(one: KeptEvent) -> tuple[bool, int, bytes]:
@@ -104,6 +151,9 @@ def _event_row(one: KeptEvent) -> dict[str, Any]:
         "outranks": outranks(event),
         "received_at_us": one.received_at_us,
         "body": one.body,
+        "source": one.source,
+        "verified": one.verified,
+        "contradicted": one.verified is False,
     }
     if type(event) is Unrecognized:
         event_type = None if event.event_type is None else storable(event.event_type)
@@ -114,14 +164,15 @@ def _event_row(one: KeptEvent) -> dict[str, Any]:
 
 
 def _winner_from(row: Row[Any], by_id: Mapping[str, KeptEvent]) -> KeptEvent:
+    kept = {"received_at_us": row.received_at_us, "source": row.source, "verified": row.verified}
     if row.body is None:
-        return msgspec.structs.replace(by_id[row.event_id], received_at_us=row.received_at_us)
+        return msgspec.structs.replace(by_id[row.event_id], **kept)
     event = decode(row.body, received_at_us=row.received_at_us).event
     if not makes_recording(event):
         raise StoreError(
             f"event {row.event_id} was recognized by another version and is not by this one: run one version everywhere"
         )
-    return KeptEvent(event=event, event_id=row.event_id, received_at_us=row.received_at_us, body=row.body)
+    return KeptEvent(event=event, event_id=row.event_id, body=row.body, **kept)
 
 
 def _recording_row(accepted: Sequence[KeptEvent]) -> dict[str, Any]:

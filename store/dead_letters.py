@@ -13,7 +13,8 @@ from store.tables import dead_letters, events, iso8601, shown_body, storable
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """An event that a consumer gave up on, with all that is needed to give it to the consumer again.
 
-    Times are microseconds since the Unix epoch; `attempts` counts outcomes; `trace` is a W3C traceparent or empty.
+    Times are microseconds since the Unix epoch; `attempts` counts outcomes; `trace` is a W3C traceparent or empty;
+    `source` is that of the event, see `KeptEvent`.
     """
 
     consumer: str
@@ -28,6 +29,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     routing_key: str
     received_at_us: int
     trace: str = ""
+    source: str = ""
 
 
 class DeadLetterRow(Struct, frozen=True, kw_only=True):

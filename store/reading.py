@@ -8,16 +8,18 @@ from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy import Row, bindparam, func, select, tuple_
 
 from schemas import UNRECOGNIZED, RecordingStatus
-from store.recording import Recording, RecordingEventRef, RecordingSummary
+from store.recording import Recording, RecordingEventRef, RecordingSummary, list_findings
 from store.store import Store, members
-from store.tables import events, iso8601, recordings, shown_body
+from store.tables import events, iso8601, recording_questions, recordings, shown_body
 
 
 class EventRow(Struct, frozen=True, kw_only=True):
     """An event in a listing: `timestamp` in Unix seconds, `received_at` (first acceptance) as ISO 8601 text.
 
     `event_type` and `timestamp` are None where an unrecognized callback has no usable ones, `task_id` where the
-    event belongs to no recording. The body is there only if it was asked for.
+    event belongs to no recording. `source` is empty for a callback, `reconcile` for what the vendor answered when it
+    was asked; `verified` says whether the vendor confirms the event, None until it was asked. The body is there only if
+    it was asked for.
     """
 
     event_id: str
@@ -26,17 +28,21 @@ class EventRow(Struct, frozen=True, kw_only=True):
     task_id: str | None
     timestamp: int | None
     received_at: str
+    source: str
+    verified: bool | None
     body: str | UnsetType = UNSET
     body_base64: str | UnsetType = UNSET
 
 
 class KeptRow(Struct, frozen=True, kw_only=True):
-    """A kept event as it is published again."""
+    """A kept event as it is published again, or compared with what the vendor answers; see `KeptEvent`."""
 
     event_id: str
     routing_key: str
     received_at_us: int
     body: bytes
+    source: str = ""
+    verified: bool | None = None
 
 
 _LISTED = (
@@ -46,8 +52,10 @@ _LISTED = (
     events.c.task_id,
     events.c.timestamp,
     events.c.received_at_us,
+    events.c.source,
+    events.c.verified,
 )
-_KEPT = (events.c.event_id, events.c.routing_key, events.c.received_at_us, events.c.body)
+_KEPT = tuple(events.c[name] for name in KeptRow.__struct_fields__)
 
 
 async def list_events(
@@ -161,18 +169,32 @@ async def find_recordings(store: Store, task_id: str, *, app: int | None = None)
     """Return the recordings of `task_id`, one per SdkAppId that has it (`app`: only that one), by SdkAppId."""
     query = select(recordings).where(recordings.c.task_id == task_id).order_by(recordings.c.sdk_app_id)
     references = (
-        select(events.c.sdk_app_id, events.c.event_id, events.c.event_type, events.c.timestamp, events.c.received_at_us)
+        select(*_LISTED)
         .where(events.c.sdk_app_id.in_(bindparam("apps", expanding=True)), events.c.task_id == task_id)
         .order_by(events.c.timestamp, events.c.routing_key, events.c.event_id)
     )
     if app is not None:
         query = query.where(recordings.c.sdk_app_id == app)
+    questions = select(recording_questions.c.sdk_app_id, recording_questions.c.found_by).where(
+        recording_questions.c.task_id == task_id
+    )
     async with store.reading() as connection:
         rows = (await connection.execute(query)).all()
         by_app: dict[int, list[RecordingEventRef]] = {row.sdk_app_id: [] for row in rows}
         for row in await connection.execute(references, {"apps": [*by_app]}):
             by_app[row.sdk_app_id].append(_reference(row))
-    return [msgspec.convert(_values(row) | {"events": by_app[row.sdk_app_id]}, Recording) for row in rows]
+        found_by = {row.sdk_app_id: row.found_by for row in await connection.execute(questions)}
+    return [
+        msgspec.convert(
+            _values(row)
+            | {
+                "events": by_app[row.sdk_app_id],
+                "found": list_findings(by_app[row.sdk_app_id], found_by=found_by.get(row.sdk_app_id, "")),
+            },
+            Recording,
+        )
+        for row in rows
+    ]
 
 
 def _values(row: Row[Any]) -> dict[str, Any]:
@@ -187,4 +209,17 @@ def _reference(row: Row[Any]) -> RecordingEventRef:
         event_type=row.event_type,
         timestamp=row.timestamp,
         received_at=iso8601(row.received_at_us),
+        source=row.source,
+        verified=row.verified,
     )
+
+
+async def find_events(store: Store, sdk_app_id: int, task_id: str, *, event_type: str) -> list[KeptRow]:
+    """Return the kept events of one type of a recording, the first accepted first."""
+    query = (
+        select(*_KEPT)
+        .where(events.c.sdk_app_id == sdk_app_id, events.c.task_id == task_id, events.c.routing_key == event_type)
+        .order_by(events.c.received_at_us, events.c.event_id)
+    )
+    async with store.reading() as connection:
+        return [KeptRow(**members(row)) for row in await connection.execute(query)]

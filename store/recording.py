@@ -1,7 +1,8 @@
 """What the events of one recording add up to, whatever order they came in. Pure; no I/O."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from datetime import datetime
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
@@ -12,6 +13,7 @@ from schemas import (
     OnlineRecordFinished,
     OnlineRecordLongPauseForceStopped,
     OnlineRecordLongPauseWarning,
+    OnlineRecordStarted,
     RecognizedEvent,
     RecordingStatus,
     Unrecognized,
@@ -50,18 +52,37 @@ class RecordingVideo(Struct, frozen=True, kw_only=True):
 
 
 class RecordingEventRef(Struct, frozen=True, kw_only=True):
-    """An event of a recording: `timestamp` in Unix seconds, `received_at` as ISO 8601 text."""
+    """An event of a recording: `timestamp` in Unix seconds, `received_at` as ISO 8601 text.
+
+    `source` is empty for a callback, `reconcile` for what the vendor answered when it was asked. `verified` says
+    whether the vendor confirms it; None until it was asked.
+    """
 
     event_id: str
     event_type: str
     timestamp: int
     received_at: str
+    source: str
+    verified: bool | None
+
+
+class RecordingFinding(Struct, frozen=True, kw_only=True):
+    """Something of a recording that no callback had told when the vendor was asked.
+
+    `by` names the call that found it, `found_at` is ISO 8601 text, `late_s` how many seconds after it happened.
+    """
+
+    event_type: str
+    by: str
+    found_at: str
+    late_s: int
 
 
 class RecordingSummary(Struct, frozen=True, kw_only=True):
     """Everything known of one SdkAppId and TaskId but its files and events. Absent is None, values are as sent.
 
-    Points in time are Unix seconds.
+    Points in time are Unix seconds. `verified` says whether the vendor confirms the end that is told here: None until
+    it was asked, or while there is none.
     """
 
     sdk_app_id: int
@@ -80,6 +101,7 @@ class RecordingSummary(Struct, frozen=True, kw_only=True):
     estimate_stop_time: int | None
     force_stop_time: int | None
     omitted_durations: tuple[RecordingOmission, ...]
+    verified: bool | None
 
 
 class RecordingContent(RecordingSummary, frozen=True, kw_only=True):
@@ -89,13 +111,20 @@ class RecordingContent(RecordingSummary, frozen=True, kw_only=True):
 
 
 class Recording(RecordingContent, frozen=True, kw_only=True):
-    """Everything known of one SdkAppId and TaskId; `events` all, by (timestamp, event_type, event_id)."""
+    """Everything known of one SdkAppId and TaskId; `events` all, by (timestamp, event_type, event_id).
+
+    `found` is what was found late, in the same order.
+    """
 
     events: tuple[RecordingEventRef, ...]
+    found: tuple[RecordingFinding, ...]
 
 
 class AcceptedEvent(Protocol):
-    """An event as it was accepted: `received_at_us` in microseconds since the Unix epoch."""
+    """An event as it was accepted: `received_at_us` in microseconds since the Unix epoch.
+
+    `source` and `verified` are as in `RecordingEventRef`.
+    """
 
     @property
     def event(self) -> Event: ...
@@ -105,6 +134,12 @@ class AcceptedEvent(Protocol):
 
     @property
     def received_at_us(self) -> int: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def verified(self) -> bool | None: ...
 
 
 _STATUS: dict[type[RecognizedEvent], RecordingStatus] = {kind.event: kind.status for kind in EVENT_KINDS}
@@ -124,30 +159,79 @@ def outranks(event: Event) -> bool:
     return not (type(event) is OnlineRecordFinished and event.error is not None)
 
 
-def fold(accepted: Iterable[AcceptedEvent]) -> Recording:
+def merge_verified(one: bool | None, other: bool | None) -> bool | None:
+    """Return what two acceptances of one event say together: what the vendor confirmed once stays confirmed."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one or other
+
+
+def fold(accepted: Iterable[AcceptedEvent], *, found_by: str = "") -> Recording:
     """Return the recording that `accepted` adds up to: the same for every order and any repetitions.
 
     All must make the same recording; raises `ValueError` if they do not, or if there are none.
 
-    The status is the highest that was seen. Of each type the event with the greatest (Timestamp, event_id)
-    counts, a Finished one without Error before any with. Of two values the one from the higher status is taken.
-    An event that was accepted several times was accepted when it first was.
+    Events that the vendor contradicts are left out, unless it contradicts all. The status is the highest that was seen.
+    Of each type the event with the greatest (Timestamp, event_id) counts, a Finished one without Error before any with.
+    Of two values the one from the higher status is taken.
+
+    An event that was accepted several times was accepted when it first was; it came by a callback if it once did; and
+    the vendor confirms it if it once did, else contradicts it if it once did. `found_by` names the call that told of
+    the recording, see `list_findings`.
     """
-    first_accepted: dict[str, AcceptedEvent] = {}
+    known: dict[str, _Known] = {}
     for one in accepted:
-        known = first_accepted.get(one.event_id)
-        if known is None or one.received_at_us < known.received_at_us:
-            first_accepted[one.event_id] = one
-    content = merge(first_accepted.values())
-    return Recording(**structs.asdict(content), events=_references(first_accepted.values()))
+        there = known.get(one.event_id)
+        if there is None:
+            there = known[one.event_id] = _Known(one.event, one.event_id, one.received_at_us, one.source, one.verified)
+            continue
+        if one.received_at_us < there.received_at_us:
+            there.event, there.received_at_us = one.event, one.received_at_us
+        there.source = min(there.source, one.source)
+        there.verified = merge_verified(there.verified, one.verified)
+    content = merge(known.values())
+    references = _references(known.values())
+    return Recording(**structs.asdict(content), events=references, found=list_findings(references, found_by=found_by))
+
+
+class _Known(Struct):
+    """An event with what all its acceptances say together."""
+
+    event: Event
+    event_id: str
+    received_at_us: int
+    source: str
+    verified: bool | None
+
+
+#: The call that tells how a recording went on or ended, which is asked by TaskId.
+ANSWERED_BY: Final = "DescribeOnlineRecord"
+
+
+def list_findings(references: Iterable[RecordingEventRef], *, found_by: str) -> tuple[RecordingFinding, ...]:
+    """Return what of a recording was found by asking, in the order of its events.
+
+    `found_by` names the call that told of the recording, and so of its start; it is empty if a callback did.
+    """
+    return tuple(
+        RecordingFinding(
+            event_type=ref.event_type,
+            by=(ref.event_type == OnlineRecordStarted.__name__ and found_by) or ANSWERED_BY,
+            found_at=ref.received_at,
+            late_s=max(0, int(datetime.fromisoformat(ref.received_at).timestamp()) - ref.timestamp),
+        )
+        for ref in references
+        if ref.source
+    )
 
 
 def merge(accepted: Iterable[AcceptedEvent]) -> RecordingContent:
-    """Return what `fold` does, without the list of events."""
-    events = [(_recognized(one.event), one.event_id) for one in accepted]
-    if len({(event.sdk_app_id, event.task_id) for event, _ in events}) != 1:
+    """Return what `fold` does, without the lists of events and findings, of events that are all different."""
+    events = [(_recognized(one.event), one.event_id, one.verified) for one in accepted]
+    if len({(event.sdk_app_id, event.task_id) for event, _, _ in events}) != 1:
         raise ValueError("the events are not those of one recording")
-    return _content([*_winners(events).values()])
+    counting = [one for one in events if one[2] is not False]
+    return _content([*_winners(counting or events).values()])
 
 
 def _recognized(event: Event) -> RecognizedEvent:
@@ -156,30 +240,36 @@ def _recognized(event: Event) -> RecognizedEvent:
     return event
 
 
-def _winners(events: Iterable[tuple[RecognizedEvent, str]]) -> dict[type[RecognizedEvent], RecognizedEvent]:
-    ranked = sorted(events, key=lambda pair: (outranks(pair[0]), pair[0].timestamp, pair[1]))
-    by_type = {type(event): (event, event_id) for event, event_id in ranked}
+_Ranked: TypeAlias = tuple[RecognizedEvent, str, bool | None]
+
+
+def _winners(events: Iterable[_Ranked]) -> dict[type[RecognizedEvent], _Ranked]:
+    ranked = sorted(events, key=lambda one: (outranks(one[0]), one[0].timestamp, one[1]))
+    by_type = {type(one[0]): one for one in ranked}
     # Highest status first; Stopped and ForceStopped share one, there the later event leads.
     ordered = sorted(
         by_type.items(), key=lambda item: (_RANK[_STATUS[item[0]]], item[1][0].timestamp, item[1][1]), reverse=True
     )
-    return {kind: event for kind, (event, _) in ordered}
+    return dict(ordered)
 
 
-def _references(accepted: Iterable[AcceptedEvent]) -> tuple[RecordingEventRef, ...]:
+def _references(known: Iterable[_Known]) -> tuple[RecordingEventRef, ...]:
     references = (
         RecordingEventRef(
             event_id=one.event_id,
             event_type=type(one.event).__name__,
             timestamp=_recognized(one.event).timestamp,
             received_at=iso8601(one.received_at_us),
+            source=one.source,
+            verified=one.verified,
         )
-        for one in accepted
+        for one in known
     )
     return tuple(sorted(references, key=lambda ref: (ref.timestamp, ref.event_type, ref.event_id)))
 
 
-def _content(winners: Sequence[RecognizedEvent]) -> RecordingContent:
+def _content(ranked: Sequence[_Ranked]) -> RecordingContent:
+    winners = [event for event, _, _ in ranked]
     highest = winners[0]
     warning = _of_type(winners, OnlineRecordLongPauseWarning)
     forced = _of_type(winners, OnlineRecordLongPauseForceStopped)
@@ -201,6 +291,7 @@ def _content(winners: Sequence[RecognizedEvent]) -> RecordingContent:
         estimate_stop_time=_get(warning, lambda event: event.estimate_stop_time),
         force_stop_time=_get(forced, lambda event: event.stop_time),
         omitted_durations=_converted(finished.omitted_durations if finished else (), tuple[RecordingOmission, ...]),
+        verified=next((verified for event, _, verified in ranked if event is finished), None),
         videos=_converted(finished.video_infos if finished else (), tuple[RecordingVideo, ...]),
     )
 

@@ -5,8 +5,23 @@ All times are microseconds since the Unix epoch in columns named `..._us`; the v
 
 import base64
 from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    false,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData()
@@ -25,6 +40,9 @@ schema_level = Table(
 
 #: Every event once. `task_id` is null unless the event belongs to a recording; `outranks` is false for a Finished
 #: event with an error, true for all others: the winner of its type is the greatest (outranks, timestamp, event_id).
+#: `source` is empty for the vendor's callback, else who made the event of what the vendor answered; `verified` says
+#: whether the vendor confirms it, null until it was asked. `contradicted` is `verified IS FALSE`, for the index:
+#: such an event counts only where a recording has no other.
 events = Table(
     "events",
     metadata,
@@ -38,6 +56,9 @@ events = Table(
     Column("received_at_us", BigInteger, nullable=False),
     Column("reason", Text),
     Column("body", LargeBinary, nullable=False),
+    Column("source", Text, nullable=False, server_default=text("''")),
+    Column("verified", Boolean),
+    Column("contradicted", Boolean, nullable=False, server_default=false()),
 )
 Index("ix_events_received", events.c.received_at_us, events.c.event_id)
 _of_a_recording = events.c.task_id.is_not(None)
@@ -46,6 +67,7 @@ Index(
     events.c.sdk_app_id,
     events.c.task_id,
     events.c.routing_key,
+    events.c.contradicted,
     events.c.outranks,
     events.c.timestamp,
     events.c.event_id,
@@ -54,7 +76,8 @@ Index(
 )
 
 #: What the events of one SdkAppId and TaskId add up to. `active_at_us` is when the latest of the events that
-#: count was accepted; `failed` says whether there is an error, of which code and message may be null.
+#: count was accepted; `failed` says whether there is an error, of which code and message may be null; `verified` is
+#: that of the Finished event that counts.
 recordings = Table(
     "recordings",
     metadata,
@@ -78,9 +101,18 @@ recordings = Table(
     Column("omitted_durations", _Json, nullable=False),
     Column("videos", _Json, nullable=False),
     Column("active_at_us", BigInteger, nullable=False),
+    Column("verified", Boolean),
 )
 Index("ix_recordings_active", recordings.c.active_at_us)
 Index("ix_recordings_task", recordings.c.task_id)
+_unfinished_recording = recordings.c.status != literal_column("'FINISHED'")
+Index(
+    "ix_recordings_unfinished",
+    recordings.c.sdk_app_id,
+    recordings.c.task_id,
+    sqlite_where=_unfinished_recording,
+    postgresql_where=_unfinished_recording,
+)
 
 #: Which worker (`owner`) is handling an event for a consumer, and until when at the latest; or handled it, and when.
 completions = Table(
@@ -113,6 +145,7 @@ dead_letters = Table(
     Column("received_at_us", BigInteger, nullable=False),
     Column("trace", Text, nullable=False),
     Column("resolved_at_us", BigInteger),
+    Column("source", Text, nullable=False, server_default=text("''")),
 )
 Index("ix_dead_letters_failed", dead_letters.c.last_failed_at_us)
 
@@ -133,6 +166,92 @@ overdue_deliveries = Table(
     Column("event_id", _Key, primary_key=True),
     Column("since_us", BigInteger, nullable=False),
     Column("seen_at_us", BigInteger, nullable=False),
+)
+
+#: What is left to do, and what was done.
+DUE: Final = "due"
+DONE: Final = "done"
+
+
+def due_columns() -> tuple[Column[Any], ...]:
+    """Return the columns of durable work, see `store.due`; a table has them beside its own key and columns."""
+    return (
+        Column("state", Text, nullable=False),
+        Column("due_at_us", BigInteger, nullable=False),
+        Column("deadline_at_us", BigInteger, nullable=False),
+        Column("attempts", BigInteger, nullable=False),
+        Column("lease_holder", Text),
+        Column("leased_until_us", BigInteger),
+    )
+
+
+def due_index(table: Table) -> Index:
+    """Give a table with `due_columns` the index by which what is due is found in the order of its deadline."""
+    is_due = table.c.state == literal_column(f"'{DUE}'")
+    name = f"ix_{table.name}_due"
+    return Index(name, table.c.deadline_at_us, *table.primary_key, sqlite_where=is_due, postgresql_where=is_due)
+
+
+#: What the vendor is to be asked of a recording, known or only heard of; see `store.questions`.
+recording_questions = Table(
+    "recording_questions",
+    metadata,
+    Column("sdk_app_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_id", _Key, primary_key=True),
+    *due_columns(),
+    Column("why", Text, nullable=False),
+    Column("room_id", BigInteger),
+    Column("found_by", Text, nullable=False),
+    Column("found_at_us", BigInteger, nullable=False),
+    Column("created_at", BigInteger),
+    Column("listed_at_us", BigInteger),
+    Column("gone_from_list", Boolean, nullable=False),
+    Column("answer_status", Text),
+    Column("answered_at_us", BigInteger),
+    Column("not_found", BigInteger, nullable=False),
+    Column("answer", LargeBinary),
+    Column("considered_at_us", BigInteger),
+    Column("considered_status", Text),
+)
+due_index(recording_questions)
+
+#: What is known of an application as a whole: whether asking about it has a pause, and what was done for it last.
+reconciled_apps = Table(
+    "reconciled_apps",
+    metadata,
+    Column("sdk_app_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("paused_until_us", BigInteger),
+    Column("pause_reason", Text),
+    Column("listed_at_us", BigInteger),
+    Column("audited_day", Text),
+)
+
+#: What somebody is to be told, once per thing; `sdk_app_id` and `task_id` name the recording that it is about, if any.
+notices = Table(
+    "notices",
+    metadata,
+    Column("notice_id", _Key, primary_key=True),
+    *due_columns(),
+    Column("channel", _Key, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("sdk_app_id", BigInteger),
+    Column("task_id", _Key),
+    Column("data", _Json, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("begun_at_us", BigInteger),
+    Column("ended_at_us", BigInteger),
+    Column("result", Text),
+    Column("detail", Text),
+)
+due_index(notices)
+
+#: For what is done at most so often by all processes together: the theoretical arrival time of the next.
+rate_limits = Table(
+    "rate_limits",
+    metadata,
+    Column("name", _Key, primary_key=True),
+    Column("next_at_us", BigInteger, nullable=False),
 )
 
 

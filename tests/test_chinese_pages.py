@@ -50,6 +50,7 @@ def parts_of(text: str) -> list[Part]:
     # Headings are looked for where no comment of a block is taken for one.
     bare = _FENCE.sub("@block@", text)
     _, *cut = re.split(r"^(?=#+ )", bare, flags=re.MULTILINE)
+    anchors = {f"#{anchor_of(heading)}": f"#{number}" for number, (_, heading) in enumerate(_HEADING.findall(bare))}
     parts = list[Part]()
     for part in cut:
         heading = _HEADING.match(part)
@@ -63,11 +64,16 @@ def parts_of(text: str) -> list[Part]:
                 rows=len(re.findall(r"^\|", part, re.MULTILINE)),
                 items=len(re.findall(r"^(?:-|\d+\.) ", part, re.MULTILINE)),
                 code={" ".join(code.split()) for code in _CODE.findall(part)},
-                links={in_english(link) for link in _LINK.findall(part)} - {QUICK_START},
+                links={anchors.get(link) or in_english(link) for link in _LINK.findall(part)} - {QUICK_START},
                 figures=set(_FIGURE.findall(prose)),
             )
         )
     return parts
+
+
+def anchor_of(heading: str) -> str:
+    """Return how a heading is linked to in its own page, as GitHub has it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def in_english(link: str) -> str:
@@ -153,10 +159,6 @@ def test_every_link_leads_to_a_file_and_a_heading(page: str) -> None:
         if anchor:
             headings = _HEADING.findall(_FENCE.sub("", target.read_text(encoding="utf-8")))
             assert anchor in {anchor_of(heading) for _, heading in headings}, f"{page}: no heading is at {link}"
-
-
-def anchor_of(heading: str) -> str:
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 BLOCKS = blocks_of(ROOT, QUICK_START)

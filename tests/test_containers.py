@@ -1,6 +1,7 @@
 """What the compose files, the Dockerfile and .dockerignore promise, read from the files themselves."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ def variables_of_the_user() -> set[str]:
     return set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
 
 
-def resolved(environment: dict[str, Any]) -> dict[str, str]:
-    """Return what a container gets where the user has set nothing."""
-    return {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for name, value in environment.items()}
+def resolved(environment: dict[str, Any], given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a container gets where the user has set nothing but `given`."""
+    of_the_user = given or {}
+
+    def value_of(match: re.Match[str]) -> str:
+        name, or_if_empty, default = match.groups()
+        value = of_the_user.get(name)
+        return default if value is None or (or_if_empty and not value) else value
+
+    return {name: re.sub(r"\$\{(\w+)(:?)-([^}]*)\}", value_of, str(value)) for name, value in environment.items()}
 
 
 @pytest.mark.parametrize("consumer", [consumer.consumer for consumer in BUILT_IN_CONSUMERS])
@@ -129,6 +137,19 @@ def test_a_container_of_ours_starts_with_no_setting_of_the_users(name: str, tmp_
     assert settings.is_embedded == (name == "migrate"), "whatever carries events here does so over the broker"
 
 
+@pytest.mark.parametrize("name", sorted(set(OURS) - {"secrets"}))
+def test_a_broker_and_a_database_of_the_users_take_the_place_of_ours(name: str) -> None:
+    given = {
+        "TIW_AMQP_URL_FILE": "",
+        "TIW_AMQP_URL": "amqps://tiw:secret@one:5671/,amqps://tiw:secret@two:5671/",
+        "TIW_DATABASE_URL_FILE": "",
+        "TIW_DATABASE_URL": "postgresql+asyncpg://tiw:secret@elsewhere/tiw",
+    }
+    settings = read_settings(resolved(OURS[name]["environment"], given), is_terminal=False)
+    assert (settings.amqp_urls == ()) == (name == "migrate")
+    assert settings.database_url.startswith("sqlite") == (name == "ingest")
+
+
 def test_every_setting_of_the_user_is_explained_in_env_example() -> None:
     explained = re.findall(r"^#(\w+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(explained) == sorted(variables_of_the_user())
@@ -175,7 +196,8 @@ def test_the_small_pipeline_is_the_same_image_with_the_same_rights_and_settings(
     settings = PIPELINE["environment"].items()
     assert settings <= (SERVICES["plugins"]["environment"] | ingest["environment"]).items()
     missing = (SERVICES["plugins"]["environment"] | ingest["environment"]).keys() - PIPELINE["environment"].keys()
-    assert missing == {"TIW_AMQP_URL_FILE", "TIW_DATABASE_URL_FILE", "TIW_SPOOL_MAX_BYTES"}
+    elsewhere = {"TIW_AMQP_URL", "TIW_AMQP_URL_FILE", "TIW_DATABASE_URL", "TIW_DATABASE_URL_FILE"}
+    assert missing == {*elsewhere, "TIW_SPOOL_MAX_BYTES"}
 
 
 def test_the_small_pipeline_keeps_everything_in_a_volume_and_starts_with_no_setting_of_the_users() -> None:

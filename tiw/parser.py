@@ -90,6 +90,26 @@ def _add_simulator(commands: Any) -> None:
     simulate.add_argument("--rate", type=_rate, metavar="R", help="callbacks a second (default: as fast as answered)")
     simulate.add_argument("--concurrency", type=_positive, default=16, metavar="N")
     simulate.add_argument("--seed", type=int, metavar="S", help="to send the same again (default: a new one, printed)")
+    for name, share, what in (
+        ("--duplicates", 0.1, "sent once more"),
+        ("--disorder", 0.2, "held back until later ones have gone"),
+        ("--drop", 0.0, "lost on their way"),
+    ):
+        simulate.add_argument(
+            name, type=_share, default=share, metavar="SHARE", help=f"callbacks {what}: 0 to 1 (default: {share:g})"
+        )
+    simulate.add_argument(
+        "--speed",
+        type=_rate,
+        metavar="X",
+        help="hold the classes within a day, X times as fast as real (with --vendor-api by default 1440: a minute)",
+    )
+    simulate.add_argument(
+        "--vendor-api",
+        metavar="HOST:PORT",
+        help="answer there as the vendor's API does for these classes, until Ctrl-C: for tiw reconcile",
+    )
+    simulate.add_argument("--vendor-site", choices=["china", "international"], default="china", help="of the API")
     _json(simulate)
 
 
@@ -272,6 +292,16 @@ def _seconds(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", text) or not 0 < float(text) <= 86_400:  # noqa: PLR2004
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to 86400")
     return float(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+    return share
 
 
 def _rate(text: str) -> float:

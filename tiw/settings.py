@@ -135,7 +135,7 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         allow_unsigned=_read(environ, "TIW_ALLOW_UNSIGNED", _app_ids, frozenset()),
         path_token=_read(environ, "TIW_PATH_TOKEN", _path_token, None),
         http=_read(environ, "TIW_HTTP", _http_address, _DEFAULT_HTTP),
-        admin=_read(environ, "TIW_ADMIN", _address, None),
+        admin=_read(environ, "TIW_ADMIN", parse_address, None),
         max_body_bytes=_read(environ, "TIW_MAX_BODY_BYTES", _body_bytes, 1024 * 1024),
         amqp_urls=_read(environ, "TIW_AMQP_URL", _amqp_urls, ()),
         database_url=_read(environ, "TIW_DATABASE_URL", _database_url, _sqlite_url(data_dir)),
@@ -237,7 +237,8 @@ def _path_token(value: str) -> str:
     return value
 
 
-def _address(value: str) -> Address:
+def parse_address(value: str) -> Address:
+    """Return the address that HOST:PORT names. Raises ValueError, with a sentence for the user, if it names none."""
     split = _split(f"//{value}")
     try:
         port = split.port
@@ -251,7 +252,7 @@ def _address(value: str) -> Address:
 def _http_address(value: str) -> Address | UnixAddress:
     if not value.startswith("unix:"):
         try:
-            return _address(value)
+            return parse_address(value)
         except ValueError as error:
             raise ValueError(f"{error}; or a unix socket, such as unix:/run/tiw/ingest.sock") from None
     path = value.removeprefix("unix:")

@@ -20,7 +20,7 @@ import structlog
 from msgspec import Struct
 
 from broker import RESERVED_NAMES, ConsumerQueues
-from schemas import EVENT_TYPES, UNRECOGNIZED, Event, RecordingEvent, Unrecognized
+from schemas import EVENT_TYPES, UNRECOGNIZED, Event, OnlineRecordFinished, RecordingEvent, Unrecognized
 from store import Store
 
 
@@ -173,8 +173,9 @@ class Context(Struct, frozen=True, kw_only=True):
 
     `event_id` is the same for every repetition of an event: the idempotency key for effects outside the store.
     `attempt` counts from 1. `received_at_us` is when the callback came in, in microseconds since the Unix epoch.
-    `body` is the callback as it came, without Sign and ExpireTime. `trace` is a W3C traceparent or empty. `store` is
-    where recordings live; None where a handler runs without one.
+    `body` is the callback as it came, without Sign and ExpireTime. `trace` is a W3C traceparent or empty. `source` is
+    empty for what the vendor sent, `reconcile` for what it was asked for. `store` is where recordings live; None where
+    a handler runs without one.
     """
 
     consumer: str
@@ -183,6 +184,7 @@ class Context(Struct, frozen=True, kw_only=True):
     received_at_us: int
     body: bytes
     trace: str = ""
+    source: str = ""
     store: Store | None = None
 
     @property
@@ -306,7 +308,8 @@ class Consumer(Struct, frozen=True, kw_only=True):
 
     `attempts` in all before an event is a dead letter; `timeout_s` for each; at most `concurrency` at once in one
     process. `batch`: the most events that one call takes, as a list; None: it takes one, not in a list. `remember`: a
-    completed event is not handled again when it is delivered again within 7 days.
+    completed event is not handled again when it is delivered again within 7 days. `verified`: it gets a Finished event
+    only once the vendor has confirmed it.
     """
 
     name: str
@@ -317,6 +320,7 @@ class Consumer(Struct, frozen=True, kw_only=True):
     concurrency: int = 10
     batch: int | None = None
     remember: bool = True
+    verified: bool = False
 
     def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
@@ -343,13 +347,19 @@ def consumer(function: Handler[EventT], /) -> Consumer: ...
 
 @overload
 def consumer(
-    *, attempts: int = ..., timeout_s: float = ..., concurrency: int = ..., remember: bool = ...
+    *, attempts: int = ..., timeout_s: float = ..., concurrency: int = ..., remember: bool = ..., verified: bool = ...
 ) -> Callable[[Handler[EventT]], Consumer]: ...
 
 
 @overload
 def consumer(
-    *, batch: int, attempts: int = ..., timeout_s: float = ..., concurrency: int = ..., remember: bool = ...
+    *,
+    batch: int,
+    attempts: int = ...,
+    timeout_s: float = ...,
+    concurrency: int = ...,
+    remember: bool = ...,
+    verified: bool = ...,
 ) -> Callable[[GroupHandler[EventT]], Consumer]: ...
 
 
@@ -362,6 +372,7 @@ def consumer(
     concurrency: int = 10,
     batch: int | None = None,
     remember: bool = True,
+    verified: bool = False,
 ) -> Consumer | Callable[[Callable[..., Any]], Consumer]:
     """Make a consumer of `async def name(event: SomeEvent, ctx: Context)`, or of a plain `def`.
 
@@ -374,6 +385,11 @@ def consumer(
     in their order. If it raises, takes longer than `timeout_s` or returns anything else, each of the events is run
     again alone, so that a bad one fails alone; only what comes of that counts. `concurrency` is then how many such
     groups run at once.
+
+    With `verified` it gets a Finished event only once the vendor has confirmed it, and with the vendor's own
+    `video_infos`: nobody can invent one for it. `ctx.body` stays as it came. `tiw reconcile` asks the vendor. Until it
+    has an answer the event waits, which counts no attempt. One that the vendor contradicts, or does not confirm within
+    24 hours, is a dead letter. Events of other types come as they do without.
 
     Raises `DefinitionError` with what to change.
     """
@@ -389,15 +405,23 @@ def consumer(
         _check(where, "concurrency", concurrency, at_least=1, at_most=1000, kind=int)
         if batch is not None:
             _check(where, "batch", batch, at_least=1, at_most=MAX_BATCH, kind=int)
+        name = _name(function, where)
+        kinds = event_types(function, where) if batch is None else event_types_of_group(function, where)
+        if verified and OnlineRecordFinished not in kinds:
+            raise DefinitionError(
+                f"{where}: verified=True is about OnlineRecordFinished, which it does not take: leave it away, or take "
+                "that event too"
+            )
         return Consumer(
-            name=_name(function, where),
+            name=name,
             function=function,
-            event_types=event_types(function, where) if batch is None else event_types_of_group(function, where),
+            event_types=kinds,
             attempts=attempts,
             timeout_s=timeout_s,
             concurrency=concurrency,
             batch=batch,
             remember=remember,
+            verified=verified,
         )
 
     return define if function is None else define(function)

@@ -40,7 +40,13 @@ async def keep(batch: Sequence[tuple[Event, Context]]) -> None:
     await apply_events(
         store,
         [
-            KeptEvent(event=event, event_id=ctx.event_id, received_at_us=ctx.received_at_us, body=ctx.body)
+            KeptEvent(
+                event=event,
+                event_id=ctx.event_id,
+                received_at_us=ctx.received_at_us,
+                body=ctx.body,
+                source=ctx.source,
+            )
             for event, ctx in batch
         ],
     )

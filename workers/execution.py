@@ -1,4 +1,4 @@
-"""One job from its delivery to its outcome: admit, claim, call, judge, remember, settle.
+"""One job from its delivery to its outcome: admit, verify, claim, call, judge, remember, settle.
 
 What became of an event is kept before its delivery is acknowledged: a success is remembered, a retry or dead letter
 is published and confirmed. Whatever dies in between, the event is delivered again.
@@ -25,6 +25,7 @@ from workers.memory import AnyMemory
 from workers.settling import Settler
 from workers.slots import Ending, Interruption, Slots
 from workers.store_watch import AWAY_ERRORS, StoreWatch
+from workers.verification import Verification
 
 #: At this many crashes a delivery is a dead letter.
 FATAL_CRASHES = 6
@@ -56,6 +57,7 @@ class Execution:
         store: Store,
         store_watch: StoreWatch,
         on_away: Callable[[], None],
+        now_us: Callable[[], int],
     ) -> None:
         self._consumer = consumer
         self._jobs = jobs
@@ -65,10 +67,11 @@ class Execution:
         self._store = store
         self._store_watch = store_watch
         self._on_away = on_away
-        self._needs_store: bool = memory.needs_store
+        self._needs_store: bool = memory.needs_store or consumer.verified
         self._is_draining = False
+        self._verification = Verification(consumer.name, store=store, user=self, now_us=now_us)
         #: Handle a job as soon as its event is claimed and there is a slot for it.
-        self.accept: Callable[[Job], None] = memory.claim
+        self.accept: Callable[[Job], None] = self._verification.look_up if consumer.verified else memory.claim
         #: What the handler can be called with.
         self._ready: deque[Job] = deque()
         #: What it is called with alone, because the call for a whole group failed.
@@ -81,6 +84,8 @@ class Execution:
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._memory)
+        if self._consumer.verified:
+            await self._stack.enter_async_context(self._verification)
         self._stack.push_async_callback(self._slots.stop)
         return self
 
@@ -116,6 +121,8 @@ class Execution:
     # admit -----------------------------------------------------------------------------------------------------------
     def admit(self, job: Job) -> bool:
         """Decode a job's event; False, and it is settled, if the handler need not see it."""
+        if job.event is not None:
+            return True  # before it was looked up
         message = job.message
         event = event_of(message)
         if event is None:
@@ -133,6 +140,21 @@ class Execution:
         job.event = event
         job.context = _context(message, consumer=self._consumer.name, store=self._store)
         return True
+
+    # verify ----------------------------------------------------------------------------------------------------------
+    def verified(self, job: Job) -> None:
+        """Claim a job's event: the vendor confirmed it, or it needs no confirmation."""
+        self._memory.claim(job)
+
+    def unverified(self, job: Job, *, since_us: int, waited_s: float) -> None:
+        """Let a job's event wait until the vendor has said something."""
+        self._jobs.handled(job)
+        self._settler.wait_for_verdict(job, since_us=since_us, waited_s=waited_s)
+
+    def refused(self, job: Job, outcome: Outcome) -> None:
+        """Settle a job whose handler is not called, and whose event was not claimed."""
+        self._jobs.handled(job)
+        self._settler.settle(job, outcome)
 
     # claim -----------------------------------------------------------------------------------------------------------
     def claimed(self, job: Job) -> None:
@@ -264,6 +286,7 @@ def _context(message: Message, *, consumer: str, store: Store) -> Context:
         received_at_us=message.received_at_us,
         body=message.body,
         trace=message.trace,
+        source=message.source,
         store=store,
     )
 

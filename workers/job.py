@@ -30,6 +30,8 @@ class Disposition(StrEnum):
     DUPLICATE = "duplicate"
     #: Another delivery of its event is being handled, here or elsewhere.
     LEASED = "leased"
+    #: The vendor has not confirmed its event yet.
+    UNVERIFIED = "unverified"
     #: Its consumer takes no such events any more.
     UNWANTED = "unwanted"
     #: A newer ingest node recognized what this worker does not: kept as unrecognized.
@@ -176,7 +178,12 @@ class Group(Generic[Item]):
             self._is_busy = False
 
 
-_LEVELS = {Disposition.ACK: logging.DEBUG, Disposition.DEAD_LETTER: logging.WARNING}
+_LEVELS = {
+    Disposition.ACK: logging.DEBUG,
+    # It is looked up again and again.
+    Disposition.UNVERIFIED: logging.DEBUG,
+    Disposition.DEAD_LETTER: logging.WARNING,
+}
 _EVENTS = {
     Disposition.ACK: "event_handled",
     Disposition.RETRY: "retry_scheduled",

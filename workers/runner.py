@@ -7,6 +7,7 @@ subscription starts with one delivery at a time until it has seen a harmless one
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -20,6 +21,7 @@ from workers.job import Job, Jobs, JobTelemetry
 from workers.memory import AnyMemory
 from workers.settling import Settler
 from workers.store_watch import StoreWatch
+from workers.verification import wall_clock_us
 
 _log = structlog.get_logger()
 
@@ -70,7 +72,8 @@ class Runner:
     """Runs one consumer on its queue until it is drained; an async context manager.
 
     At most `consumer.concurrency` calls of its handler at once; see `Prefetch` for how much waits here. `memory` says
-    which events are ours. While the store is away, a consumer that needs it takes nothing and requeues what it has.
+    which events are ours, `now_us` how long one has waited to be verified. While the store is away, a consumer that
+    needs it takes nothing and requeues what it has.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Runner:
         store_watch: StoreWatch,
         retry_delays_s: tuple[float, ...],
         memory: AnyMemory,
+        now_us: Callable[[], int] = wall_clock_us,
     ) -> None:
         self.consumer = consumer
         self._store_watch = store_watch
@@ -101,6 +105,7 @@ class Runner:
             store=store,
             store_watch=store_watch,
             on_away=self._attention.set,
+            now_us=now_us,
         )
         self._suspects: list[Job] = []
         self._is_probing = True

@@ -9,7 +9,15 @@ from typing import Any, Self
 import structlog
 from msgspec import structs
 
-from broker import LEASE_WAIT_S, Message, NotPublishedError, Transport, delay_for_retry, delay_not_shorter
+from broker import (
+    LEASE_WAIT_S,
+    Message,
+    NotPublishedError,
+    Transport,
+    delay_for_retry,
+    delay_not_longer,
+    delay_not_shorter,
+)
 from schemas import UNRECOGNIZED
 from workers.api import Ack, Consumer, DeadLetter, Drop, Outcome, Retry
 from workers.job import Disposition, Group, Job, Jobs, JobTelemetry
@@ -97,6 +105,16 @@ class Settler:
         """Look again later: somebody else handles the event, or died with it. It counts as no attempt."""
         again = structs.replace(job.message, crashes=crashes)
         self._publish(job, lambda: self._publish_retry(again, self._lease_wait_s), Disposition.LEASED)
+
+    def wait_for_verdict(self, job: Job, *, since_us: int, waited_s: float) -> None:
+        """Look again later: the vendor has not confirmed the event yet. It counts as no attempt.
+
+        It waits for about as long as it has waited already, `waited_s`, since `since_us`: so that what is confirmed
+        soon comes soon, and what takes hours is not looked up thousands of times.
+        """
+        delay_s = delay_not_longer(self._retry_delays_s, waited_s)
+        again = structs.replace(job.message, crashes=job.crashes, waiting_since_us=since_us)
+        self._publish(job, lambda: self._publish_retry(again, delay_s), Disposition.UNVERIFIED, delay_s=delay_s)
 
     def pass_on(self, job: Job) -> None:
         """Keep as unrecognized what a newer ingest node understood and this worker does not."""

@@ -43,6 +43,7 @@ from workers.memory import (
 )
 from workers.runner import Runner
 from workers.store_watch import AWAY_ERRORS, StoreWatch
+from workers.verification import wall_clock_us
 
 #: Moved in one transaction, and the prefetch of the queue.
 _GROUP = 50
@@ -153,6 +154,7 @@ def _letter(consumer: str, delivery: Delivery) -> DeadLetter:
         routing_key=message.routing_key,
         received_at_us=message.received_at_us,
         trace=message.trace,
+        source=message.source,
     )
 
 
@@ -359,8 +361,9 @@ class Worker:
     Leaving drains them: nothing new is taken, what runs may finish within `drain_grace_s`, the rest is requeued.
     Meanwhile the store forgets what is older than `retention_days` (0: keeps it); see `prune`.
 
-    The last four are for whoever imitates processes: how this one is named in the leases and told to be dead, which
-    clock tells whether leases still hold, and who watches for handlers that block (otherwise: threads).
+    The last five are for whoever imitates processes: how this one is named in the leases and told to be dead, which
+    clocks tell whether leases still hold and how long events have waited to be verified, and who watches for handlers
+    that block (otherwise: threads).
     """
 
     def __init__(
@@ -376,6 +379,7 @@ class Worker:
         new_lease_holder: Callable[[], str] = new_lease_holder,
         is_dead: Callable[[str], bool] = is_dead,
         monotonic_s: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = wall_clock_us,
         stall_watch: Callable[[Mapping[CodeType, str]], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
         for consumer in consumers:
@@ -391,6 +395,7 @@ class Worker:
         self._lease_holder = new_lease_holder()
         self._is_dead = is_dead
         self._monotonic_s = monotonic_s
+        self._now_us = now_us
         self._has_threads = stall_watch is None
         self._stall_watch = StallWatch if stall_watch is None else stall_watch
         self._runners: list[Runner] = []
@@ -445,6 +450,7 @@ class Worker:
                     store_watch=store_watch,
                     retry_delays_s=self._retry_delays_s,
                     memory=self._memory_of(consumer, store_watch),
+                    now_us=self._now_us,
                 )
                 self._runners.append(await stack.enter_async_context(runner))
             _log.info("worker_started", consumers=[consumer.name for consumer in self._consumers])

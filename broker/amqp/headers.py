@@ -15,7 +15,7 @@ from struct import error as LayoutError  # noqa: N812 - an exception's name
 from typing import Final, TypeAlias
 
 import schemas
-from broker.api import Headers, Message
+from broker.api import Headers, Message, source_word
 from broker.topology import RETRY_QUEUES
 
 #: A header frame is not split, and a frame has 128 KiB: longer texts are cut.
@@ -57,11 +57,13 @@ def _integer_name(name: str) -> bytes:
     return b"%c%bl" % (len(name), name.encode())
 
 
-_EVENT_ID, _ROUTING_KEY, _TRACE, _REASON = map(
-    _text_name, (Headers.EVENT_ID, Headers.ROUTING_KEY, Headers.TRACE, Headers.REASON)
+_EVENT_ID, _ROUTING_KEY, _TRACE, _SOURCE, _REASON = map(
+    _text_name, (Headers.EVENT_ID, Headers.ROUTING_KEY, Headers.TRACE, Headers.SOURCE, Headers.REASON)
 )
 _RECEIVED_AT_US, _ATTEMPT, _CRASHES = map(_integer_name, (Headers.RECEIVED_AT_US, Headers.ATTEMPT, Headers.CRASHES))
-_FIRST_FAILED_AT_US, _LAST_FAILED_AT_US = map(_integer_name, (Headers.FIRST_FAILED_AT_US, Headers.LAST_FAILED_AT_US))
+_WAITING_SINCE_US, _FIRST_FAILED_AT_US, _LAST_FAILED_AT_US = map(
+    _integer_name, (Headers.WAITING_SINCE_US, Headers.FIRST_FAILED_AT_US, Headers.LAST_FAILED_AT_US)
+)
 _KNOWN: Final = {
     name.encode(): name
     for name in (
@@ -72,6 +74,8 @@ _KNOWN: Final = {
             Headers.ATTEMPT,
             Headers.CRASHES,
             Headers.TRACE,
+            Headers.SOURCE,
+            Headers.WAITING_SINCE_US,
         ),
         *(Headers.FIRST_FAILED_AT_US, Headers.LAST_FAILED_AT_US, Headers.REASON, DELIVERY_COUNT, DEATHS),
     )
@@ -96,6 +100,10 @@ def render_properties(message: Message, message_id: str, *, routing_key: str = "
         table.append(_integer(_ATTEMPT, message.attempt))
     if message.trace:
         table.append(_text(_TRACE, message.trace))
+    if message.source:
+        table.append(_text(_SOURCE, message.source))
+    if message.waiting_since_us is not None:
+        table.append(_integer(_WAITING_SINCE_US, message.waiting_since_us))
     if message.crashes:
         table.append(_integer(_CRASHES, message.crashes))
     if message.first_failed_at_us is not None:
@@ -141,6 +149,8 @@ def read_message(body: bytes, properties: bytes, routing_key: str) -> tuple[Mess
         attempt=_count(headers, Headers.ATTEMPT) or 1,
         crashes=_count(headers, Headers.CRASHES) or 0,
         trace=_read_text(headers, Headers.TRACE),
+        source=source_word(_read_text(headers, Headers.SOURCE)) if Headers.SOURCE in headers else "",
+        waiting_since_us=_count(headers, Headers.WAITING_SINCE_US),
         first_failed_at_us=_count(headers, Headers.FIRST_FAILED_AT_US),
         last_failed_at_us=_count(headers, Headers.LAST_FAILED_AT_US),
         reason=_read_text(headers, Headers.REASON),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 from msgspec import Struct
 
-from broker.api import BrokerError, Message, MissingQueueError, QueueState
+from broker.api import BrokerError, Message, MissingQueueError, QueueState, source_word
 from broker.embedded.commit import Operation, Transaction
 from broker.embedded.database import Owner
 from broker.topology import ORPHANED_QUEUE, ConsumerQueues, dead_queue_name, queue_name
@@ -299,9 +299,12 @@ def _encode(message: Message) -> bytes:
 
 def _read(encoded: bytes) -> Message:
     try:
-        return _decoder.decode(encoded)
+        message = _decoder.decode(encoded)
     except msgspec.DecodeError:
         # Not written by us, or damaged: kept whole, as an event that nobody understands.
         received_at_us = now_us()
         event_id = decode(encoded, received_at_us=received_at_us).event_id
         return Message(body=encoded, event_id=event_id, routing_key=UNRECOGNIZED, received_at_us=received_at_us)
+    if message.source and not source_word(message.source):
+        return msgspec.structs.replace(message, source="")
+    return message

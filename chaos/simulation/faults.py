@@ -178,6 +178,7 @@ async def replay_dead_letters(process: Process, broker: Broker, database: Databa
                     routing_key=letter.routing_key,
                     received_at_us=letter.received_at_us,
                     trace=letter.trace,
+                    source=letter.source,
                 )
                 await forget(store, consumer=letter.consumer, event_ids=[letter.event_id])
                 while True:

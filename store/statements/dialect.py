@@ -7,10 +7,11 @@ their keys by everybody, so that nobody waits in a circle.
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import sqlalchemy
 from sqlalchemy import (
+    Boolean,
     ClauseElement,
     ColumnElement,
     Delete,
@@ -24,6 +25,8 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    false,
+    func,
     or_,
     select,
     text,
@@ -106,10 +109,15 @@ async def read_winners(
 ) -> Sequence[Row[Any]]:
     """Return the events that count for these recordings, at most one per type and recording, however many there are.
 
-    Rows of event_id, received_at_us and body, which is None for `known_ids`: those need not be read again.
+    Those that the vendor contradicts count for a recording that has no others. Rows of event_id, received_at_us,
+    source, verified and body, which is None for `known_ids`: those need not be read again.
     """
-    winners = await connection.execute(_winner_ids(dialect), dialect.keys_parameters(keys))
-    ids = sorted({event_id for row in winners for event_id in row if event_id is not None})
+    found = {row[:2]: row[2:] for row in await connection.execute(_winner_ids(dialect), _of(dialect, keys, False))}
+    without = [key for key in keys if not any(found.get(key, ()))]
+    if without:
+        contradicted = await connection.execute(_winner_ids(dialect), _of(dialect, without, True))
+        found |= {row[:2]: row[2:] for row in contradicted}
+    ids = sorted({event_id for winners in found.values() for event_id in winners if event_id is not None})
     unknown = [event_id for event_id in ids if event_id not in known_ids]
     parameters = {"ids": dialect.ids_parameter(ids), "unknown": dialect.ids_parameter(unknown)}
     return (await connection.execute(_bodies(dialect), parameters)).all()
@@ -120,10 +128,18 @@ async def delete_recordings(dialect: Dialect, connection: AsyncConnection, keys:
     await connection.execute(_delete(dialect), dialect.keys_parameters(keys))
 
 
+_CONTRADICTED: Final = bindparam("contradicted", type_=Boolean)
+
+
+def _of(dialect: Dialect, keys: Sequence[RecordingKey], contradicted: bool) -> dict[str, Any]:
+    return dialect.keys_parameters(keys) | {"contradicted": contradicted}
+
+
 @cache
 def _winner_ids(dialect: Dialect) -> Select[Any]:
     wanted = dialect.wanted_keys()
-    return select(*(_winner(wanted, event_type) for event_type in EVENT_TYPES)).select_from(wanted)
+    winners = (_winner(wanted, event_type) for event_type in EVENT_TYPES)
+    return select(wanted.c.sdk_app_id, wanted.c.task_id, *winners).select_from(wanted)
 
 
 def _winner(wanted: FromClause, event_type: str) -> ScalarSelect[str]:
@@ -134,6 +150,7 @@ def _winner(wanted: FromClause, event_type: str) -> ScalarSelect[str]:
             events.c.sdk_app_id == wanted.c.sdk_app_id,
             events.c.task_id == wanted.c.task_id,
             events.c.routing_key == event_type,
+            events.c.contradicted == _CONTRADICTED,
         )
         .order_by(events.c.outranks.desc(), events.c.timestamp.desc(), events.c.event_id.desc())
         .limit(1)
@@ -145,7 +162,8 @@ def _winner(wanted: FromClause, event_type: str) -> ScalarSelect[str]:
 @cache
 def _bodies(dialect: Dialect) -> Select[Any]:
     body = case((dialect.is_among(events.c.event_id, "unknown"), events.c.body)).label("body")
-    return select(events.c.event_id, events.c.received_at_us, body).where(dialect.is_among(events.c.event_id, "ids"))
+    kept = (events.c.event_id, events.c.received_at_us, events.c.source, events.c.verified)
+    return select(*kept, body).where(dialect.is_among(events.c.event_id, "ids"))
 
 
 @cache
@@ -172,19 +190,30 @@ def on_event_conflict(insert: ConflictInsert) -> dict[str, Any]:
     """Return what becomes of an event that is there already, as arguments of `on_conflict_do_update`."""
     new = insert.excluded
     is_known, was_known = new.routing_key != UNRECOGNIZED, events.c.routing_key != UNRECOGNIZED
-    precedes = or_(
-        and_(is_known, ~was_known),
-        and_(
-            is_known == was_known,
-            new.sdk_app_id == events.c.sdk_app_id,
-            new.task_id.is_not_distinct_from(events.c.task_id),
-            tuple_(new.received_at_us, new.body) < tuple_(events.c.received_at_us, events.c.body),
-        ),
+    is_same = and_(
+        is_known == was_known,
+        new.sdk_app_id == events.c.sdk_app_id,
+        new.task_id.is_not_distinct_from(events.c.task_id),
     )
+    is_earlier = tuple_(new.received_at_us, new.body) < tuple_(events.c.received_at_us, events.c.body)
+    precedes = or_(and_(is_known, ~was_known), and_(is_same, is_earlier))
+    # What was true once stays true, and what was false stays false unless it becomes true.
+    verified = func.coalesce(or_(new.verified, events.c.verified), new.verified, events.c.verified)
+    together: dict[str, ColumnElement[Any]] = {
+        "source": case((new.source < events.c.source, new.source), else_=events.c.source),
+        "verified": verified,
+        "contradicted": verified.is_(false()),
+    }
+    says_more = or_(*(value.is_distinct_from(events.c[name]) for name, value in together.items()))
     return {
         "index_elements": [events.c.event_id],
-        "set_": {column.name: new[column.name] for column in events.c if not column.primary_key},
-        "where": precedes,
+        "set_": {
+            column.name: case((precedes, new[column.name]), else_=column)
+            for column in events.c
+            if not column.primary_key and column.name not in together
+        }
+        | {name: case((is_same, value), else_=new[name]) for name, value in together.items()},
+        "where": or_(precedes, and_(is_same, says_more)),
     }
 
 

@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ from broker.amqp.headers import message_id_of, read_message, render_properties
 
 _counts = st.integers(min_value=0, max_value=2**63 - 1)
 _texts = st.text(st.characters(codec="utf-8"), max_size=200)
+_words = st.text("abcxyz0189_-", max_size=32)
 _messages = st.builds(
     Message,
     body=st.binary(max_size=100),
@@ -23,6 +25,8 @@ _messages = st.builds(
     attempt=st.integers(min_value=1, max_value=2**63 - 1),
     crashes=_counts,
     trace=_texts,
+    source=_words,
+    waiting_since_us=st.none() | _counts,
     first_failed_at_us=st.none() | _counts,
     last_failed_at_us=st.none() | _counts,
     reason=_texts,
@@ -49,6 +53,8 @@ _names = st.sampled_from(
         "tiw-attempt",
         "tiw-crashes",
         "tiw-trace",
+        "tiw-source",
+        "tiw-waiting-since-us",
         "tiw-first-failed-at-us",
         "tiw-last-failed-at-us",
         "tiw-reason",
@@ -102,6 +108,8 @@ def test_it_is_read_whoever_wrote_the_same_headers(message: Message) -> None:
         "tiw-attempt": message.attempt,
         "tiw-crashes": message.crashes,
         "tiw-trace": message.trace,
+        "tiw-source": message.source,
+        "tiw-waiting-since-us": message.waiting_since_us,
         "tiw-first-failed-at-us": message.first_failed_at_us,
         "tiw-last-failed-at-us": message.last_failed_at_us,
         "tiw-reason": message.reason,
@@ -125,6 +133,7 @@ def test_nothing_that_somebody_else_sends_is_too_strange(
     assert message.attempt >= 1
     assert message.crashes >= 0
     assert returns >= 0
+    assert re.fullmatch("[a-z0-9_-]{0,32}", message.source)
     assert render_properties(message, "m")
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from broker import Message, Transport
 from tests.broker.conftest import MakeTransport
@@ -21,6 +23,8 @@ async def test_what_is_published_is_delivered_with_every_field(transport: Transp
         attempt=3,
         crashes=2,
         trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        source="reconcile",
+        waiting_since_us=1_575_545_412_500_000,
         first_failed_at_us=1_575_545_413_000_000,
         last_failed_at_us=1_575_545_414_000_000,
         reason="the bucket said: nein, d\u00e0nke \U0001f600",
@@ -40,6 +44,28 @@ async def test_a_fresh_event_is_delivered_as_it_was_published(transport: Transpo
         (delivery,) = await inbox.wait(1)
     assert delivery.message == fresh()
     assert delivery.crashes == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("of-a-newer_version-2", "of-a-newer_version-2"),
+        ("x" * 32, "x" * 32),
+        ("x" * 33, ""),
+        ("Reconcile", ""),
+        ("reconcile\n", ""),
+        ("\0", ""),
+        ("\N{GRINNING FACE}", ""),
+    ],
+)
+async def test_a_source_that_nobody_knows_is_kept_if_it_is_a_word_and_else_none(
+    transport: Transport, said: str, kept: str
+) -> None:
+    inbox = Inbox()
+    async with transport.subscribe(ARCHIVE, inbox, prefetch=1):
+        await transport.send("archive", structs.replace(fresh(), source=said))
+        (delivery,) = await inbox.wait(1)
+    assert delivery.message == structs.replace(fresh(), source=kept)
 
 
 async def test_an_event_is_kept_before_any_consumer_has_run(make_transport: MakeTransport) -> None:

@@ -17,6 +17,8 @@ async def test_a_retry_waits_for_its_delay_and_a_short_one_overtakes_a_long_one(
         routing_key=FINISHED,
         received_at_us=1,
         attempt=2,
+        source="reconcile",
+        waiting_since_us=2,
         first_failed_at_us=3,
         last_failed_at_us=4,
         reason="first",

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import DEFAULT_RETRY_DELAYS_S, LEASE_WAIT_S, delay_for_retry, delay_not_shorter
+from broker import DEFAULT_RETRY_DELAYS_S, LEASE_WAIT_S, delay_for_retry, delay_not_longer, delay_not_shorter
 
 _ladders = st.lists(st.floats(min_value=0.001, max_value=1e6), min_size=1, max_size=8, unique=True).map(sorted)
 
@@ -23,6 +23,14 @@ def test_a_chosen_delay_is_one_of_the_ladder_and_no_shorter_one_would_do(delays_
     assert chosen_s in delays_s
     assert chosen_s >= after_s or chosen_s == max(delays_s)
     assert not any(after_s <= delay_s < chosen_s for delay_s in delays_s)
+
+
+@given(delays_s=_ladders, than_s=st.floats(min_value=0, max_value=2e6))
+def test_the_longest_delay_that_fits_is_chosen_or_the_shortest_of_all(delays_s: list[float], than_s: float) -> None:
+    chosen_s = delay_not_longer(delays_s, than_s)
+    assert chosen_s in delays_s
+    assert chosen_s <= than_s or chosen_s == min(delays_s)
+    assert not any(chosen_s < delay_s <= than_s for delay_s in delays_s)
 
 
 @given(delays_s=_ladders, retry=st.integers(min_value=1, max_value=10_000))

@@ -1,6 +1,8 @@
 """Every block of the pages of the first hour can be pasted: it runs as it stands, and prints what the page says."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,9 @@ LEFT_OUT = {
         "a fragment"
     ),
     ("docs/deployment.md", "services:"): "a part of a file",
+    ("docs/deployment.md", "TIW_AMQP_URL_FILE="): "hosts that are not there",
+    ("docs/deployment.md", "# /etc/systemd/system/tiw.service"): "a unit, which the next test reads",
+    ("docs/deployment.md", "systemctl daemon-reload"): "needs systemd; the next test reads the unit",
     ("docs/deployment.md", "curl --unix-socket /run/tiw/ingest.sock http://localhost/healthz"): (
         "needs a folder of root's; tests/ingest/test_unix_socket.py has another"
     ),
@@ -70,6 +75,18 @@ def test_every_block_runs_as_it_stands_and_prints_what_the_page_says(page: str, 
 def code(block: Block) -> list[str]:
     """Return the lines of a shell block, without comments."""
     return [re.sub(r"(^|\s)#.*", "", line) for line in block.text.splitlines()] if block.language == "sh" else []
+
+
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd is not installed")
+    (unit,) = [block for block in blocks_of(ROOT, "docs/deployment.md") if block.language == "ini"]
+    file = tmp_path / "tiw.service"
+    # The program must be there, and nothing else of this machine matters.
+    file.write_text(unit.text.replace("/srv/tiw-callbacks", str(ROOT)), encoding="utf-8")
+    said = subprocess.run([analyze, "verify", str(file)], capture_output=True, text=True, check=False)
+    assert [line for line in said.stderr.splitlines() if "tiw.service" in line] == []
 
 
 def test_what_is_left_out_is_there() -> None:

@@ -92,6 +92,8 @@ async def test_the_samples_come_out_field_for_field(store: Store) -> None:
         "estimate_stop_time": None,
         "force_stop_time": None,
         "omitted_durations": [],
+        "verified": None,
+        "found": [],
         "videos": [
             {
                 "video_id": video["VideoId"],

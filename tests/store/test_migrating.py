@@ -177,7 +177,7 @@ async def test_a_migration_that_is_killed_in_the_middle_leaves_nothing_and_holds
 
 async def _add_columns(connection: AsyncConnection) -> None:
     """Migrate as a later version would: it adds, and whoever does not know of it goes on."""
-    await connection.execute(text("ALTER TABLE events ADD COLUMN source text"))
+    await connection.execute(text("ALTER TABLE events ADD COLUMN remark text"))
     await connection.execute(text("ALTER TABLE recordings ADD COLUMN note text DEFAULT 'none' NOT NULL"))
     await connection.execute(update(schema_level).values(level=LEVEL + 1))
 

@@ -34,31 +34,37 @@ async def test_a_recording_is_shown_as_documented(store: Store) -> None:
     assert list(document) == [
         *["sdk_app_id", "task_id", "room_id", "group_id", "record_user_id", "status", "finish_reason", "error"],
         *["record_start_time", "record_stop_time", "total_time_ms", "exception_count", "pause_time"],
-        *["estimate_stop_time", "force_stop_time", "omitted_durations", "videos", "events"],
+        *["estimate_stop_time", "force_stop_time", "omitted_durations", "verified"],
+        *["videos", "events", "found"],
     ]
     assert document["error"] == {"code": "c", "message": None}
+    assert document["found"] == []
     assert document["events"] == [
         {
             "event_id": FINISHED.event_id,
             "event_type": "OnlineRecordFinished",
             "timestamp": 100,
             "received_at": "2023-11-14T22:13:20.000003Z",
+            "source": "",
+            "verified": None,
         },
         {
             "event_id": STARTED.event_id,
             "event_type": "OnlineRecordStarted",
             "timestamp": 100,
             "received_at": "2023-11-14T22:13:20.000000Z",
+            "source": "",
+            "verified": None,
         },
     ]
 
 
-async def test_a_listing_has_the_same_without_videos_and_events(store: Store) -> None:
+async def test_a_listing_has_the_same_without_videos_events_and_findings(store: Store) -> None:
     await apply_events(store, EVERYTHING)
     documents = json.loads(msgspec.json.encode(await list_recordings(store)))
     expected = [json.loads(msgspec.json.encode(fold(kept))) for kept in ([STARTED, FINISHED], [OTHER])]
     for document in expected:
-        del document["videos"], document["events"]
+        del document["videos"], document["events"], document["found"]
     assert documents == expected
 
 
@@ -91,6 +97,8 @@ async def test_events_are_listed_as_documented(store: Store) -> None:
             "task_id": None,
             "timestamp": 100,
             "received_at": "2023-11-14T22:13:20.000005Z",
+            "source": "",
+            "verified": None,
         },
         {
             "event_id": STARTED.event_id,
@@ -99,6 +107,8 @@ async def test_events_are_listed_as_documented(store: Store) -> None:
             "task_id": "a",
             "timestamp": 100,
             "received_at": "2023-11-14T22:13:20.000000Z",
+            "source": "",
+            "verified": None,
         },
     ]
 

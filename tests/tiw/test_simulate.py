@@ -1,13 +1,20 @@
 """`tiw simulate`: what it prints."""
 
+import asyncio
 import json
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from simulator import OnProgress, SimulationConfig, SimulationReport
+from simulator import ClassTime, OnProgress, SimulationConfig, SimulationReport
+from tests.simulator.vendor_sdk import Sdk
 from tiw.commands import simulate
-from tiw.parser import main
+from tiw.parser import build_parser, main
+from tiw.settings import read_settings
 
 
 class Played:
@@ -15,11 +22,20 @@ class Played:
 
     def __init__(self, *, gave_up: int = 0, failures: dict[str, int] | None = None) -> None:
         self.configs: list[SimulationConfig] = []
+        self.class_times: list[ClassTime | None] = []
         self._given_up = frozenset(f"{number:032x}" for number in range(gave_up))
         self._failures = failures or {}
 
-    async def __call__(self, config: SimulationConfig, *, on_progress: OnProgress) -> SimulationReport:
-        del on_progress
+    async def __call__(
+        self,
+        config: SimulationConfig,
+        *,
+        on_progress: OnProgress,
+        class_time: ClassTime | None,
+        key: Callable[[], str | None] | None,
+    ) -> SimulationReport:
+        del on_progress, key
+        self.class_times.append(class_time)
         self.configs.append(config)
         return SimulationReport(
             sent=40,
@@ -105,3 +121,58 @@ def test_the_key_is_the_one_that_is_known(monkeypatch: pytest.MonkeyPatch, tmp_p
     played = Played()
     assert run(monkeypatch, played, *arguments) == 0
     assert [config.key for config in played.configs] == ["first-key-of-this-app"]
+
+
+def test_shares_are_what_they_are_told_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played()
+    assert run(monkeypatch, played, "--unsigned") == 0
+    assert run(monkeypatch, played, "--unsigned", "--drop", "1", "--duplicates", "0", "--disorder", "0.5") == 0
+    shares = [(config.drop, config.duplicates, config.disorder) for config in played.configs]
+    assert shares == [(0.0, 0.1, 0.2), (1.0, 0.0, 0.5)]
+
+
+@pytest.mark.parametrize("share", ["1.1", "-0.1", "nan", "some"])
+def test_what_is_no_share_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", "--url", "http://127.0.0.1:1/", "--app", "1", "--drop", share])
+    assert ended.value.code == 2
+    assert "is not a share from 0 to 1" in capsys.readouterr().err
+
+
+def test_with_a_speed_the_classes_are_held_within_the_day_that_ends_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played()
+    assert run(monkeypatch, played, "--unsigned", "--speed", "100000") == 0
+    (config,), (class_time,) = played.configs, played.class_times
+    assert config.day is not None
+    assert class_time is not None
+    assert config.day.starts_at <= class_time() <= time.time()
+    assert time.time() - config.day.starts_at == pytest.approx(86_400, abs=60)
+
+
+# The SDK signs by a call that Python 3.12 deprecated.
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
+async def test_the_vendors_api_answers_for_the_classes_until_it_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIW_DATA_DIR", str(tmp_path))
+    arguments = ["--url", "http://127.0.0.1:1/", "--app", "7", "--unsigned", "--classes", "20", "--seed", "3"]
+    vendor = ["--drop", "1", "--speed", "1000000", "--vendor-api", "127.0.0.1:0"]
+    parsed = build_parser().parse_args(["simulate", *arguments, *vendor])
+    command = asyncio.create_task(simulate.simulate(read_settings({}, is_terminal=False), parsed))
+    printed = ""
+    while "Ctrl-C" not in printed:
+        await asyncio.sleep(0.01)
+        printed += capsys.readouterr().err
+    told = dict(word.split("=", 1) for word in printed.split() if word.startswith("TIW_VENDOR_"))
+    endpoint = told["TIW_VENDOR_ENDPOINT"].removeprefix("http://")
+    sdk = Sdk(endpoint, secret_id=told["TIW_VENDOR_SECRET_ID"], secret_key=told["TIW_VENDOR_SECRET_KEY"])
+    callback = await sdk.call("DescribeOnlineRecordCallback", SdkAppId=7)
+    answer = await sdk.call_json("DescribeRoomList", SdkAppId=7, TimeRange=[0, int(time.time() * 1_000)])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    assert await command == 0
+    assert len(answer["RoomList"]) == 20
+    assert "dropped" in printed
+    assert told["TIW_VENDOR_SITE"] == "china"
+    assert (callback["Callback"], callback["CallbackKey"]) == ("http://127.0.0.1:1/", "")
+    assert "It was asked 2 times." in capsys.readouterr().err

@@ -28,6 +28,9 @@ async def fails(event: OnlineRecordStarted, ctx: Context) -> None:
 """
 
 
+VERIFIED = "@consumer(verified=True)\nasync def archive"
+
+
 def attempt(tmp_path: Path, *arguments: str, then: str = "pass") -> Finished:
     file = tmp_path / "mine.py"
     file.write_text(CONSUMERS.format(then=then))
@@ -67,6 +70,15 @@ def test_a_callback_in_a_file_is_what_the_consumer_gets_without_its_sign(tmp_pat
     tried = attempt(tmp_path, "--consumer", "archive", "--body", str(sample))
     assert tried.code == 0, tried.err
     assert tried.out.startswith("archive  OnlineRecordFinished  handled")
+
+
+def test_what_only_the_vendor_could_confirm_is_taken_as_confirmed_and_that_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(CONSUMERS.format(then="pass").replace("@consumer\nasync def archive", VERIFIED))
+    tried = run({"TIW_LOG_FORMAT": "json"}, "try", str(file))
+    assert tried.code == 0, tried.err
+    said = [line for line in tried.out.splitlines() if line.endswith("(taken as confirmed by the vendor)")]
+    assert [line.split("  ")[:3] for line in said] == [["archive", "OnlineRecordFinished", "handled"]]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from broker.embedded.transport import EmbeddedTransport
 from schemas import UNRECOGNIZED, OnlineRecordStarted, RecordingEvent, decode
 from store import Store, list_dead_letters, list_events
 from workers import Consumer, Context, Worker, consumer
+from workers.verification import wall_clock_us
 
 #: Every retry comes back at once, but with delays that can be told apart.
 LADDER = (0.05, 0.1, 0.2)
@@ -42,21 +43,27 @@ class House(Struct, frozen=True, kw_only=True):
 
     @asynccontextmanager
     async def working(
-        self, *consumers: Consumer, lease_s: float = 30.0, drain_grace_s: float = 5.0
+        self,
+        *consumers: Consumer,
+        lease_s: float = 30.0,
+        drain_grace_s: float = 5.0,
+        now_us: Callable[[], int] = wall_clock_us,
+        transport: Transport | None = None,
     ) -> AsyncIterator[Transport]:
         """Run `consumers` while the block runs, and give the transport to publish on."""
-        async with self.transport(consumers) as transport:
+        async with self.transport(consumers) if transport is None else transport as opened:
             worker = Worker(
                 consumers,
-                transport=transport,
+                transport=opened,
                 store=self.store,
                 retry_delays_s=LADDER,
                 lease_s=lease_s,
                 drain_grace_s=drain_grace_s,
+                now_us=now_us,
             )
             async with worker:
                 await eventually(lambda: worker.is_ready)
-                yield transport
+                yield opened
 
 
 def started(task_id: str = "task", **members: Any) -> Message:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from msgspec import structs
 
 from schemas import EVENT_TYPES, UNRECOGNIZED, OnlineRecordFinished, RecordingError
 from store import (
@@ -33,14 +34,14 @@ def test_each_event_has_exactly_one() -> None:
 @pytest.mark.parametrize("consumer", BUILT_IN, ids=lambda consumer: consumer.name)
 async def test_each_can_run_alone(house: House, consumer: Consumer) -> None:
     (key,) = consumer.routing_keys
-    message = published("SomethingElse" if key == UNRECOGNIZED else key, "task")
+    message = structs.replace(published("SomethingElse" if key == UNRECOGNIZED else key, "task"), source="reconcile")
 
     async with house.working(consumer) as transport:
         await transport.publish(message)
         await eventually(lambda: _has(house, 1))
 
     (event,) = await list_events(house.store)
-    assert event.event_id == message.event_id
+    assert (event.event_id, event.source, event.verified) == (message.event_id, "reconcile", None)
 
 
 async def test_together_they_make_the_recordings_of_the_samples(house: House) -> None:

@@ -131,6 +131,22 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
         define(**options)(archive)
 
 
+@pytest.mark.parametrize("batch", [None, 10])
+def test_only_what_the_vendor_can_be_asked_about_is_verified(batch: int | None) -> None:
+    def one(event: OnlineRecordStarted | Unrecognized, ctx: Context) -> None: ...
+
+    def many(batch: list[tuple[OnlineRecordStarted, Context]]) -> None: ...
+
+    def all_kinds(event: Event, ctx: Context) -> None: ...
+
+    define: Callable[..., Any] = consumer
+    options = {} if batch is None else {"batch": batch}
+    with pytest.raises(DefinitionError, match="verified=True is about OnlineRecordFinished, which it does not take"):
+        define(verified=True, **options)(one if batch is None else many)
+    assert define(verified=True)(all_kinds).verified
+    assert not define(all_kinds).verified
+
+
 def test_with_batch_a_consumer_takes_a_list() -> None:
     @consumer(batch=100, concurrency=2)
     async def archive(batch: list[tuple[OnlineRecordFinished, Context]]) -> None: ...

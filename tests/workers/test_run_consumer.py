@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from schemas import OnlineRecordFinished, OnlineRecordStarted
+from schemas import Event, OnlineRecordFinished, OnlineRecordStarted
 from store import StoreUnavailableError
 from workers import Ack, Context, DeadLetter, Drop, Outcome, Retry, consumer, run_batch, run_consumer
 
@@ -372,6 +372,40 @@ async def test_a_group_that_could_not_be_is_refused(events: list[OnlineRecordSta
 
     with pytest.raises(ValueError, match="archive takes 2 events in a group, not"):
         await run_batch(archive, events)
+
+
+async def test_one_that_is_verified_gets_what_the_vendor_confirmed_and_never_what_it_contradicts() -> None:
+    handled: list[str] = []
+
+    @consumer(verified=True)
+    async def archive(event: OnlineRecordFinished | OnlineRecordStarted, ctx: Context) -> None:
+        handled.append(type(event).__name__)
+
+    finished = OnlineRecordFinished(task_id="t", timestamp=1)
+    assert await run_consumer(archive, finished) == Ack()
+    contradicted = DeadLetter("the vendor contradicts it: it gives no such result")
+    assert await run_consumer(archive, finished, verified=False) == contradicted
+    assert await run_consumer(archive, EVENT, verified=False) == Ack()
+    nameless = DeadLetter("it cannot be verified: it has no TaskId to ask the vendor about")
+    assert await run_consumer(archive, OnlineRecordFinished(timestamp=1)) == nameless
+    assert handled == ["OnlineRecordFinished", "OnlineRecordStarted"]
+
+
+async def test_of_a_group_only_what_is_contradicted_is_left_out() -> None:
+    groups: list[list[str]] = []
+
+    @consumer(verified=True, batch=3)
+    async def archive(batch: list[tuple[OnlineRecordFinished | OnlineRecordStarted, Context]]) -> list[Outcome]:
+        groups.append([event.task_id for event, _ in batch])
+        return [Drop(event.task_id) for event, _ in batch]
+
+    events: list[Event] = [EVENT, OnlineRecordFinished(task_id="f", timestamp=1), EVENT]
+    first, refused, last = await run_batch(archive, events, verified=False)
+    assert (first, last) == (Drop("task"), Drop("task"))
+    assert isinstance(refused, DeadLetter)
+    assert await run_batch(archive, events[1:2], verified=False) == [refused]
+    assert await run_batch(archive, events) == [Drop("task"), Drop("f"), Drop("task")]
+    assert groups == [["task", "task"], ["task", "f", "task"]]
 
 
 async def test_the_example_of_the_readme_for_many_events_works() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from msgspec import structs
+
 from broker.amqp.transport import AmqpTransport
 from schemas import OnlineRecordStarted
 from store import list_dead_letters
@@ -14,7 +16,7 @@ from workers import Consumer, Context, Worker, consumer
 def noting(handled: list[str]) -> Consumer:
     @consumer
     async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
-        handled.append(event.task_id)
+        handled.append(f"{event.task_id} {ctx.source}".strip())
 
     return archive
 
@@ -35,14 +37,14 @@ async def test_an_event_that_expired_while_no_worker_ran_is_handled_once_one_run
 
         async def it_expired() -> bool:
             # The policy holds from some moment on, which the broker does not tell.
-            await transport.publish(started("class"))
+            await transport.publish(structs.replace(started("class"), source="reconcile"))
             await asyncio.sleep(0.6)
             (state,) = await transport.inspect(["archive"])
             return state.dead > 0
 
         await eventually(it_expired)
         async with Worker([archive], transport=transport, store=house.store, retry_delays_s=LADDER):
-            await eventually(lambda: "class" in handled)
+            await eventually(lambda: "class reconcile" in handled)
             await eventually(lambda: nothing_waits(transport))
     assert await list_dead_letters(house.store) == []
 

@@ -134,6 +134,7 @@ async def _send(store: Store, transport: Transport, letter: DeadLetter, *, alrea
         routing_key=letter.routing_key,
         received_at_us=letter.received_at_us,
         trace=letter.trace,
+        source=letter.source,
     )
     await forget(store, consumer=letter.consumer, event_ids=[letter.event_id])
     try:

@@ -84,6 +84,7 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
                             event_id=kept.event_id,
                             routing_key=kept.routing_key,
                             received_at_us=kept.received_at_us,
+                            source=kept.source,
                         )
                         try:
                             await transport.send(args.consumer, message)

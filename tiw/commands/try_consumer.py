@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from ingest import without_dropped
-from schemas import EVENT_TYPES, UNRECOGNIZED, Event, RecordingEvent, decode
+from schemas import EVENT_TYPES, UNRECOGNIZED, Event, OnlineRecordFinished, RecordingEvent, decode
 from simulator import ClassKind, play_class, render
 from store import Store, migrate
 from telemetry import configure_logging
@@ -64,7 +64,10 @@ async def _try(consumer: Consumer, given: _Given, *, store: Store, attempt: int)
         consumer, given.event, event_id=given.event_id, body=given.body, attempt=attempt, store=store
     )
     took_s = time.monotonic() - began_s
-    print(f"{consumer.name}  {given.name}  {_words(outcome)}  in {took_s:.3f} s", flush=True)
+    # Nobody is asked: a sample is of no recording.
+    is_confirmed = consumer.verified and isinstance(given.event, OnlineRecordFinished)
+    note = "  (taken as confirmed by the vendor)" if is_confirmed else ""
+    print(f"{consumer.name}  {given.name}  {_words(outcome)}  in {took_s:.3f} s{note}", flush=True)
     return isinstance(outcome, Ack | Drop)
 
 

@@ -113,6 +113,14 @@ def _headers() -> dict[str, Any]:
             Headers.ATTEMPT: {"type": "integer", "minimum": 1, "description": "Absent: 1."},
             Headers.CRASHES: {"type": "integer", "description": "Workers that died holding this message."},
             Headers.TRACE: {"type": "string", "description": "A W3C traceparent."},
+            Headers.SOURCE: {
+                "type": "string",
+                "pattern": "^[a-z0-9_-]{1,32}$",
+                "examples": ["reconcile"],
+                "description": "Absent: the vendor sent it. `reconcile`: the vendor was asked for it.",
+            },
+            Headers.WAITING_SINCE_US: instant
+            | {"title": "When a consumer with verified=True first found that the vendor has yet to confirm it"},
             Headers.FIRST_FAILED_AT_US: instant | {"title": "When its first attempt failed"},
             Headers.LAST_FAILED_AT_US: instant | {"title": "When its last attempt failed"},
             Headers.REASON: {"type": "string", "description": "Why the last attempt failed."},

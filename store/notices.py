@@ -1,0 +1,238 @@
+"""What somebody is to be told: each notice once, written before it is sent and after.
+
+Intent comes before (`begin_notices`), the result after (`end_notices`): a notice is told once unless the process dies
+between the two, and then `begun_at_us` says so.
+"""
+
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.due import claim_due, finish_all, next_due_in_s, postpone_all
+from store.store import MAX_VALUES, Store, chunks, now_us
+from store.tables import DONE, DUE, notices, storable
+
+#: Rows that one statement inserts, or one transaction deletes.
+AT_ONCE: Final = 500
+
+
+class NoticeResult(StrEnum):
+    """What became of a notice."""
+
+    SENT = "sent"
+    #: Told in short, together with others.
+    DIGESTED = "digested"
+    #: Its time was past.
+    EXPIRED = "expired"
+    #: The channel will not have it, now or later.
+    REFUSED = "refused"
+    GAVE_UP = "gave_up"
+
+
+class Notice(Struct, frozen=True, kw_only=True):
+    """Something to tell by one channel.
+
+    `notice_id` names thing, rule, step and channel: a second notice with the same is none. `data` is what the text is
+    made of. It is told `after_s` seconds from now at the earliest, and its time is past `expires_after_s` seconds from
+    now. `sdk_app_id` and `task_id` name the recording that it is about, with which it is forgotten.
+    """
+
+    notice_id: str
+    channel: str
+    rule: str
+    severity: str
+    sdk_app_id: int | None = None
+    task_id: str | None = None
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
+    after_s: float = 0.0
+    expires_after_s: float
+
+
+class ClaimedNotice(Struct, frozen=True, kw_only=True):
+    """A notice that is the lease holder's to tell. Times are microseconds since the Unix epoch.
+
+    `is_past`: its time was past when it was claimed. `begun_at_us`: somebody began to send it then, and nobody knows
+    what came of that. `attempts` counts claims, this one included.
+    """
+
+    notice_id: str
+    channel: str
+    rule: str
+    severity: str
+    sdk_app_id: int | None
+    task_id: str | None
+    data: dict[str, Any]
+    attempts: int
+    created_at_us: int
+    deadline_at_us: int
+    begun_at_us: int | None
+    is_past: bool
+
+
+async def add_notices(store: Store, new: Sequence[Notice]) -> int:
+    """Keep what is to be told, durable on return; return how much of it is new. What was there stays as it is.
+
+    Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    """
+    rows = [_row(one) for one in sorted(new, key=lambda one: one.notice_id)]
+
+    async def operation(connection: AsyncConnection) -> int:
+        added = 0
+        for part in chunks(rows, AT_ONCE):
+            adding = store.dialect.insert(notices).values(part).on_conflict_do_nothing()
+            added += (await connection.execute(adding)).rowcount
+        return added
+
+    return await store.write(operation) if rows else 0
+
+
+async def claim_notices(
+    store: Store, *, channel: str, lease_holder: str, lease_s: float, limit: int
+) -> list[ClaimedNotice]:
+    """Lease notices of one channel that are due, those first whose time is past first; see `claim_due`."""
+    rows = await claim_due(
+        store, notices, notices.c.channel == channel, lease_holder=lease_holder, lease_s=lease_s, limit=limit
+    )
+    return [
+        msgspec.convert({**row, "is_past": row["deadline_at_us"] <= row["claimed_at_us"]}, ClaimedNotice)
+        for row in rows
+    ]
+
+
+async def begin_notices(store: Store, notice_ids: Collection[str], *, lease_holder: str) -> frozenset[str]:
+    """Write that these notices are being sent now, durable on return; return those that are the lease holder's."""
+    beginning = (
+        update(notices)
+        .where(notices.c.state == DUE, notices.c.lease_holder == lease_holder)
+        .values(begun_at_us=now_us())
+        .returning(notices.c.notice_id)
+    )
+
+    async def operation(connection: AsyncConnection) -> frozenset[str]:
+        begun: set[str] = set()
+        for part in chunks(sorted(notice_ids), MAX_VALUES):
+            begun.update((await connection.execute(beginning.where(notices.c.notice_id.in_(part)))).scalars())
+        return frozenset(begun)
+
+    return await store.write(operation)
+
+
+async def end_notices(
+    store: Store, notice_ids: Collection[str], *, lease_holder: str, result: NoticeResult, detail: str = ""
+) -> frozenset[str]:
+    """Write what became of notices, durable on return; return those that were the lease holder's.
+
+    `detail` is what the channel answered: no address, no secret.
+    """
+    values = {"ended_at_us": now_us(), "result": result.value, "detail": storable(detail)}
+    ended = await finish_all(store, notices, _keys(notice_ids), lease_holder=lease_holder, **values)
+    return frozenset(notice_id for (notice_id,) in ended)
+
+
+async def postpone_notices(
+    store: Store, notice_ids: Collection[str], *, lease_holder: str, after_s: float, detail: str = ""
+) -> frozenset[str]:
+    """Let go of notices that were not sent, until `after_s` seconds from now; return those that were the holder's."""
+    values = {"begun_at_us": None, "detail": storable(detail)}
+    postponed = await postpone_all(
+        store, notices, _keys(notice_ids), lease_holder=lease_holder, after_s=after_s, **values
+    )
+    return frozenset(notice_id for (notice_id,) in postponed)
+
+
+async def next_notice_in_s(store: Store, channel: str) -> float | None:
+    """Return in how many seconds a notice of a channel can be claimed: 0 if one can be now, None if there is none."""
+    return await next_due_in_s(store, notices, notices.c.channel == channel)
+
+
+class ChannelState(Struct, frozen=True, kw_only=True):
+    """What waits for a channel, since when the first does, and what became of the last notice that ended.
+
+    `waiting` counts all that was not told yet, also what is due later; times are microseconds since the Unix epoch.
+    """
+
+    waiting: int = 0
+    waiting_since_us: int | None = None
+    last_ended_at_us: int | None = None
+    last_result: NoticeResult | None = None
+    last_detail: str | None = None
+
+
+async def find_channel_states(store: Store) -> dict[str, ChannelState]:
+    """Return the state of every channel that ever had a notice, by its name."""
+    waiting = (
+        select(notices.c.channel, func.count().label("waiting"), func.min(notices.c.created_at_us).label("since_us"))
+        .where(notices.c.state == DUE)
+        .group_by(notices.c.channel)
+    )
+    place = func.row_number().over(
+        partition_by=notices.c.channel, order_by=(notices.c.ended_at_us.desc(), notices.c.notice_id.desc())
+    )
+    ended = select(notices.c.channel, notices.c.ended_at_us, notices.c.result, notices.c.detail, place.label("place"))
+    ended_at_all = ended.where(notices.c.state == DONE, notices.c.ended_at_us.is_not(None)).subquery()
+    last = select(ended_at_all).where(ended_at_all.c.place == 1)
+    async with store.reading() as connection:
+        states = {
+            row.channel: ChannelState(waiting=row.waiting, waiting_since_us=row.since_us)
+            for row in await connection.execute(waiting)
+        }
+        for row in await connection.execute(last):
+            states[row.channel] = msgspec.structs.replace(
+                states.get(row.channel, ChannelState()),
+                last_ended_at_us=row.ended_at_us,
+                last_result=NoticeResult(row.result),
+                last_detail=row.detail,
+            )
+    return states
+
+
+async def prune_notices(store: Store, *, older_than_s: float) -> int:
+    """Delete notices that ended longer ago than this, and return how many: the same may be added anew after that."""
+    old = (
+        select(notices.c.notice_id)
+        .where(notices.c.state == DONE, notices.c.ended_at_us < now_us() - _us(older_than_s))
+        .limit(AT_ONCE)
+    )
+    statement = delete(notices).where(notices.c.notice_id.in_(old))
+    pruned = 0
+    while True:
+        count = (await store.write(lambda connection: connection.execute(statement))).rowcount
+        pruned += count
+        if count < AT_ONCE:
+            return pruned
+
+
+def _row(one: Notice) -> dict[str, Any]:
+    texts = {name: storable(getattr(one, name)) for name in ("notice_id", "channel", "rule", "severity")}
+    return {
+        **texts,
+        "sdk_app_id": one.sdk_app_id,
+        "task_id": one.task_id,
+        "data": _storable(one.data),
+        "state": DUE,
+        "due_at_us": now_us() + _us(one.after_s),
+        "deadline_at_us": now_us() + _us(one.expires_after_s),
+        "attempts": 0,
+        "created_at_us": now_us(),
+    }
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable(name): _storable(member) for name, member in value.items()}
+    return [_storable(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def _keys(notice_ids: Collection[str]) -> list[tuple[str]]:
+    return [(notice_id,) for notice_id in notice_ids]
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)

@@ -1,0 +1,53 @@
+"""What all processes together do at most so often: one bucket per name, in the database.
+
+The generic cell rate algorithm, in one statement: a row holds the theoretical arrival time of the next turn, by the
+database's clock. https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
+"""
+
+from functools import cache
+from typing import Final
+
+from sqlalchemy import BigInteger, Text, TextClause, bindparam, case
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.statements import Dialect
+from store.store import Store, now_us
+from store.tables import rate_limits
+
+_EVERY_US: Final = bindparam("every_us", type_=BigInteger)
+
+
+async def reserve(store: Store, name: str, *, every_s: float, burst: int, at_most_wait_s: float) -> float | None:
+    """Reserve one of the turns that `name` has: one every `every_s` seconds, of which `burst` may be taken at once.
+
+    Returns how many seconds to wait before taking it, 0 for none; or None if that would be more than `at_most_wait_s`,
+    and then none is reserved. All processes with one database share the turns of a name. Raises
+    `StoreUnavailableError` and `SchemaMismatchError`.
+    """
+    every_us = _us(every_s)
+    burst_us = every_us * (max(1, burst) - 1)
+    given = {"of_name": name, "every_us": every_us, "ahead_us": burst_us + _us(at_most_wait_s)}
+
+    async def operation(connection: AsyncConnection) -> int | None:
+        ahead_us: int | None = (await connection.execute(_reserving(store.dialect), given)).scalar_one_or_none()
+        return ahead_us
+
+    ahead_us = await store.write(operation)
+    return None if ahead_us is None else max(0, ahead_us - burst_us) / 1_000_000
+
+
+@cache
+def _reserving(dialect: Dialect) -> TextClause:
+    """Take a turn, unless it is more than `ahead_us` away, and return how far it is."""
+    next_at_us = case((rate_limits.c.next_at_us > now_us(), rate_limits.c.next_at_us), else_=now_us())
+    insert = dialect.insert(rate_limits).values(name=bindparam("of_name", type_=Text), next_at_us=now_us() + _EVERY_US)
+    upsert = insert.on_conflict_do_update(
+        index_elements=[rate_limits.c.name],
+        set_={"next_at_us": next_at_us + _EVERY_US},
+        where=rate_limits.c.next_at_us <= now_us() + bindparam("ahead_us", type_=BigInteger),
+    )
+    return dialect.render(upsert.returning(rate_limits.c.next_at_us - _EVERY_US - now_us()))
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)
