@@ -22,9 +22,10 @@ ARROWS = {
     "store": {"schemas"},
     "ingest": {"schemas", "telemetry", "broker"},
     "workers": {"schemas", "telemetry", "broker", "store"},
+    "notify": {"schemas", "telemetry", "broker", "store", "workers", "vendor_api"},
     "simulator": {"schemas"},
     "vendor_api": {"schemas", "telemetry"},
-    "tiw": {"schemas", "telemetry", "broker", "store", "ingest", "workers", "simulator", "vendor_api"},
+    "tiw": {"schemas", "telemetry", "broker", "store", "ingest", "workers", "notify", "simulator", "vendor_api"},
     "examples": {"schemas", "workers"},
     "bench": {
         "schemas",

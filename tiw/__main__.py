@@ -31,7 +31,7 @@ def run() -> int:
     return main(sys.argv[1:])
 
 
-PACKAGES = ("broker", "ingest", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api", "workers")
+PACKAGES = ("broker", "ingest", "notify", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api", "workers")
 
 _ROOT = Path(__file__).resolve().parent.parent
 
