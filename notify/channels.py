@@ -501,8 +501,9 @@ def _judge_smtp(error: Exception) -> Answer:
     """Return what it means that an e-mail was not taken."""
     import aiosmtplib  # noqa: PLC0415 - see above
 
-    if isinstance(error, aiosmtplib.SMTPNotSupported):
-        remedy = "it offers no encryption or no login: use smtps:// or smtp:// in TIW_NOTIFY"
+    # What the server does not offer has no type of its own.
+    if type(error) is aiosmtplib.SMTPException and "extension" in error.message:
+        remedy = "it offers no encryption, or no login without it: try smtps://, starttls:// or smtp:// in TIW_NOTIFY"
         return RefusedForGood(code="unsupported", remedy=remedy)
     code = getattr(error, "code", None)
     remedy = "it does not take the message: see its log"
