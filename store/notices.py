@@ -4,18 +4,19 @@ Intent comes before (`begin_notices`), the result after (`end_notices`): a notic
 between the two, and then `begun_at_us` says so.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.due import claim_due, finish_all, next_due_in_s, postpone_all
 from store.store import MAX_VALUES, Store, chunks, now_us
-from store.tables import DONE, DUE, notices, storable
+from store.tables import DONE, DUE, iso8601, notices, storable
 
 #: Rows that one statement inserts, or one transaction deletes.
 AT_ONCE: Final = 500
@@ -29,6 +30,8 @@ class NoticeResult(StrEnum):
     DIGESTED = "digested"
     #: Its time was past.
     EXPIRED = "expired"
+    #: What it tells was over before it was told.
+    OVER = "over"
     #: The channel will not have it, now or later.
     REFUSED = "refused"
     GAVE_UP = "gave_up"
@@ -151,7 +154,7 @@ async def next_notice_in_s(store: Store, channel: str) -> float | None:
 
 
 class ChannelState(Struct, frozen=True, kw_only=True):
-    """What waits for a channel, since when the first does, and what became of the last notice that ended.
+    """What waits for a channel, since when the first does, and what became of the last notice that was sent to it.
 
     `waiting` counts all that was not told yet, also what is due later; times are microseconds since the Unix epoch.
     """
@@ -174,7 +177,11 @@ async def find_channel_states(store: Store) -> dict[str, ChannelState]:
         partition_by=notices.c.channel, order_by=(notices.c.ended_at_us.desc(), notices.c.notice_id.desc())
     )
     ended = select(notices.c.channel, notices.c.ended_at_us, notices.c.result, notices.c.detail, place.label("place"))
-    ended_at_all = ended.where(notices.c.state == DONE, notices.c.ended_at_us.is_not(None)).subquery()
+    # What was dropped unsent says nothing of the channel.
+    dropped = [NoticeResult.EXPIRED.value, NoticeResult.OVER.value]
+    ended_at_all = ended.where(
+        notices.c.state == DONE, notices.c.ended_at_us.is_not(None), notices.c.result.not_in(dropped)
+    ).subquery()
     last = select(ended_at_all).where(ended_at_all.c.place == 1)
     async with store.reading() as connection:
         states = {
@@ -189,6 +196,94 @@ async def find_channel_states(store: Store) -> dict[str, ChannelState]:
                 last_detail=row.detail,
             )
     return states
+
+
+class NoticeRow(Struct, frozen=True, kw_only=True):
+    """A notice in a listing; times are ISO 8601 text.
+
+    It is told by `deadline` or not at all. `result` is None while it waits; `detail` is what the channel answered last.
+    `begun_at` is when it was last begun to be sent.
+    """
+
+    notice_id: str
+    channel: str
+    rule: str
+    severity: str
+    sdk_app_id: int | None
+    task_id: str | None
+    created_at: str
+    due_at: str
+    deadline: str
+    attempts: int
+    begun_at: str | None
+    ended_at: str | None
+    result: NoticeResult | None
+    detail: str | None
+    data: dict[str, Any]
+
+
+async def list_notices(
+    store: Store, *, channel: str | None = None, since_us: int | None = None, limit: int = 1000
+) -> list[NoticeRow]:
+    """Return notices, the latest made first, at most `limit` (0: all)."""
+    query = select(notices).order_by(notices.c.created_at_us.desc(), notices.c.notice_id)
+    if channel is not None:
+        query = query.where(notices.c.channel == channel)
+    if since_us is not None:
+        query = query.where(notices.c.created_at_us >= since_us)
+    if limit:
+        query = query.limit(limit)
+    async with store.reading() as connection:
+        return [
+            NoticeRow(
+                notice_id=row.notice_id,
+                channel=row.channel,
+                rule=row.rule,
+                severity=row.severity,
+                sdk_app_id=row.sdk_app_id,
+                task_id=row.task_id,
+                created_at=iso8601(row.created_at_us),
+                due_at=iso8601(row.due_at_us),
+                deadline=iso8601(row.deadline_at_us),
+                attempts=row.attempts,
+                begun_at=None if row.begun_at_us is None else iso8601(row.begun_at_us),
+                ended_at=None if row.ended_at_us is None else iso8601(row.ended_at_us),
+                result=None if row.result is None else NoticeResult(row.result),
+                detail=row.detail,
+                data=row.data,
+            )
+            for row in await connection.execute(query)
+        ]
+
+
+async def expire_notices(store: Store, *, past_for_s: float) -> dict[str, int]:
+    """End the notices that nobody holds and whose time has been past for so long; return how many, by channel.
+
+    Who delivers a channel ends its own sooner: these are of channels that nobody delivers any more.
+    """
+    is_free = or_(notices.c.leased_until_us.is_(None), notices.c.leased_until_us <= now_us())
+    expiring = (
+        update(notices)
+        .where(
+            notices.c.state == literal_column(f"'{DUE}'"),
+            notices.c.deadline_at_us < now_us() - _us(past_for_s),
+            is_free,
+        )
+        .values(
+            state=DONE,
+            lease_holder=None,
+            leased_until_us=None,
+            ended_at_us=now_us(),
+            result=NoticeResult.EXPIRED.value,
+            detail="nobody delivers this channel",
+        )
+        .returning(notices.c.channel)
+    )
+
+    async def operation(connection: AsyncConnection) -> dict[str, int]:
+        return dict(Counter((await connection.execute(expiring)).scalars()))
+
+    return await store.write(operation)
 
 
 async def prune_notices(store: Store, *, older_than_s: float) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
-from sqlalchemy import Row, bindparam, func, select, tuple_
+from sqlalchemy import Row, bindparam, func, literal_column, select, tuple_
 
 from schemas import UNRECOGNIZED, RecordingStatus
 from store.recording import Recording, RecordingEventRef, RecordingSummary, list_findings
@@ -195,6 +195,42 @@ async def find_recordings(store: Store, task_id: str, *, app: int | None = None)
         )
         for row in rows
     ]
+
+
+class UnfinishedRecording(Struct, frozen=True, kw_only=True):
+    """A recording of which no end is known. `active_at_us` is when the latest of its events that count was accepted."""
+
+    sdk_app_id: int
+    task_id: str
+    room_id: int | None
+    status: RecordingStatus
+    estimate_stop_time: int | None
+    active_at_us: int
+
+
+async def list_unfinished(store: Store, *, since_us: int, until_us: int) -> list[UnfinishedRecording]:
+    """Return the recordings of which no end is known, and of which nothing was heard but within these times."""
+    columns = [recordings.c[name] for name in UnfinishedRecording.__struct_fields__]
+    query = select(*columns).where(
+        # Not as a parameter: a plan that is made for every value does not use the index of one.
+        recordings.c.status != literal_column(f"'{RecordingStatus.FINISHED.value}'"),
+        recordings.c.active_at_us >= since_us,
+        recordings.c.active_at_us < until_us,
+    )
+    async with store.reading() as connection:
+        return [msgspec.convert(members(row), UnfinishedRecording) for row in await connection.execute(query)]
+
+
+async def list_contradicted(store: Store, *, since_us: int) -> list[EventRow]:
+    """Return the events received since then that the vendor contradicts, the first accepted first."""
+    query = (
+        select(*_LISTED)
+        # As the index has it.
+        .where(literal_column("contradicted"), events.c.received_at_us >= since_us)
+        .order_by(events.c.received_at_us, events.c.event_id)
+    )
+    async with store.reading() as connection:
+        return [_listed(row) for row in await connection.execute(query)]
 
 
 def _values(row: Row[Any]) -> dict[str, Any]:

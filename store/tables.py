@@ -75,6 +75,13 @@ Index(
     postgresql_where=_of_a_recording,
 )
 
+Index(
+    "ix_events_contradicted",
+    events.c.received_at_us,
+    sqlite_where=literal_column("contradicted"),
+    postgresql_where=literal_column("contradicted"),
+)
+
 #: What the events of one SdkAppId and TaskId add up to. `active_at_us` is when the latest of the events that
 #: count was accepted; `failed` says whether there is an error, of which code and message may be null; `verified` is
 #: that of the Finished event that counts.

@@ -52,6 +52,14 @@ def _indexes() -> None:
         sqlite_where=of_a_recording,
         postgresql_where=of_a_recording,
     )
+    contradicted = sa.text("contradicted")
+    op.create_index(
+        "ix_events_contradicted",
+        "events",
+        ["received_at_us"],
+        sqlite_where=contradicted,
+        postgresql_where=contradicted,
+    )
     unfinished = sa.text("status <> 'FINISHED'")
     op.create_index(
         "ix_recordings_unfinished",
