@@ -16,8 +16,8 @@ from notify.texts import Language, Message, Part, Templates, escape, fill, one_l
 Explain: TypeAlias = Callable[[str, Language], str]
 
 
-class Notice(Struct, frozen=True, kw_only=True):
-    """An alert on its way to one channel, as it is told."""
+class Content(Struct, frozen=True, kw_only=True):
+    """What one notice tells."""
 
     notice_id: str
     rule: str
@@ -33,7 +33,7 @@ class Wording(Struct, frozen=True, kw_only=True):
     explain: Explain = lambda _message, _language: ""
 
 
-def compose(notices: Sequence[Notice], kind: Kind, wording: Wording, *, now_s: float) -> Message:
+def compose(notices: Sequence[Content], kind: Kind, wording: Wording, *, now_s: float) -> Message:
     """Return the message that tells of `notices`, the most urgent first, over a channel of this kind.
 
     One says all of it; many have a line each. The same notices give the same `message_id`.
@@ -65,11 +65,11 @@ def compose(notices: Sequence[Notice], kind: Kind, wording: Wording, *, now_s: f
 
 def title_of(rule: str, data: Data, wording: Wording, *, now_s: float) -> str:
     """Return the first line of a notice as a listing shows it, in the first language."""
-    notice = Notice(notice_id="", rule=rule, data=data, created_at_s=now_s)
+    notice = Content(notice_id="", rule=rule, data=data, created_at_s=now_s)
     return _part(notice, "email", wording.languages[0], wording, now_s).title
 
 
-def _part(notice: Notice, kind: Kind, language: Language, wording: Wording, now_s: float) -> Part:
+def _part(notice: Content, kind: Kind, language: Language, wording: Wording, now_s: float) -> Part:
     return fill(
         wording.templates[language][notice.rule],
         {
@@ -85,7 +85,7 @@ def _digest(each: Sequence[Part], language: Language, wording: Wording) -> Part:
     return Part(title=part.title, lines=tuple(f"- {one.title}" for one in each), more="\n".join(part.lines))
 
 
-def _facts(notice: Notice, titles: Sequence[str]) -> Mapping[str, object]:
+def _facts(notice: Content, titles: Sequence[str]) -> Mapping[str, object]:
     return {
         "notice_id": notice.notice_id,
         "rule": notice.rule,

@@ -10,11 +10,10 @@ import time
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from notify.texts import one_line
 from schemas import (
-    Event,
     OnlineRecordFinished,
     OnlineRecordLongPauseForceStopped,
     OnlineRecordLongPauseWarning,
@@ -81,12 +80,14 @@ _SHORTEST_REMINDER_S = 2 * _MINUTE_S
 class Alert(Struct, frozen=True, kw_only=True):
     """What somebody should know. `thing` and `step` tell it from all others of its rule.
 
-    It is told from `due_at_s` on, in Unix seconds, and no more after `deadline_s`. `data` has what its texts need.
+    It is told from `due_at_s` on, in Unix seconds, and no more after `deadline_s`. `data` has what its texts need;
+    `recording` is the SdkAppId and TaskId of the recording that it is about, if it is about one.
     """
 
     rule: str
     thing: str
     step: str = ""
+    recording: tuple[int, str] | None = None
     data: Data
     due_at_s: float
     deadline_s: float
@@ -98,35 +99,35 @@ class Alert(Struct, frozen=True, kw_only=True):
 
 
 def alerts_of(
-    event: Event, *, event_id: str, source: str, received_at_s: float, now_s: float | None = None
+    event: RecordingEvent, *, event_id: str, source: str, received_at_s: float, now_s: float | None = None
 ) -> list[Alert]:
     """Return what an event is worth telling. `source` is empty for the vendor's callback, else who found it.
 
     The same event gives alerts of the same identities, whenever and however often it comes.
     """
-    if not isinstance(event, RecordingEvent) or not event.task_id:
-        return []
     now_s = time.time() if now_s is None else now_s
     alerts: list[Alert] = []
     if isinstance(event, OnlineRecordLongPauseWarning):
         alerts += _long_pause(event, event_id=event_id, received_at_s=received_at_s, now_s=now_s)
     elif isinstance(event, OnlineRecordLongPauseForceStopped):
         data = _recording(event) | {"paused_at": event.pause_time, "stopped_at": event.stop_time}
-        alerts.append(_now("force_stopped", _thing(event), data, received_at_s, for_s=_DAY_S))
+        alerts.append(_of_event("force_stopped", event, data, received_at_s, for_s=_DAY_S))
     elif isinstance(event, OnlineRecordFinished) and event.error is not None:
         data = _recording(event) | {
             "error_code": one_line(event.error.code) or None,
             "error_message": one_line(event.error.message) or None,
         }
-        alerts.append(_now("failed", _thing(event), data, received_at_s, for_s=FILES_LAST_S))
-    if source:
+        failed = _of_event("failed", event, data, received_at_s, for_s=FILES_LAST_S)
+        # An older form of it names no recording.
+        alerts.append(failed if event.task_id else structs.replace(failed, thing=event_id))
+    if source and event.task_id:
         # One for each recording, whatever was lost of it.
         data = _recording(event) | {
             "event_type": type(event).__name__,
             "happened_at": event.timestamp,
             "late_s": max(0, round(received_at_s) - event.timestamp),
         }
-        alerts.append(_now("found", _thing(event), data, received_at_s, for_s=_DAY_S))
+        alerts.append(_of_event("found", event, data, received_at_s, for_s=_DAY_S))
     return alerts
 
 
@@ -140,22 +141,32 @@ def _long_pause(
     data = _recording(event) | {"paused_at": event.pause_time, "stops_at": stops_at}
     # A recording can be paused more than once, and a pause told more than once.
     pause = event_id if event.pause_time is None else str(event.pause_time)
-    thing = f"{_thing(event)} {pause}"
-    if stops_at is None:
-        return [_now("long_pause", thing, data, received_at_s, for_s=_HOUR_S)]
-    half_s = (stops_at - now_s) / 2
-    first = Alert(rule="long_pause", thing=thing, data=data, due_at_s=received_at_s, deadline_s=stops_at)
-    if half_s < _SHORTEST_REMINDER_S:
+    first = Alert(
+        rule="long_pause",
+        thing=f"{_thing(event)} {pause}",
+        recording=(event.sdk_app_id, event.task_id),
+        data=data,
+        due_at_s=received_at_s,
+        deadline_s=received_at_s + _HOUR_S if stops_at is None else stops_at,
+    )
+    half_s = (first.deadline_s - now_s) / 2
+    if stops_at is None or half_s < _SHORTEST_REMINDER_S:
         return [first]
-    second = Alert(rule="long_pause", thing=thing, step="half", data=data, due_at_s=now_s + half_s, deadline_s=stops_at)
-    return [first, second]
+    return [first, structs.replace(first, step="half", due_at_s=now_s + half_s)]
 
 
 def overdue(*, sdk_app_id: int, task_id: str, room_id: int | None, status: str, since_s: float, now_s: float) -> Alert:
     """Return the alert that nothing has been heard of a recording since it came to `status`."""
     data: Data = {**_named(sdk_app_id, task_id, room_id), "status": status, "since_at": round(since_s)}
     thing = f"{sdk_app_id} {task_id} {status}"
-    return Alert(rule="overdue", thing=thing, data=data, due_at_s=now_s, deadline_s=since_s + FILES_LAST_S + _DAY_S)
+    return Alert(
+        rule="overdue",
+        thing=thing,
+        recording=(sdk_app_id, task_id),
+        data=data,
+        due_at_s=now_s,
+        deadline_s=since_s + FILES_LAST_S + _DAY_S,
+    )
 
 
 def contradicted(
@@ -168,7 +179,8 @@ def contradicted(
         "event_id": event_id,
         "received_at": round(received_at_s),
     }
-    return _now("contradicted", event_id, data, received_at_s, for_s=FILES_LAST_S)
+    alert = _now("contradicted", event_id, data, received_at_s, for_s=FILES_LAST_S)
+    return structs.replace(alert, recording=(sdk_app_id, task_id))
 
 
 def app_paused(*, sdk_app_id: int, reason: str, until_s: float, now_s: float) -> Alert:
@@ -218,12 +230,24 @@ def file_expiring(
     deadline_s = expires_at_s - max(next_steps, default=0) * _HOUR_S
     thing = f"{sdk_app_id} {task_id} {file}"
     return Alert(
-        rule="file_expiring", thing=thing, step=f"{min(steps)}h", data=data, due_at_s=now_s, deadline_s=deadline_s
+        rule="file_expiring",
+        thing=thing,
+        step=f"{min(steps)}h",
+        recording=(sdk_app_id, task_id),
+        data=data,
+        due_at_s=now_s,
+        deadline_s=deadline_s,
     )
 
 
 def _now(rule: str, thing: str, data: Data, at_s: float, *, for_s: float) -> Alert:
     return Alert(rule=rule, thing=thing, data=data, due_at_s=at_s, deadline_s=at_s + for_s)
+
+
+def _of_event(rule: str, event: RecordingEvent, data: Data, at_s: float, *, for_s: float) -> Alert:
+    """Return an alert that there is once for each recording."""
+    alert = _now(rule, _thing(event), data, at_s, for_s=for_s)
+    return structs.replace(alert, recording=(event.sdk_app_id, event.task_id) if event.task_id else None)
 
 
 def _thing(event: RecordingEvent) -> str:

@@ -267,6 +267,15 @@ VENDOR_SECONDS = Histogram(
     "tiw_vendor_seconds", "One request to the vendor's API, answered or not.", buckets=_SLOW_S, registry=REGISTRY
 )
 
+# notify; the names of channels are the operator's, so there are few --------------------------------------------------
+NOTICES = Counter(
+    "tiw_notices",
+    "Notices by channel and what became of them: sent, digested (told along with others), refused (for good), gave_up "
+    "(the channel was not reached in time); expired and over: dropped, as their time was past, or what they tell over.",
+    ["channel", "result"],
+    registry=REGISTRY,
+)
+
 ProcessCollector(registry=REGISTRY)
 
 

@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 from notify import Answer, Channel, RefusedForGood, Sender, Sent, TryLater, parse_channels
 from notify.channels import REFUSALS, judge, mail_of, request_of
 from notify.config import KINDS, Kind
-from notify.messages import Notice, Wording, compose
+from notify.messages import Content, Wording, compose
 from notify.rules import TEMPLATE_FIELDS
 from notify.texts import LANGUAGES, load_templates
 from tests.notify.sinks import MailSink, WebSink
@@ -47,8 +47,8 @@ def channel_of(kind: Kind, url: str = "http://127.0.0.1:1") -> Channel:
     return channel
 
 
-def failed(number: int = 1, message: str = "im login failed with code 6206", **data: Any) -> Notice:
-    return Notice(
+def failed(number: int = 1, message: str = "im login failed with code 6206", **data: Any) -> Content:
+    return Content(
         notice_id=f"{number:032}",
         rule="failed",
         data={
@@ -63,7 +63,7 @@ def failed(number: int = 1, message: str = "im login failed with code 6206", **d
     )
 
 
-def payload(kind: Kind, notices: list[Notice], wording: Wording = BOTH) -> Any:
+def payload(kind: Kind, notices: list[Content], wording: Wording = BOTH) -> Any:
     channel = channel_of(kind)
     return json.loads(request_of(channel, compose(notices, kind, wording, now_s=NOW_S), now_s=NOW_S).body)
 
@@ -129,7 +129,7 @@ def test_a_webhook_is_signed_as_standard_webhooks_are_and_has_the_facts() -> Non
 
 
 def test_nobody_is_called_for_what_can_wait() -> None:
-    notice = Notice(
+    notice = Content(
         notice_id="1", rule="dead_letters", data={"consumer": "a", "count": 1, "reason": "x"}, created_at_s=NOW_S
     )
     assert "mentioned_list" not in payload("wecom", [notice])["text"]
@@ -189,7 +189,7 @@ def test_an_e_mail_has_one_subject_and_an_id_that_stays() -> None:
 
 @given(value=st.text(st.characters(exclude_categories=["Cs"]), max_size=400))
 def test_no_text_of_an_event_makes_a_header_of_an_e_mail(value: str) -> None:
-    notice = Notice(
+    notice = Content(
         notice_id="1",
         rule="dead_letters",
         data={"consumer": f"a\r\nBcc: b@c.d\n\n{value}", "count": 1, "reason": value},
@@ -320,7 +320,7 @@ def test_every_refusal_in_the_table_is_of_a_kind_that_answers_so() -> None:
     assert REFUSALS.keys() == {"wecom", "dingtalk", "feishu"}
 
 
-async def send(channel: Channel, timeout_s: float = 5.0, notices: list[Notice] | None = None) -> Answer:
+async def send(channel: Channel, timeout_s: float = 5.0, notices: list[Content] | None = None) -> Answer:
     async with Sender(timeout_s=timeout_s) as sender:
         return await sender.send(channel, compose(notices or [failed()], channel.kind, BOTH, now_s=time.time()))
 
