@@ -13,6 +13,7 @@ import structlog
 from notify.channels import PACES, Answer, RefusedForGood, Sender, Sent, TryLater
 from notify.config import Channel
 from notify.messages import Content, Wording, compose
+from notify.rules import RULES
 from store import (
     ClaimedNotice,
     NoticeResult,
@@ -47,6 +48,7 @@ LOOK_EVERY_S = 5.0
 
 _LONGEST_PAUSE_S = 600.0
 _STORE_AGAIN_S = 5.0
+_UNKNOWN_AGAIN_S = 60.0
 _TELL_EVERY_S = 60.0
 
 _log = structlog.get_logger()
@@ -160,7 +162,10 @@ class ChannelDelivery:
                     notice_id=notice.notice_id,
                     reason="who sent it has not said what came of it",
                 )
-        return await self._worth_telling(claimed)
+        # Another version's, in the middle of an upgrade.
+        unknown = [notice for notice in claimed if notice.rule not in RULES]
+        await self._postpone(unknown, after_s=_UNKNOWN_AGAIN_S)
+        return await self._worth_telling([notice for notice in claimed if notice.rule in RULES])
 
     async def _worth_telling(self, notices: Sequence[ClaimedNotice]) -> list[ClaimedNotice]:
         """Return the notices whose time is not past and which are not over; the others are ended."""

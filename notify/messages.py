@@ -64,7 +64,9 @@ def compose(notices: Sequence[Content], kind: Kind, wording: Wording, *, now_s: 
 
 
 def title_of(rule: str, data: Data, wording: Wording, *, now_s: float) -> str:
-    """Return the first line of a notice as a listing shows it, in the first language."""
+    """Return the first line of a notice as a listing shows it, in the first language; its rule, if nobody knows it."""
+    if rule not in RULES:
+        return rule
     notice = Content(notice_id="", rule=rule, data=data, created_at_s=now_s)
     return _part(notice, "email", wording.languages[0], wording, now_s).title
 

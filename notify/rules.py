@@ -136,7 +136,7 @@ def _long_pause(
 ) -> list[Alert]:
     """Return two reminders: at once, and when half of the time that is left has passed."""
     stops_at = event.estimate_stop_time
-    if stops_at is not None and not received_at_s - _LONGEST_PAUSE_S < stops_at < received_at_s + _LONGEST_PAUSE_S:
+    if stops_at is not None and stops_at > received_at_s + _LONGEST_PAUSE_S:
         stops_at = None
     data = _recording(event) | {"paused_at": event.pause_time, "stops_at": stops_at}
     # A recording can be paused more than once, and a pause told more than once.

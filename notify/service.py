@@ -8,13 +8,14 @@ from typing import Self
 
 import structlog
 
+from broker import ConsumerQueues
 from notify.channels import Sender
 from notify.config import Channel
 from notify.delivery import ChannelDelivery
 from notify.messages import Wording
 from notify.rules import RULES, Alert, alerts_of
 from notify.watching import STORE_LOOKS, Look, is_over
-from schemas import RecordingEvent
+from schemas import EVENT_TYPES, RecordingEvent
 from store import (
     ClaimedNotice,
     Notice,
@@ -41,6 +42,9 @@ _ORPHANED_AFTER_S = 3600.0
 
 #: What a message that is being sent gets when the process is to stop: its time-out, and a moment to write the result.
 STOP_GRACE_S = 20.0
+
+#: The queues of the consumer that reads what events tell.
+CONSUMER_QUEUES = ConsumerQueues(consumer="notify", routing_keys=tuple(EVENT_TYPES))
 
 _log = structlog.get_logger()
 
@@ -204,6 +208,6 @@ class Notifier:
                 _log.info("notices_not_cleared", reason=str(error), again_in_s=_CLEAR_EVERY_S)
             else:
                 for channel, count in expired.items():
+                    metrics.NOTICES.labels(channel, NoticeResult.EXPIRED.value).inc(count)
                     _log.warning("notices_without_channel", channel=channel, expired=count, advice="see TIW_NOTIFY")
-                metrics.NOTICES.labels("", NoticeResult.EXPIRED.value).inc(sum(expired.values()))
             await asyncio.sleep(_CLEAR_EVERY_S)

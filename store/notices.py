@@ -156,10 +156,12 @@ async def next_notice_in_s(store: Store, channel: str) -> float | None:
 class ChannelState(Struct, frozen=True, kw_only=True):
     """What waits for a channel, since when the first does, and what became of the last notice that was sent to it.
 
-    `waiting` counts all that was not told yet, also what is due later; times are microseconds since the Unix epoch.
+    `waiting` counts all that was not told yet, also what is due later; `waiting_detail` is why one of them was not taken
+    at its last try, None if none was tried. Times are microseconds since the Unix epoch.
     """
 
     waiting: int = 0
+    waiting_detail: str | None = None
     waiting_since_us: int | None = None
     last_ended_at_us: int | None = None
     last_result: NoticeResult | None = None
@@ -169,7 +171,12 @@ class ChannelState(Struct, frozen=True, kw_only=True):
 async def find_channel_states(store: Store) -> dict[str, ChannelState]:
     """Return the state of every channel that ever had a notice, by its name."""
     waiting = (
-        select(notices.c.channel, func.count().label("waiting"), func.min(notices.c.created_at_us).label("since_us"))
+        select(
+            notices.c.channel,
+            func.count().label("waiting"),
+            func.min(notices.c.created_at_us).label("since_us"),
+            func.max(func.nullif(notices.c.detail, "")).label("why"),
+        )
         .where(notices.c.state == DUE)
         .group_by(notices.c.channel)
     )
@@ -185,7 +192,7 @@ async def find_channel_states(store: Store) -> dict[str, ChannelState]:
     last = select(ended_at_all).where(ended_at_all.c.place == 1)
     async with store.reading() as connection:
         states = {
-            row.channel: ChannelState(waiting=row.waiting, waiting_since_us=row.since_us)
+            row.channel: ChannelState(waiting=row.waiting, waiting_since_us=row.since_us, waiting_detail=row.why)
             for row in await connection.execute(waiting)
         }
         for row in await connection.execute(last):

@@ -176,11 +176,21 @@ def test_folders_and_files_that_are_mounted_are_in_the_repository_and_read_only(
                 assert options[0].startswith("ro"), target
 
 
+def test_who_speaks_to_the_outside_holds_no_callback_key() -> None:
+    notify = SERVICES["notify"]
+    assert notify["profiles"] == ["keep"]
+    assert not [name for name in notify["environment"] if name.startswith("TIW_CALLBACK")]
+    assert not [volume for volume in notify["volumes"] if volume.startswith(("./keys", "ingest-data"))]
+    # And the other way round: only who tells people knows where, and the tools.
+    knowing = {name for name, service in OURS.items() if "TIW_NOTIFY" in service.get("environment", {})}
+    assert knowing == {"notify", "tiw"}
+
+
 def test_who_handles_events_gets_longer_to_stop_than_a_drain_takes() -> None:
     from workers.worker import DRAIN_GRACE_S  # noqa: PLC0415 - only this test needs it
 
     for name, service in SERVICES.items():
-        if name.startswith("worker-") or name == "plugins":
+        if name.startswith("worker-") or name in ("plugins", "notify"):
             assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN_GRACE_S, name
     assert SERVICES["ingest"]["stop_grace_period"] == "35s"
 
@@ -194,14 +204,20 @@ def test_the_small_pipeline_is_the_same_image_with_the_same_rights_and_settings(
     assert not {"privileged", "cap_add", "pid", "ipc", "network_mode", "depends_on"} & set(PIPELINE)
     # What only a spool or a broker needs is not there; all else that the user may set reaches both.
     settings = PIPELINE["environment"].items()
-    assert settings <= (SERVICES["plugins"]["environment"] | ingest["environment"]).items()
-    missing = (SERVICES["plugins"]["environment"] | ingest["environment"]).keys() - PIPELINE["environment"].keys()
+    theirs = SERVICES["plugins"]["environment"] | ingest["environment"] | SERVICES["notify"]["environment"]
+    assert settings <= theirs.items()
+    missing = theirs.keys() - PIPELINE["environment"].keys()
     elsewhere = {"TIW_AMQP_URL", "TIW_AMQP_URL_FILE", "TIW_DATABASE_URL", "TIW_DATABASE_URL_FILE"}
     assert missing == {*elsewhere, "TIW_SPOOL_MAX_BYTES"}
 
 
 def test_the_small_pipeline_keeps_everything_in_a_volume_and_starts_with_no_setting_of_the_users() -> None:
-    assert PIPELINE["volumes"] == ["data:/var/lib/tiw", "./keys:/keys:ro,z", "./plugins:/plugins:ro,z"]
+    assert PIPELINE["volumes"] == [
+        "data:/var/lib/tiw",
+        "./channels:/channels:ro,z",
+        "./keys:/keys:ro,z",
+        "./plugins:/plugins:ro,z",
+    ]
     assert SMALL["volumes"] == {"data": None}
     assert SMALL["name"] != COMPOSE["name"], "both would be one project, and remove each other's containers"
     environment = resolved(PIPELINE["environment"])

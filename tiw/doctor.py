@@ -23,11 +23,14 @@ from ingest import (
 )
 from schemas import EARLIEST_ARRIVAL_S
 from store import (
+    ChannelState,
+    NoticeResult,
     Store,
     StoreError,
     check_schema,
     check_writable,
     count_dead_letters,
+    find_channel_states,
     find_faults,
     iso8601,
     list_overdue,
@@ -36,9 +39,9 @@ from store import (
 from tiw.discovery import DiscoveryError, discover_consumers
 from tiw.explaining import is_authentic
 from tiw.keys import keys_file, present_keys
-from tiw.opening import rejected_folder, spool_folder
+from tiw.opening import notify_channels, notify_wording, rejected_folder, spool_folder
 from tiw.process import has_uvloop
-from tiw.settings import FailedError, Settings, unknown_variables
+from tiw.settings import FailedError, Settings, UsageError, unknown_variables
 
 
 class ConsumerState(Struct, frozen=True, kw_only=True):
@@ -312,6 +315,45 @@ async def check_database(store: Store) -> AsyncIterator[Check]:
         yield Check(check="database", ok=False, detail=str(error), remedy=remedy)
         return
     yield Check(check="database", ok=True, detail=f"{store.safe_url}, {waiting} dead letters")
+
+
+async def check_notify(settings: Settings, store: Store) -> AsyncIterator[Check]:
+    """See whether the channels over which people are told take what they are sent; nothing where nobody is told."""
+    try:
+        channels = notify_channels(settings)
+    except UsageError as error:
+        yield Check(check="notify", ok=False, detail=str(error), remedy="correct TIW_NOTIFY: nobody is told until then")
+        return
+    if not channels:
+        return
+    for problem in notify_wording(settings)[1]:
+        yield Check(check="notify", ok=False, detail=problem, remedy="correct the template, then start `tiw` again")
+    try:
+        states = await find_channel_states(store)
+    except StoreError as error:
+        yield Check(check="notify", ok=False, detail=str(error), remedy="see the check of the database")
+        return
+    for channel in channels:
+        state = states.get(channel.name, ChannelState())
+        waiting = f", {state.waiting} notices wait" if state.waiting else ""
+        if state.waiting_detail is not None:
+            yield Check(
+                check="notify",
+                ok=False,
+                detail=f"{channel.name} does not take what it is sent: {state.waiting_detail}{waiting}",
+                remedy=f"mend that, then try it: `tiw notify test {channel.name}`",
+            )
+        elif state.last_result in (NoticeResult.REFUSED, NoticeResult.GAVE_UP):
+            ended = "" if state.last_ended_at_us is None else f" at {iso8601(state.last_ended_at_us)[:19]}Z"
+            yield Check(
+                check="notify",
+                ok=False,
+                detail=f"{channel.name} did not take the last notice{ended}: {state.last_detail}{waiting}",
+                remedy=f"mend that, then try it: `tiw notify test {channel.name}`",
+            )
+        else:
+            told = "took the last notice" if state.last_result else f"never used: `tiw notify test {channel.name}`"
+            yield Check(check="notify", ok=True, detail=f"{channel.name}: {told}{waiting}")
 
 
 def check_disk(settings: Settings) -> Check:

@@ -15,6 +15,7 @@ from tiw.settings import Address, FailedError, Settings, UnixAddress, UsageError
 
 if TYPE_CHECKING:
     from ingest import IngestConfig, Spool
+    from notify import Channel, Look, Notifier, Wording
     from store import Store
     from vendor_api import Limiter, VendorClient
 
@@ -89,6 +90,50 @@ def require_amqp(settings: Settings, command: str) -> None:
         raise UsageError(
             f"`tiw {command}` needs TIW_AMQP_URL: without a broker everything runs in one process, `tiw up`"
         )
+
+
+def notify_channels(settings: Settings) -> "tuple[Channel, ...]":
+    """Return the channels that TIW_NOTIFY names, none if it is not set. Raises `UsageError` for what is wrong there."""
+    if settings.notify is None:
+        return ()
+    from notify import ChannelsError, parse_channels  # noqa: PLC0415 - who tells nobody needs it not
+
+    try:
+        return parse_channels(settings.notify)
+    except ChannelsError as error:
+        raise UsageError(f"TIW_NOTIFY: {error}") from error
+
+
+def notify_queues(channels: "Sequence[Channel]") -> list[ConsumerQueues]:
+    """Return the queues that telling people over `channels` needs."""
+    if not channels:
+        return []
+    from notify import CONSUMER_QUEUES  # noqa: PLC0415 - see notify_channels
+
+    return [CONSUMER_QUEUES]
+
+
+def notify_wording(settings: Settings) -> "tuple[Wording, tuple[str, ...]]":
+    """Return how notices are worded, and a sentence for each template of the user's that cannot be used."""
+    from notify import LANGUAGES, TEMPLATE_FIELDS, Wording, load_templates  # noqa: PLC0415 - see notify_channels
+
+    loaded = load_templates(TEMPLATE_FIELDS, settings.notify_templates)
+    wording = Wording(languages=LANGUAGES[settings.notify_language], templates=loaded.templates)
+    return wording, loaded.problems
+
+
+def make_notifier(
+    settings: Settings, channels: "Sequence[Channel]", store: "Store", *, looks: "Sequence[Look]" = ()
+) -> "Notifier":
+    """Return what tells people over `channels`, not entered yet; says in the log which templates cannot be used."""
+    import structlog  # noqa: PLC0415 - slow to import, and many commands say nothing
+
+    from notify import Notifier  # noqa: PLC0415 - see notify_channels
+
+    wording, problems = notify_wording(settings)
+    for problem in problems:
+        structlog.get_logger().error("notify_template_not_used", reason=problem)
+    return Notifier(channels, store=store, wording=wording, looks=looks)
 
 
 Listener = TypeVar("Listener")

@@ -35,6 +35,7 @@ def build_parser() -> Parser:
     _add_dead_letters(commands)
     _add_spool(commands)
     _add_consumers(commands)
+    _add_notify(commands)
     _add_forget(commands)
     _add_rejected(commands)
     _add_keys(commands)
@@ -181,6 +182,19 @@ def _add_consumers(commands: Any) -> None:
     )
     remove.add_argument("name", metavar="NAME")
     remove.add_argument("--force", action="store_true", help="even if events wait in it: they are lost to it")
+
+
+def _add_notify(commands: Any) -> None:
+    notify = _group(commands, "notify", "Tell people what they should know, over the channels of TIW_NOTIFY.")
+    _command(notify, "run", "notify:run", "Run what tells people, beside ingest nodes and workers.")
+    test = _command(notify, "test", "notify:test", "Send one message over a channel, and show what it answers.")
+    test.add_argument("channel", metavar="CHANNEL", help="its name: the kind, or what name= says")
+    _json(test)
+    listing = _command(notify, "list", "notify:list_all", "List notices and what became of them, newest first.")
+    listing.add_argument("--channel", metavar="CHANNEL", help="of one channel")
+    listing.add_argument("--since", metavar="T", help="2026-11-23, 2026-11-23T10:00Z, or an age: 90m, 12h, 3d")
+    listing.add_argument("--limit", type=_natural, default=1000, metavar="N", help="at most (default: 1000; 0: all)")
+    _listing(listing)
 
 
 def _add_forget(commands: Any) -> None:

@@ -1,22 +1,36 @@
 """The whole pipeline in one process: ingest and the built-in consumers, and a child for each consumer of a user."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import Struct
 
-from ingest import IngestServer, KeyRing
+from broker import Transport
+from ingest import IngestServer, KeyRing, Spool
 from store import SchemaMismatchError, Store
 from telemetry import AdminListener, Readiness
 from tiw.children import Processes, children_readiness
 from tiw.commands.migrate import migrate_when_there
 from tiw.discovery import CustomConsumers
-from tiw.opening import ingest_config, listening, open_spool, open_store, open_transport
+from tiw.opening import (
+    ingest_config,
+    listening,
+    make_notifier,
+    notify_channels,
+    notify_queues,
+    open_spool,
+    open_store,
+    open_transport,
+)
 from tiw.process import folder_lock, raise_descriptor_limit
 from tiw.settings import Address, Settings
 from workers import BUILT_IN, CONFIRM_TIMEOUT_S, Worker
+
+if TYPE_CHECKING:
+    from notify import Look
 
 #: How long the migration of a file is waited for before callbacks are taken.
 _LOCAL_MIGRATION_S = 1.0
@@ -54,20 +68,27 @@ async def run_pipeline(
     built-in consumers start when the database is there and its schema is brought up to date.
     """
     raise_descriptor_limit()
+    channels = notify_channels(settings)
     async with AsyncExitStack() as stack:
         stack.enter_context(folder_lock(settings.data_dir))
         await stack.enter_async_context(keys)
         store = await stack.enter_async_context(open_store(settings, may_be_new=True))
         transport = await stack.enter_async_context(
-            open_transport(settings, confirm_timeout_s=CONFIRM_TIMEOUT_S, may_be_new=True)
+            open_transport(settings, notify_queues(channels), confirm_timeout_s=CONFIRM_TIMEOUT_S, may_be_new=True)
         )
         migrating = asyncio.create_task(_migrate(store), name="migration")
         stack.push_async_callback(_end, migrating)
         if store.is_local:
             # It is here and takes a moment: consumers need not say that they wait for it.
             await asyncio.wait({migrating}, timeout=_LOCAL_MIGRATION_S)
+        spools: list[Spool] = []
+        consumers = [*BUILT_IN]
+        if channels:
+            looks = _looks(settings, transport, spools)
+            notifier = await stack.enter_async_context(make_notifier(settings, channels, store, looks=looks))
+            consumers.append(notifier.consumer)
         worker = Worker(
-            BUILT_IN,
+            consumers,
             transport=transport,
             store=store,
             retry_delays_s=settings.retry_delays_s,
@@ -80,8 +101,9 @@ async def run_pipeline(
             custom = await stack.enter_async_context(CustomConsumers(processes, environ))
         config = ingest_config(settings)
         # The embedded transport is as near, and lies on the same disk.
-        spool = None if settings.is_embedded else await stack.enter_async_context(open_spool(settings, transport))
-        ingest = IngestServer(config, transport, keys, spool=spool)
+        if not settings.is_embedded:
+            spools.append(await stack.enter_async_context(open_spool(settings, transport)))
+        ingest = IngestServer(config, transport, keys, spool=spools[0] if spools else None)
         server = await stack.enter_async_context(listening(ingest, variable="TIW_HTTP", address=settings.http))
         stack.push_async_callback(server.drain)
         failure = asyncio.create_task(worker.wait(), name="pipeline")
@@ -101,6 +123,20 @@ async def run_pipeline(
             listener = await stack.enter_async_context(listening(health, variable="TIW_ADMIN", address=admin))
             admin_port = listener.port
         yield Pipeline(http_port=server.port, path=config.path, admin_port=admin_port, store=store, failure=failure)
+
+
+def _looks(settings: Settings, transport: Transport, spools: Sequence[Spool]) -> "list[Look]":
+    """Return what else is looked at by who tells people: the broker and the spool, where there are such."""
+    from notify import SpoolUse, look_for_broker, look_for_spool  # noqa: PLC0415 - who tells nobody needs it not
+
+    def use() -> SpoolUse | None:
+        depths = [spool.depth for spool in spools]
+        oldest_at_us = min((depth.oldest_at_us for depth in depths if depth.oldest_at_us is not None), default=None)
+        if oldest_at_us is None:
+            return None
+        return SpoolUse(count=sum(depth.callbacks for depth in depths), since_s=oldest_at_us / 1_000_000)
+
+    return [] if settings.is_embedded else [look_for_broker(lambda: transport.is_ready), look_for_spool(use)]
 
 
 async def _migrate(store: Store) -> None:

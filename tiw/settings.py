@@ -108,6 +108,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     vendor_site: Literal["china", "international"] = "china"
     vendor_endpoint: str | None = None
     log_format: Literal["console", "json"] = "json"
+    notify: str | None = None
+    notify_language: Literal["en", "zh", "both"] = "en"
+    notify_templates: Path | None = None
 
     @property
     def is_embedded(self) -> bool:
@@ -150,6 +153,9 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         vendor_site=_read(environ, "TIW_VENDOR_SITE", _vendor_site, "china"),
         vendor_endpoint=_read(environ, "TIW_VENDOR_ENDPOINT", _vendor_endpoint, None),
         log_format=_read(environ, "TIW_LOG_FORMAT", _log_format, "console" if is_terminal else "json"),
+        notify=_read(environ, "TIW_NOTIFY", str, None),
+        notify_language=_read(environ, "TIW_NOTIFY_LANGUAGE", _notify_language, "en"),
+        notify_templates=_read(environ, "TIW_NOTIFY_TEMPLATES", _path, None),
     )
     if settings.allow_unsigned and not settings.http.is_loopback and settings.path_token is None:
         raise SettingsError(
@@ -170,7 +176,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 _SECRET = (
     *("TIW_PATH_TOKEN", "TIW_AMQP_URL", "TIW_DATABASE_URL", "TIW_CALLBACK_KEYS"),
-    *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_KEY"),
+    *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_KEY", "TIW_NOTIFY"),
 )
 _KNOWN = frozenset(
     {
@@ -189,6 +195,8 @@ _KNOWN = frozenset(
         "TIW_VENDOR_SITE",
         "TIW_VENDOR_ENDPOINT",
         "TIW_LOG_FORMAT",
+        "TIW_NOTIFY_LANGUAGE",
+        "TIW_NOTIFY_TEMPLATES",
     }
 )
 
@@ -380,6 +388,12 @@ def _log_format(value: str) -> Literal["console", "json"]:
     return cast("Literal['console', 'json']", value)
 
 
+def _notify_language(value: str) -> Literal["en", "zh", "both"]:
+    if value not in ("en", "zh", "both"):
+        raise ValueError(f"must be en, zh or both, not {value!r}")
+    return cast("Literal['en', 'zh', 'both']", value)
+
+
 def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
@@ -395,12 +409,20 @@ def masked(settings: Settings, *, reveal: bool = False) -> dict[str, object]:
     values["admin"] = None if settings.admin is None else str(settings.admin)
     values["amqp_urls"] = [_without_password(url) for url in settings.amqp_urls]
     values["database_url"] = _without_password(settings.database_url)
+    # Their addresses are their passwords. What is wrong with them says who uses them.
+    values["notify"] = None if settings.notify is None else _kinds_alone(settings.notify)
     if not reveal:
         values["callback_keys"] = None if settings.callback_keys is None else "***"
         values["path_token"] = None if settings.path_token is None else "***"
     values["vendor_secret_id"] = None if settings.vendor_secret_id is None else "***"
     values["vendor_secret_key"] = None if settings.vendor_secret_key is None else "***"
     return cast("dict[str, object]", values)
+
+
+def _kinds_alone(channels: str) -> list[str]:
+    lines = [line for line in channels.splitlines() if not line.lstrip().startswith("#")]
+    entries = [entry.partition("=") for line in lines for entry in line.split(",") if entry.strip()]
+    return [f"{kind.strip()}=***" if equals and kind.strip().isalpha() else "***" for kind, equals, _ in entries]
 
 
 def _without_password(url: str) -> str:

@@ -20,6 +20,9 @@ _INSTALLATION = Path(sys.prefix) / "plugins"
 
 _LONGEST_WORDS = 500
 
+#: Names of consumers of ours that are not always there: two of one name would share a queue.
+_OURS = {"notify": "what reads the events that people are told of (TIW_NOTIFY)"}
+
 
 def load_consumers(sources: Sequence[str], *, may_be_none: bool = False) -> list[Consumer]:
     """Return the consumers of `sources`, in their order: modules, .py files, or folders of .py files.
@@ -42,6 +45,9 @@ def load_consumers(sources: Sequence[str], *, may_be_none: bool = False) -> list
             ]
             if not found and not may_be_none and not Path(source).is_dir():
                 raise LoadError(f"{where} defines no consumer: put @consumer on a function in it")
+            for value in found:
+                if value.name in _OURS:
+                    raise LoadError(f"{where}: {value.name!r} is {_OURS[value.name]}: rename the function")
             consumers += dict.fromkeys(found)
     refuse_name_clashes([*BUILT_IN, *consumers])
     return consumers

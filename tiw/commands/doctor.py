@@ -17,6 +17,7 @@ from tiw.doctor import (
     check_event_loop,
     check_keys,
     check_modules,
+    check_notify,
     check_rejected,
     check_spool,
 )
@@ -46,6 +47,7 @@ async def doctor(settings: Settings, args: argparse.Namespace) -> int:
         async with open_store(settings) as store:
             checks += [await check_clock(store), *[check async for check in check_database(store)]]
             checks += [check async for check in _check_transport(settings, store)]
+            checks += [check async for check in check_notify(settings, store)]
     except FailedError as error:
         checks.append(Check(check="database", ok=False, detail=str(error), remedy="see there"))
     if args.json:

@@ -8,7 +8,7 @@ import msgspec
 
 from ingest import SpoolFileState
 from schemas import callback_schema
-from store import DeadLetterRow, EventRow, Recording, RecordingSummary
+from store import DeadLetterRow, EventRow, NoticeRow, Recording, RecordingSummary
 from tiw.commands.rejected import Row
 from tiw.commands.spool import SpooledRow
 from tiw.doctor import Check, ConsumerState
@@ -29,6 +29,7 @@ DOCUMENTS: dict[str, Any] = {
     "spool list": list[SpooledRow],
     "spool verify": list[SpoolFileState],
     "rejected list": list[Row],
+    "notify list": list[NoticeRow],
     "doctor": list[Check],
 }
 
