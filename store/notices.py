@@ -156,8 +156,8 @@ async def next_notice_in_s(store: Store, channel: str) -> float | None:
 class ChannelState(Struct, frozen=True, kw_only=True):
     """What waits for a channel, since when the first does, and what became of the last notice that was sent to it.
 
-    `waiting` counts all that was not told yet, also what is due later; `waiting_detail` is why one of them was not taken
-    at its last try, None if none was tried. Times are microseconds since the Unix epoch.
+    `waiting` counts all that was not told yet, also what is due later; `waiting_detail` is why one of them was not
+    taken at its last try, None if none was tried. Times are microseconds since the Unix epoch.
     """
 
     waiting: int = 0

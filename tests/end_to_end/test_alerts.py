@@ -63,6 +63,11 @@ FIRING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"consumer": "archive"},
     ),
     "TiwConsumerSilent": ({'tiw_silent_consumers_total{queue="tiw.archive"}': "0x13 1x20"}, {"queue": "tiw.archive"}),
+    "TiwNoticesRefused": (
+        {'tiw_notices_total{channel="wecom",result="refused"}': "0x13 1x20"},
+        {"channel": "wecom"},
+    ),
+    "TiwNoticesLate": ({'tiw_notices_total{channel="wecom",result="gave_up"}': "0x13 1x20"}, {"channel": "wecom"}),
     "TiwStoreAway": ({"tiw_store_away": "0x3 1x20"}, {}),
 }
 

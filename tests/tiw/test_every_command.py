@@ -126,7 +126,7 @@ class Condition(Struct, frozen=True, kw_only=True):
     is_somebody_elses: bool = False
 
 
-_OF_THE_STORE = frozenset({"recordings", "events", "dead-letters", "consumers"})
+_OF_THE_STORE = frozenset({"recordings", "events", "dead-letters", "consumers", "notify"})
 _EVERYTHING = _OF_THE_STORE | {"spool", "rejected"}
 
 

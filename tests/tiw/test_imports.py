@@ -47,5 +47,17 @@ def test_a_worker_imports_no_ingest_and_no_migrations() -> None:
     assert not modules & {"simulator", "alembic", "ingest"}
 
 
+def test_a_pipeline_that_tells_nobody_imports_nothing_for_it() -> None:
+    modules = imported("import tiw.process, telemetry, tiw.commands.up, tiw.pipeline, broker.embedded.transport")
+    assert {"store", "ingest", "workers"} <= modules
+    assert not modules & {"notify", "aiosmtplib", "standardwebhooks"}
+
+
+def test_who_tells_people_imports_what_sends_only_to_send() -> None:
+    modules = imported("import tiw.process, telemetry, tiw.commands.notify")
+    assert "notify" in modules
+    assert not modules & {"aiosmtplib", "standardwebhooks", "ingest", "simulator"}
+
+
 def test_a_command_can_still_choose_where_metrics_live() -> None:
     assert "prometheus_client" not in imported("import tiw.process")

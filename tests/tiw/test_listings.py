@@ -15,7 +15,7 @@ from broker.embedded.transport import EmbeddedTransport
 from ingest.rejected import Rejected, keep_rejected
 from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, render_record
-from store import DeadLetter, Store, apply_events, keep_dead_letters, migrate
+from store import DeadLetter, Notice, Store, add_notices, apply_events, keep_dead_letters, migrate
 from tests.store.classes import callback, keep
 from tiw import output
 from tiw.commands.schema import DOCUMENTS, documents
@@ -33,6 +33,7 @@ LISTINGS = {
     "consumers list": "unrecognized",
     "spool list": TASK,
     "rejected list": TASK,
+    "notify list": "wecom",
 }
 
 
@@ -69,6 +70,17 @@ async def _fill(folder: Path) -> None:
             received_at_us=now_us,
         )
         await keep_dead_letters(store, [letter])
+        notice = Notice(
+            notice_id="n",
+            channel="wecom",
+            rule="failed",
+            severity="critical",
+            sdk_app_id=APP,
+            task_id=TASK,
+            data={"task_id": TASK, "room_id": 3711256266, "sdk_app_id": APP},
+            expires_after_s=3600,
+        )
+        await add_notices(store, [notice])
     async with EmbeddedTransport(folder) as transport:
         await transport.retry("finished", message, delay_s=600)
     (folder / "spool").mkdir()

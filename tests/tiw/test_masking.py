@@ -79,5 +79,8 @@ def test_everything_else_is_shown_as_it_is() -> None:
         "vendor_site": "china",
         "vendor_endpoint": None,
         "log_format": "json",
+        "notify": None,
+        "notify_language": "en",
+        "notify_templates": None,
     }
     assert masked(read_settings(EVERYTHING, is_terminal=False))["allow_unsigned"] == [0, 2]

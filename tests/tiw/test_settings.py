@@ -83,6 +83,9 @@ def test_nothing_has_to_be_set() -> None:
         ),
         ("TIW_LOG_FORMAT", "console", "log_format", "console"),
         ("TIW_LOG_FORMAT", "json", "log_format", "json"),
+        ("TIW_NOTIFY", "wecom=https://h/?key=1", "notify", "wecom=https://h/?key=1"),
+        ("TIW_NOTIFY_LANGUAGE", "both", "notify_language", "both"),
+        ("TIW_NOTIFY_TEMPLATES", "/texts", "notify_templates", Path("/texts")),
     ],
 )
 def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expected: Any) -> None:
@@ -117,6 +120,7 @@ def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expect
         ("TIW_VENDOR_SITE", ["China", "cn", "https://tiw.tencentcloudapi.com"]),
         ("TIW_VENDOR_ENDPOINT", ["tiw.tencentcloudapi.com", "http://10.0.0.1:80", "https://u:p@h", "https://h/path"]),
         ("TIW_LOG_FORMAT", ["text", "JSON"]),
+        ("TIW_NOTIFY_LANGUAGE", ["de", "EN", "en,zh"]),
     ],
 )
 def test_a_bad_value_is_refused_by_the_name_of_its_variable(variable: str, values: list[str]) -> None:
@@ -140,6 +144,10 @@ VARIABLES = [
         "TIW_RETENTION_DAYS",
         "TIW_STOP_DELAY_S",
         "TIW_LOG_FORMAT",
+        "TIW_NOTIFY",
+        "TIW_NOTIFY_FILE",
+        "TIW_NOTIFY_LANGUAGE",
+        "TIW_NOTIFY_TEMPLATES",
     ),
     *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_ID_FILE", "TIW_VENDOR_SECRET_KEY", "TIW_VENDOR_SECRET_KEY_FILE"),
     *("TIW_VENDOR_SITE", "TIW_VENDOR_ENDPOINT"),
