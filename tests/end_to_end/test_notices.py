@@ -93,7 +93,7 @@ def test_three_processes_tell_each_failure_once_though_they_are_killed_and_start
     eventually(lambda: len(sink.told()) == 30)
     eventually(lambda: deployment.select("SELECT count(*) FROM notices WHERE result IS NULL") == [("0",)])
     # Nothing is being sent now, so that nobody dies between a message and its result.
-    replicas[0].send_signal(signal.SIGKILL)
+    replicas[0].signal(signal.SIGKILL)
     deployment.note_killed(replicas[0])
     replicas[1].stop()
     deployment.program("notify", "run").wait_logged("consumer_started", queue="tiw.notify")
@@ -103,9 +103,8 @@ def test_three_processes_tell_each_failure_once_though_they_are_killed_and_start
     assert sink.told() == {("failed", f"failed-{number}"): 1 for number in range(60)}
 
 
-def test_without_a_channel_it_waits_and_ends_when_it_is_told_to(make_distributed: Callable[..., Deployment]) -> None:
-    deployment = make_distributed()
-    idle = deployment.program("notify", "run")
-    idle.wait_logged("notify_idle")
-    idle.stop()
-    assert idle.code == 0
+def test_without_a_channel_it_waits_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    with embedded(tmp_path / "deployment", TIW_AMQP_URL="amqp://user:password@127.0.0.1:1/") as deployment:
+        idle = deployment.program("notify", "run")
+        idle.wait_logged("notify_idle")
+        idle.stop()

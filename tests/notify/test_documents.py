@@ -49,7 +49,7 @@ def test_the_pace_of_each_kind_is_as_it_is_said() -> None:
     for kind, row in re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", ENGLISH, re.MULTILINE):
         if kind in PACES:
             numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", row)}
-            pace = PACES[kind]  # type: ignore[index]  # it is one of them
+            pace = PACES[kind]
             wanted = {float(pace.burst)} if pace.burst > 1 else set()
             every_s = {1 / pace.every_s} if pace.every_s < 1 else {pace.every_s}
             assert numbers == wanted | (every_s - {1.0}), kind

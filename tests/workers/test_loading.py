@@ -75,6 +75,7 @@ def test_a_file_may_import_its_neighbour_and_does_not_take_its_consumers_twice(t
         ("\n\nprint(1 / 0)\n", r"mine\.py:3: ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)\n", r"mine\.py:1: SystemExit: 3"),
         ("x = 1\n", r"mine\.py defines no consumer"),
+        (GOOD.format(name="notify"), r"mine\.py: 'notify' is what reads the events that people are told of"),
     ],
 )
 def test_a_file_that_cannot_be_loaded_is_named_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
