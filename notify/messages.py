@@ -4,16 +4,13 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
 
 from msgspec import Struct
 
 from notify.config import Kind
 from notify.rules import DIGEST, RULES, Data
 from notify.texts import Language, Message, Part, Templates, escape, fill, one_line
-
-#: What a failed recording's message means, in a language; empty where nobody knows.
-Explain: TypeAlias = Callable[[str, Language], str]
+from vendor_api import explain_failure
 
 
 class Content(Struct, frozen=True, kw_only=True):
@@ -26,11 +23,10 @@ class Content(Struct, frozen=True, kw_only=True):
 
 
 class Wording(Struct, frozen=True, kw_only=True):
-    """How notices are put into words: in which languages, by which templates, and who explains errors."""
+    """How notices are put into words: in which languages, and by which templates."""
 
     languages: tuple[Language, ...]
     templates: Templates
-    explain: Explain = lambda _message, _language: ""
 
 
 def compose(notices: Sequence[Content], kind: Kind, wording: Wording, *, now_s: float) -> Message:
@@ -74,10 +70,7 @@ def title_of(rule: str, data: Data, wording: Wording, *, now_s: float) -> str:
 def _part(notice: Content, kind: Kind, language: Language, wording: Wording, now_s: float) -> Part:
     return fill(
         wording.templates[language][notice.rule],
-        {
-            name: escape(kind, _value(name, notice.data, language, wording.explain, now_s))
-            for name in RULES[notice.rule].fields
-        },
+        {name: escape(kind, _value(name, notice.data, language, now_s)) for name in RULES[notice.rule].fields},
     )
 
 
@@ -98,7 +91,7 @@ def _facts(notice: Content, titles: Sequence[str]) -> Mapping[str, object]:
     }
 
 
-def _value(name: str, data: Data, language: Language, explain: Explain, now_s: float) -> str:
+def _value(name: str, data: Data, language: Language, now_s: float) -> str:
     """Return a value of a template: as it is, or made of another of the notice's data."""
     made_of = _MADE_OF.get(name)
     if made_of is not None:
@@ -106,8 +99,8 @@ def _value(name: str, data: Data, language: Language, explain: Explain, now_s: f
         origin = data.get(source)
         return make(origin, language, now_s) if isinstance(origin, int) else ""
     if name == "explanation":
-        message = data.get("error_message")
-        return explain(message, language) if isinstance(message, str) else ""
+        explanation = explain_failure(one_line(data.get("error_message")))
+        return "" if explanation is None else {"en": explanation.en, "zh": explanation.zh}[language]
     value = data.get(name)
     return moment(value) if name.endswith("_at") and isinstance(value, int) else one_line(value)
 

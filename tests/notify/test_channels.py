@@ -180,7 +180,7 @@ def test_an_e_mail_has_one_subject_and_an_id_that_stays() -> None:
     message = compose([failed(message="x\r\nBcc: evil@example.com")], "email", BOTH, now_s=NOW_S)
     mail = mail_of(channel, message, now_s=NOW_S)
     again = mail_of(channel, message, now_s=NOW_S + 60)
-    assert mail["Subject"] == "K 房间 880528：录制失败 / Room 880528: recording failed"  # noqa: RUF001 - Chinese
+    assert mail["Subject"] == "K 房间 880528：录制失败 / Room 880528: recording failed"
     assert mail["Message-ID"] == again["Message-ID"] == f"<{1:032}@127.0.0.1>"
     assert (mail["From"], mail["To"], mail["Bcc"]) == ("ops@127.0.0.1", "a@example.com", None)
     assert "x Bcc: evil@example.com" in mail.get_content()

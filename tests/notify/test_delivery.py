@@ -116,7 +116,7 @@ async def test_what_an_event_tells_reaches_every_channel_once_however_often_it_c
             assert await run_consumer(one.consumer, event, store=store) == Ack()
         await eventually(lambda: all_ended(store, 3))
     assert await results(store) == {NoticeResult.SENT: 3}
-    assert [text.splitlines()[0] for text in web_sink.texts()] == ["房间 7：录制失败"]  # noqa: RUF001 - Chinese
+    assert [text.splitlines()[0] for text in web_sink.texts()] == ["房间 7：录制失败"]
     assert [request.path for request in web_sink.requests].count("/hook") == 1
     assert len(mail_sink.mails) == 1
 

@@ -151,7 +151,7 @@ EXAMPLES: dict[str, Alert] = {
 def words(rule: str, language: str, **data: Any) -> str:
     alert = EXAMPLES[rule]
     content = Content(notice_id="1", rule=rule, data={**alert.data, **data}, created_at_s=NOW_S)
-    wording = Wording(languages=LANGUAGES[language], templates=TEMPLATES, explain=lambda _, language: f"why-{language}")
+    wording = Wording(languages=LANGUAGES[language], templates=TEMPLATES)
     (part,) = compose([content], "wecom", wording, now_s=NOW_S).parts
     return "\n".join((part.title, *part.lines))
 
@@ -175,8 +175,9 @@ def test_what_is_not_known_leaves_no_hole(rule: str) -> None:
 def test_a_text_says_what_to_do_until_when(monkeypatch: pytest.MonkeyPatch) -> None:
     assert words("long_pause", "en").splitlines()[0] == ("Room 880528: recording paused, it will be stopped in 23 min")
     assert "before 2026-11-23 11:08 UTC" in words("long_pause", "en")
-    assert "why-en" in words("failed", "en")
-    assert "why-zh" in words("failed", "zh")
+    assert "Why: the RecordUserSig had expired: make a new one" in words("failed", "en")
+    assert "RecordUserSig 已过期" in words("failed", "zh")
+    assert "Why" not in words("failed", "en", error_message="nobody knows this")
 
 
 @pytest.mark.parametrize(

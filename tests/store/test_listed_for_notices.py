@@ -94,7 +94,7 @@ def kept(event: RecognizedEvent, event_id: str, *, at_us: int) -> KeptEvent:
 async def test_recordings_without_an_end_are_found_by_when_they_were_last_heard_of(store: Store) -> None:
     hour_us = 3_600_000_000
     now_us = round(time.time() * 1e6)
-    events = [
+    events: list[RecognizedEvent] = [
         OnlineRecordStarted(task_id="old", sdk_app_id=APP, timestamp=1),
         OnlineRecordStopped(task_id="stopped", sdk_app_id=APP, timestamp=1),
         OnlineRecordFinished(task_id="finished", sdk_app_id=APP, timestamp=1),
