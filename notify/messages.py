@@ -10,7 +10,7 @@ from msgspec import Struct
 from notify.config import Kind
 from notify.rules import DIGEST, RULES, Data
 from notify.texts import Language, Message, Part, Templates, escape, fill, one_line
-from vendor_api import explain_failure
+from vendor_api import Explanation, explain_failure, explain_pause
 
 
 class Content(Struct, frozen=True, kw_only=True):
@@ -99,10 +99,17 @@ def _value(name: str, data: Data, language: Language, now_s: float) -> str:
         origin = data.get(source)
         return make(origin, language, now_s) if isinstance(origin, int) else ""
     if name == "explanation":
-        explanation = explain_failure(one_line(data.get("error_message")))
-        return "" if explanation is None else {"en": explanation.en, "zh": explanation.zh}[language]
+        return _in(language, explain_failure(one_line(data.get("error_message"))))
+    if name == "reason":
+        # Kept in English, as logs have it; what else is a reason is shown as it is.
+        reason = one_line(data.get("reason"))
+        return _in(language, explain_pause(reason)) or reason if language != "en" else reason
     value = data.get(name)
     return moment(value) if name.endswith("_at") and isinstance(value, int) else one_line(value)
+
+
+def _in(language: Language, explanation: Explanation | None) -> str:
+    return "" if explanation is None else {"en": explanation.en, "zh": explanation.zh}[language]
 
 
 #: Values that are made of another one, a number.

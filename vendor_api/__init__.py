@@ -31,7 +31,7 @@ from vendor_api.client import (
     VendorSite,
     parse_endpoint,
 )
-from vendor_api.explaining import Explanation, explain_failure
+from vendor_api.explaining import Explanation, explain_failure, explain_pause
 from vendor_api.listings import BucketConfig, CallbackConfig, RoomUsage, RunningTask, SearchedRecord, SeenRoom
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "VendorError",
     "VendorSite",
     "explain_failure",
+    "explain_pause",
     "failed_body",
     "finished_body",
     "judge",

@@ -141,3 +141,9 @@ CLOCK_OFF = Explanation(
     en="the clock of this machine is more than 5 minutes off, so that the vendor refuses what it signs: set it by NTP",
     zh="本机时钟误差超过 5 分钟，签名被拒绝：请启用 NTP 校时",
 )
+
+
+def explain_pause(reason: str) -> Explanation | None:
+    """Return the explanation whose English text a pause's reason begins with: as `AppPaused.reason` has it, or ours."""
+    known = (*_PAUSE_REASONS.values(), CLOCK_OFF)
+    return next((explanation for explanation in known if reason.startswith(explanation.en)), None)

@@ -27,6 +27,8 @@ from schemas import (
     RecordingError,
     RecordingEvent,
 )
+from vendor_api import AppPaused
+from vendor_api.explaining import pause_reason
 
 #: 2026-11-23 10:45 UTC.
 NOW_S = 1_795_430_700.0
@@ -178,6 +180,12 @@ def test_a_text_says_what_to_do_until_when(monkeypatch: pytest.MonkeyPatch) -> N
     assert "Why: the RecordUserSig had expired: make a new one" in words("failed", "en")
     assert "RecordUserSig 已过期" in words("failed", "zh")
     assert "Why" not in words("failed", "en", error_message="nobody knows this")
+    explanation = pause_reason("ResourceUnavailable")
+    assert explanation is not None
+    paused = AppPaused(code="ResourceUnavailable", explanation=explanation, detail="")
+    assert "原因：该应用当前不可用" in words("app_paused", "zh", reason=paused.reason)
+    assert f"Why: {paused.reason}" in words("app_paused", "en", reason=paused.reason)
+    assert "原因：OSError" in words("archive_failing", "zh", reason="OSError")
 
 
 @pytest.mark.parametrize(
