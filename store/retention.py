@@ -2,7 +2,7 @@
 
 A recording stays, and of its events those that it is made of: at most one of each type. Whatever comes late is merged
 with them, and the recording is right whenever that is. Everything else goes: what a later or better event of the same
-type has superseded, and what belongs to no recording.
+type has superseded for as long, and what belongs to no recording.
 
 Any number of processes may do this at once: on PostgreSQL one of them does it and the others do not wait for it.
 """
@@ -20,6 +20,7 @@ from sqlalchemy import (
     and_,
     delete,
     exists,
+    func,
     literal,
     or_,
     select,
@@ -30,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from schemas import EVENT_TYPES, UNRECOGNIZED
 from store.statements import Dialect, RecordingKey
 from store.store import MAX_VALUES, Store, chunks, now_us
-from store.tables import completions, dead_letters, events, recordings
+from store.tables import completions, dead_letters, events, notices, recording_questions, recordings
 
 #: Rows that one transaction looks at, and at most deletes.
 AT_ONCE: Final = 1000
@@ -96,9 +97,10 @@ async def _prune_page(
     if not await dialect.try_lock(connection, ADVISORY_LOCK):
         return 0, PrunedEvents(0, place)
     of_event = tuple_(events.c.received_at_us, events.c.event_id)
+    before_us = now_us() - round(older_than_s * 1_000_000)
     page = (
-        select(events.c.received_at_us, events.c.event_id, _is_spare().label("is_spare"))
-        .where(events.c.received_at_us < now_us() - round(older_than_s * 1_000_000), of_event > place)
+        select(events.c.received_at_us, events.c.event_id, _is_spare(before_us).label("is_spare"))
+        .where(events.c.received_at_us < before_us, of_event > place)
         .order_by(events.c.received_at_us, events.c.event_id)
         .limit(at_once)
     )
@@ -110,16 +112,25 @@ async def _prune_page(
     return len(rows), PrunedEvents(len(spare), last)
 
 
-def _is_spare() -> ColumnElement[bool]:
-    """Say whether no recording is made of an event; once that is so, it stays so."""
+def _is_spare(before_us: ColumnElement[int]) -> ColumnElement[bool]:
+    """Say whether no recording is made of an event, nor was since `before_us`.
+
+    What superseded it only since then may yet be found to be forged: then the recording is made of this one again.
+    """
     better = events.alias("better")
+    outranks = tuple_(better.c.outranks, better.c.timestamp, better.c.event_id) > tuple_(
+        events.c.outranks, events.c.timestamp, events.c.event_id
+    )
     superseded = exists().where(
         and_(
             better.c.sdk_app_id == events.c.sdk_app_id,
             better.c.task_id == events.c.task_id,
             better.c.routing_key == events.c.routing_key,
-            tuple_(better.c.outranks, better.c.timestamp, better.c.event_id)
-            > tuple_(events.c.outranks, events.c.timestamp, events.c.event_id),
+            better.c.received_at_us < before_us,
+            or_(
+                and_(~better.c.contradicted, events.c.contradicted),
+                and_(better.c.contradicted == events.c.contradicted, outranks),
+            ),
         )
     )
     return or_(events.c.task_id.is_(None), superseded)
@@ -130,7 +141,10 @@ SEARCH_TIMEOUT_S: Final = 600.0
 
 
 class Forgotten(Struct, frozen=True, kw_only=True):
-    """How much was known of a recording. `unresolved_dead_letters` are some of `dead_letters`."""
+    """How much was known of a recording. `unresolved_dead_letters` are some of `dead_letters`.
+
+    `questions` are what the vendor was or is to be asked of it, `notices` what was or is to be told of it.
+    """
 
     sdk_app_id: int
     task_id: str
@@ -140,6 +154,8 @@ class Forgotten(Struct, frozen=True, kw_only=True):
     unresolved_dead_letters: int = 0
     completions: int = 0
     leases: int = 0
+    questions: int = 0
+    notices: int = 0
 
 
 class _EventData(Struct):
@@ -176,8 +192,10 @@ async def find_traces(store: Store, task_id: str) -> list[Traces]:
         Store(store.url, statement_timeout_s=SEARCH_TIMEOUT_S) as patient,
         patient.reading() as connection,
     ):
-        of_recordings = select(recordings.c.sdk_app_id).where(recordings.c.task_id == task_id)
-        apps = set((await connection.execute(of_recordings)).scalars())
+        apps: set[int] = set()
+        for table in _WITH_KEYS:
+            named = select(table.c.sdk_app_id).where(table.c.task_id == task_id, table.c.sdk_app_id.is_not(None))
+            apps.update((await connection.execute(named)).scalars())
         found_events = await _naming(store.dialect, connection, events, task_id, events.c.routing_key == UNRECOGNIZED)
         found_letters = await _naming(store.dialect, connection, dead_letters, task_id)
     apps |= {row.sdk_app_id for row in (*found_events, *found_letters)}
@@ -194,18 +212,16 @@ async def find_traces(store: Store, task_id: str) -> list[Traces]:
 async def forget_recording(store: Store, task_id: str, traces: Traces, *, dry_run: bool = False) -> Forgotten:
     """Delete a recording, its events and `traces`, unresolved dead letters too, and what consumers remember of them.
 
-    In one transaction; returns how much it was, or with `dry_run` how much it would be. What arrives later makes the
-    recording anew. Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    So are questions and notices about it. In one transaction; returns how much it was, or with `dry_run` how much it
+    would be. What arrives later makes the recording anew. Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
     key: RecordingKey = (traces.sdk_app_id, task_id)
-    is_recording = and_(recordings.c.sdk_app_id == key[0], recordings.c.task_id == key[1])
-    is_event = and_(events.c.sdk_app_id == key[0], events.c.task_id == key[1])
 
     async def operation(connection: AsyncConnection) -> Forgotten:
         # First, as everybody does: nobody waits in a circle, and no event of it comes in between.
         await store.dialect.lock_recordings(connection, [key])
-        there = (await connection.execute(select(recordings.c.task_id).where(is_recording))).all()
-        of_recording = (await connection.execute(select(events.c.event_id).where(is_event))).scalars()
+        counts = {table.name: await _count(connection, table, key) for table in _WITH_KEYS}
+        of_recording = (await connection.execute(select(events.c.event_id).where(_is_of(events, key)))).scalars()
         event_ids = {*of_recording, *(row.event_id for row in await _rows(connection, events, traces.event_ids))}
         letters = await _rows(connection, dead_letters, traces.letter_ids)
         remembered = await _rows(connection, completions, event_ids | traces.letter_ids)
@@ -213,19 +229,35 @@ async def forget_recording(store: Store, task_id: str, traces: Traces, *, dry_ru
             await _delete(connection, completions, event_ids | traces.letter_ids)
             await _delete(connection, dead_letters, traces.letter_ids)
             await _delete(connection, events, event_ids)
-            await connection.execute(delete(recordings).where(is_recording))
+            for table in _WITH_KEYS:
+                await connection.execute(delete(table).where(_is_of(table, key)))
         return Forgotten(
             sdk_app_id=traces.sdk_app_id,
             task_id=task_id,
-            recordings=len(there),
+            recordings=counts[recordings.name],
             events=len(event_ids),
             dead_letters=len(letters),
             unresolved_dead_letters=sum(row.resolved_at_us is None for row in letters),
             completions=sum(row.completed_at_us is not None for row in remembered),
             leases=sum(row.completed_at_us is None for row in remembered),
+            questions=counts[recording_questions.name],
+            notices=counts[notices.name],
         )
 
     return await store.write(operation)
+
+
+#: Tables whose rows name the recording that they are of, events left out.
+_WITH_KEYS: Final = (recordings, recording_questions, notices)
+
+
+def _is_of(table: Table, key: RecordingKey) -> ColumnElement[bool]:
+    return and_(table.c.sdk_app_id == key[0], table.c.task_id == key[1])
+
+
+async def _count(connection: AsyncConnection, table: Table, key: RecordingKey) -> int:
+    query = select(func.count()).select_from(table).where(_is_of(table, key))
+    return (await connection.execute(query)).scalar_one()
 
 
 async def _naming(

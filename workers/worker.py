@@ -25,6 +25,7 @@ from store import (
     prune_completions,
     prune_dead_letters,
     prune_events,
+    prune_questions,
     register_consumers,
     renew,
     report_overdue,
@@ -174,7 +175,8 @@ async def keep_pruning(store: Store, store_watch: StoreWatch, *, retention_days:
     """Prune now and every hour: completions after 7 days; events and dead letters after `retention_days`, 0: never.
 
     Of events and dead letters only what `store.retention` says: never what a recording is made of, never a dead letter
-    that was not replayed. What was looked at once is looked at again a day later: it may be superseded by then.
+    that was not replayed; and with them questions about recordings of which nothing is known. What was looked at once
+    is looked at again a day later: it may be superseded by then.
     """
     while True:
         place = BEFORE_ALL
@@ -191,6 +193,7 @@ async def _prune(store: Store, *, retention_days: int, after: Place = BEFORE_ALL
     if retention_days:
         older_than_s = retention_days * _DAY_S
         counts["dead_letters"] = await prune_dead_letters(store, older_than_s=older_than_s)
+        counts["questions"] = await prune_questions(store, older_than_s=older_than_s)
         counts["events"] = 0
         async for pruned in prune_events(store, older_than_s=older_than_s, after=after):
             counts["events"] += pruned.deleted

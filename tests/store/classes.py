@@ -33,11 +33,20 @@ _MEMBERS: dict[str, Sequence[Any]] = {
 }
 
 
-def keep(content: dict[str, Any], *, received_at_us: int = START_US) -> KeptEvent:
+def keep(
+    content: dict[str, Any], *, received_at_us: int = START_US, source: str = "", verified: bool | None = None
+) -> KeptEvent:
     """Make of a callback's content what a consumer hands to the store."""
     body = msgspec.json.encode(content)
     decoded = decode(body, received_at_us=received_at_us)
-    return KeptEvent(event=decoded.event, event_id=decoded.event_id, received_at_us=received_at_us, body=body)
+    return KeptEvent(
+        event=decoded.event,
+        event_id=decoded.event_id,
+        received_at_us=received_at_us,
+        body=body,
+        source=source,
+        verified=verified,
+    )
 
 
 def callback(event_type: str, timestamp: int = 100, sdk_app_id: int = 1, **event_data: Any) -> dict[str, Any]:
@@ -46,19 +55,25 @@ def callback(event_type: str, timestamp: int = 100, sdk_app_id: int = 1, **event
 
 
 def random_event(random: Random, *, task_id: str, sdk_app_id: int = 1) -> KeptEvent:
-    """Make any of the five events, with any of its members left out."""
+    """Make any of the five events, with any of its members left out, by a callback or not, verified or not."""
     chosen = {name: random.choice(values) for name, values in _MEMBERS.items() if random.choice((True, True, False))}
     content = callback(
         random.choice([*EVENT_TYPES]), random.randint(100, 103), sdk_app_id, **chosen | {"TaskId": task_id}
     )
-    return keep(content, received_at_us=START_US + random.randint(0, 3))
+    return _accepted(random, keep(content, received_at_us=START_US + random.randint(0, 3)))
+
+
+def _accepted(random: Random, one: KeptEvent) -> KeptEvent:
+    """Return an event as it may come another time: by a callback or not, and verified, contradicted or neither."""
+    source, verified = random.choice(("", "", "reconcile")), random.choice((None, None, True, False))
+    return msgspec.structs.replace(one, source=source, verified=verified)
 
 
 def random_deliveries(random: Random, *, task_id: str, sdk_app_id: int = 1, most: int = 8) -> list[KeptEvent]:
     """Make the deliveries of one class: out of order, and some events twice or more, accepted anew."""
     once = [random_event(random, task_id=task_id, sdk_app_id=sdk_app_id) for _ in range(random.randint(1, most))]
     again = [
-        msgspec.structs.replace(random.choice(once), received_at_us=START_US + random.randint(0, 9))
+        _accepted(random, msgspec.structs.replace(random.choice(once), received_at_us=START_US + random.randint(0, 9)))
         for _ in range(random.randint(0, most))
     ]
     deliveries = [*once, *again]

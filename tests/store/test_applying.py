@@ -20,6 +20,7 @@ from store import (
     fold,
     list_events,
     list_recordings,
+    mark_verified,
 )
 from store.tables import events, recordings
 from tests.store.classes import START_US, callback, keep, random_deliveries, random_groups
@@ -37,14 +38,24 @@ def sample(name: str, **event_data: Any) -> KeptEvent:
     return keep(content)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(random=st.randoms(use_true_random=False))
 async def test_any_order_repetition_and_grouping_gives_what_fold_gives(store: Store, random: Any) -> None:
     task_id = f"task-{next(_example)}"
     deliveries = random_deliveries(random, task_id=task_id)
+    said: list[KeptEvent] = []
     for group in random_groups(random, deliveries):
         await apply_events(store, group)
-    assert await find_recordings(store, task_id) == [fold(deliveries)]
+        said += group
+        for _ in range(random.randint(0, 2)):
+            # The vendor is asked about an event meanwhile: the same as if it came again with the answer.
+            marked = random.choice(deliveries)
+            verified = random.choice((True, False))
+            before = fold(said)
+            news = await mark_verified(store, marked.event_id, verified)
+            said += [msgspec.structs.replace(one, verified=verified) for one in said if one.event_id == marked.event_id]
+            assert news == (fold(said).events != before.events)
+    assert await find_recordings(store, task_id) == [fold(said)]
 
 
 async def test_one_task_id_of_two_apps_and_of_other_families_stays_apart(store: Store) -> None:
@@ -140,6 +151,42 @@ async def test_an_event_stays_as_it_was_first_accepted(store: Store) -> None:
         await apply_events(store, order)
     (row,) = await list_events(store, bodies=True)
     assert (row.received_at, row.body) == ("2023-11-14T22:13:20.000000Z", first.body.decode())
+
+
+async def test_a_mark_is_news_once_and_only_for_an_event_of_a_recording(store: Store) -> None:
+    started = keep(callback("OnlineRecordStarted", TaskId="t", RoomId=1))
+    forged = keep(callback("OnlineRecordFinished", TaskId="t", RoomId=2))
+    strange = keep(callback("TranscodeFinished", TaskId="t"))
+    await apply_events(store, [started, forged, strange])
+    assert not await mark_verified(store, "nobody's", True)
+    assert not await mark_verified(store, strange.event_id, True)
+    assert await mark_verified(store, forged.event_id, False)
+    assert not await mark_verified(store, forged.event_id, False)
+    (recording,) = await list_recordings(store)
+    assert (recording.status, recording.room_id, recording.verified) == ("RECORDING", 1, None)
+    # The vendor knows it after all, and does not forget it again.
+    assert await mark_verified(store, forged.event_id, True)
+    assert not await mark_verified(store, forged.event_id, False)
+    (recording,) = await list_recordings(store)
+    assert (recording.status, recording.room_id, recording.verified) == ("FINISHED", 2, True)
+    assert {row.event_id: row.verified for row in await list_events(store)} == {
+        started.event_id: None,
+        forged.event_id: True,
+        strange.event_id: None,
+    }
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+async def test_a_forged_event_id_brings_no_answer_to_another_recording(store: Store, *, grouped: bool) -> None:
+    honest = keep(callback("OnlineRecordStarted", TaskId="a"), source="reconcile")
+    forged = msgspec.structs.replace(
+        keep(callback("OnlineRecordStarted", TaskId="b"), received_at_us=START_US + 1, verified=True),
+        event_id=honest.event_id,
+    )
+    for group in [[honest, forged]] if grouped else [[honest], [forged]]:
+        await apply_events(store, group)
+    assert await find_recordings(store, "a") == [fold([honest])]
+    assert await find_recordings(store, "b") == []
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -242,7 +289,11 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
     winner = keep(callback("OnlineRecordFinished", timestamp=200, TaskId="t"))
     losers = [keep(callback("OnlineRecordFinished", TaskId="t", RoomId=number)) for number in range(10_000)]
     started = [keep(callback("OnlineRecordStarted", TaskId=task_id)) for task_id in ("t", "u")]
-    await apply_events(store, [winner, *losers])
+    forged = [
+        keep(callback("OnlineRecordFinished", timestamp=201, TaskId="t", RoomId=number), verified=False)
+        for number in range(1000)
+    ]
+    await apply_events(store, [winner, *losers, *forged])
     decoded: list[bytes] = []
 
     def counting_decode(body: bytes, *, received_at_us: int) -> Any:
@@ -264,7 +315,7 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
     for statement, parameters in selects:
         assert await rows_touched(store, statement.removesuffix(" FOR UPDATE OF recordings"), parameters) <= 10
     (recording,) = await find_recordings(store, "t")
-    assert len(recording.events) == 10_002
+    assert len(recording.events) == 11_002
 
 
 async def test_a_hundred_events_take_as_many_statements_as_one(store: Store) -> None:

@@ -7,10 +7,16 @@ from store import (
     Claim,
     DeadLetter,
     Forgotten,
+    Notice,
+    Question,
     Store,
+    add_notices,
     apply_events,
+    ask,
     claim,
+    claim_notices,
     complete,
+    find_question,
     find_recordings,
     find_traces,
     forget_recording,
@@ -55,8 +61,27 @@ async def test_everything_of_a_recording_goes_and_nothing_else(store: Store) -> 
     await complete(store, consumer="c", event_ids=[started.event_id, others[1].event_id], lease_holder="o")
     await claim(store, consumer="c", event_ids=["unresolved"], lease_holder="o", lease_s=60)
 
+    about = [(1, "t"), (1, "tt"), (2, "t"), (3, "t")]
+    await ask(store, [Question(sdk_app_id=app, task_id=task_id, why="w") for app, task_id in about])
+    await add_notices(
+        store,
+        [
+            Notice(
+                notice_id=f"{app}/{task_id}/{channel}",
+                channel=channel,
+                rule="r",
+                severity="s",
+                sdk_app_id=app,
+                task_id=task_id,
+                expires_after_s=60,
+            )
+            for app, task_id in about
+            for channel in ("a", "b")
+        ],
+    )
+
     traces = await find_traces(store, "t")
-    assert [trace.sdk_app_id for trace in traces] == [1, 2]
+    assert [trace.sdk_app_id for trace in traces] == [1, 2, 3]
     expected = Forgotten(
         sdk_app_id=1,
         task_id="t",
@@ -66,6 +91,8 @@ async def test_everything_of_a_recording_goes_and_nothing_else(store: Store) -> 
         unresolved_dead_letters=1,
         completions=1,
         leases=1,
+        questions=1,
+        notices=2,
     )
     assert await forget_recording(store, "t", traces[0], dry_run=True) == expected
     assert await forget_recording(store, "t", traces[0]) == expected
@@ -76,6 +103,15 @@ async def test_everything_of_a_recording_goes_and_nothing_else(store: Store) -> 
     ids = [started.event_id, "unresolved", others[1].event_id]
     claims = await claim(store, consumer="c", event_ids=ids, lease_holder="p", lease_s=60)
     assert [*claims.values()] == [Claim.CLAIMED, Claim.CLAIMED, Claim.COMPLETED]
+    assert [trace.sdk_app_id for trace in await find_traces(store, "t")] == [2, 3]
+    for app, task_id in about:
+        assert (await find_question(store, app, task_id) is None) == ((app, task_id) == (1, "t"))
+    left = await claim_notices(store, channel="a", lease_holder="h", lease_s=60, limit=9)
+    assert {(one.sdk_app_id, one.task_id) for one in left} == {*about[1:]}
+
+    # Of this one nothing is known but that it was heard of.
+    (*_, heard_of) = traces
+    assert (await forget_recording(store, "t", heard_of)).questions == 1
     assert [trace.sdk_app_id for trace in await find_traces(store, "t")] == [2]
 
 

@@ -25,6 +25,73 @@ def test_every_order_with_repetitions_folds_to_the_same(random: Any, other: Any)
     assert fold(shuffled) == fold(deliveries)
 
 
+def contradicted(content: dict[str, Any]) -> KeptEvent:
+    return keep(content, verified=False)
+
+
+def test_what_the_vendor_contradicts_counts_for_nothing_beside_what_it_does_not() -> None:
+    forged = contradicted(of("Finished", 900, TotalTime=1, RoomId=666))
+    recording = fold([forged, keep(of("Started", RoomId=1))])
+    assert (recording.status, recording.room_id, recording.verified) == ("RECORDING", 1, None)
+    assert recording.total_time_ms is None
+    assert [ref.verified for ref in recording.events] == [None, False]
+    real = keep(of("Finished", 100, TotalTime=2), source="reconcile", verified=True)
+    for order in ([forged, real], [real, forged]):
+        assert (fold(order).total_time_ms, fold(order).verified) == (2, True)
+
+
+def test_what_the_vendor_contradicts_counts_where_there_is_nothing_else() -> None:
+    started = contradicted(of("Started", 100, RoomId=1))
+    finished = [contradicted(of("Finished", at, TotalTime=at)) for at in (101, 102)]
+    recording = fold([*finished, started])
+    assert (recording.status, recording.total_time_ms, recording.verified) == ("FINISHED", 102, False)
+    assert recording.room_id == 1
+
+
+def test_what_the_vendor_confirmed_once_stays_so_and_what_it_contradicted_once_else() -> None:
+    content = of("Finished")
+    for verified, expected in [
+        ([None, None], None),
+        ([None, False], False),
+        ([False, True], True),
+        ([True, None, False], True),
+    ]:
+        kept = [keep(content, verified=one) for one in verified]
+        assert fold(kept).verified is fold(kept[::-1]).verified is expected
+
+
+def test_the_vendors_own_callback_wins_over_what_it_answered_before() -> None:
+    answered = keep(of("Finished", 100, TotalTime=1), source="reconcile", verified=True)
+    late = keep(of("Finished", 101, TotalTime=2))
+    assert (fold([answered, late]).total_time_ms, fold([answered, late]).verified) == (2, None)
+
+
+def test_the_same_event_by_an_answer_and_by_a_callback_came_by_a_callback() -> None:
+    content = of("Finished")
+    both = [keep(content, source="reconcile"), keep(content, received_at_us=START_US + 1)]
+    for order in (both, both[::-1]):
+        (ref,) = fold(order).events
+        assert (ref.source, ref.received_at) == ("", "2023-11-14T22:13:20.000000Z")
+        assert fold(order).found == ()
+
+
+def test_what_no_callback_had_told_was_found_so_late_by_that_call() -> None:
+    start_s = START_US // 1_000_000
+    kept = [
+        keep(of("Started", start_s - 40), source="reconcile"),
+        keep(of("Stopped", start_s - 30)),
+        keep(of("Finished", start_s - 20), received_at_us=START_US + 3_999_999, source="reconcile"),
+    ]
+    found = fold(kept, found_by="DescribeRunningTasks").found
+    assert [(one.event_type, one.by, one.late_s) for one in found] == [
+        ("OnlineRecordStarted", "DescribeRunningTasks", 40),
+        ("OnlineRecordFinished", "DescribeOnlineRecord", 23),
+    ]
+    assert found[0].found_at == "2023-11-14T22:13:20.000000Z"
+    # The recording was known by a callback, of another event: who told of its start was asked for it by its TaskId.
+    assert {one.by for one in fold(kept).found} == {"DescribeOnlineRecord"}
+
+
 @pytest.mark.parametrize(
     ("event_types", "status"),
     [

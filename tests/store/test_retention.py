@@ -46,9 +46,9 @@ async def _event_ids(store: Store) -> set[str]:
 
 
 def _content(recording: Any) -> dict[str, Any]:
-    """Return what a recording is, but for the list of its events, some of which are gone."""
+    """Return what a recording is, but for the lists of its events, some of which are gone."""
     content = structs.asdict(recording)
-    del content["events"]
+    del content["events"], content["found"]
     return content
 
 

@@ -7,6 +7,7 @@ import time
 from broker import BrokerError, Message
 from schemas import UNRECOGNIZED
 from store import check_schema, forget, list_events, pages_for_replay
+from tiw.commands.recordings import show_verified
 from tiw.doctor import require_consumer
 from tiw.opening import open_store, open_transport
 from tiw.output import nothing, parse_since_us, print_json, print_table, require_queue, show_iso, show_unix_s
@@ -29,7 +30,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         print_json(events)
         return 0
-    columns = ["received UTC", "event", "recording", "event_id", "sent UTC", "application"]
+    columns = ["received UTC", "event", "recording", "event_id", "sent UTC", "application", "source", "verified"]
     rows: list[tuple[object, ...]] = [
         (
             show_iso(event.received_at),
@@ -38,6 +39,8 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
             event.event_id,
             show_unix_s(event.timestamp),
             str(event.sdk_app_id),
+            event.source or "callback",
+            show_verified(verified=event.verified),
         )
         for event in events
     ]
@@ -49,7 +52,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         columns,
         rows,
         empty=nothing("events", args.app, args.since, args.unrecognized),
-        spare=["application", "sent UTC", "event_id"],
+        spare=["source", "verified", "application", "sent UTC", "event_id"],
         wide=args.wide,
     )
     return 0

@@ -13,6 +13,7 @@ from tiw.settings import FailedError, Settings, UsageError
 _NOT_REACHED = (
     "events in the broker's queues or in a spool: they make the recording anew; run this again once those are empty",
     "refused callbacks that are kept apart (tiw rejected list)",
+    "what the vendor knows: a recording that still runs is found again where tiw reconcile lists it",
     "logs",
     "backups, and what consumers did outside the database",
 )
@@ -45,6 +46,8 @@ def _print(forgotten: Forgotten, *, dry_run: bool) -> None:
             "dead letters": letters if forgotten.dead_letters else 0,
             "completions": forgotten.completions,
             "leases": forgotten.leases,
+            "questions to the vendor": forgotten.questions,
+            "notices": forgotten.notices,
             "not reached": "\n".join(_NOT_REACHED),
         },
         title=f"{forgotten.task_id} of {forgotten.sdk_app_id}, {'would be deleted' if dry_run else 'deleted'}",

@@ -47,10 +47,10 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
 def print_recordings(recordings: Sequence[RecordingSummary], *, empty: str, wide: bool = False) -> None:
     """Print a table of recordings, in their order."""
     print_table(
-        ["recording", "status", "started UTC", "length", "result", "room", "stopped UTC", "application"],
+        ["recording", "status", "started UTC", "length", "result", "room", "stopped UTC", "application", "verified"],
         [_row(recording) for recording in recordings],
         empty=empty,
-        spare=["application", "stopped UTC", "room"],
+        spare=["verified", "application", "stopped UTC", "room"],
         wide=wide,
     )
 
@@ -82,10 +82,18 @@ def _row(recording: RecordingSummary) -> tuple[object, ...]:
         recording.room_id,
         show_unix_s(recording.record_stop_time or recording.force_stop_time),
         str(recording.sdk_app_id),
+        show_verified(verified=recording.verified),
     )
 
 
+def show_verified(*, verified: bool | None) -> str:
+    """Return whether the vendor confirms something: nothing if it was not asked."""
+    return "" if verified is None else "yes" if verified else "no"
+
+
 def _result(recording: RecordingSummary) -> str:
+    if recording.verified is False:
+        return "contradicted by the vendor"
     if recording.error is not None:
         return f"failed: {recording.error.code or 'no code'}"
     if recording.status is RecordingStatus.PAUSED and recording.estimate_stop_time:
@@ -112,6 +120,7 @@ def _print(recording: Recording) -> None:
             "paused since (UTC)": show_unix_s(recording.pause_time),
             "to be stopped at (UTC)": show_unix_s(recording.estimate_stop_time),
             "force-stopped at (UTC)": show_unix_s(recording.force_stop_time),
+            "verified": _verified(recording),
         },
         title=f"Recording {recording.task_id}",
     )
@@ -145,12 +154,36 @@ def _print(recording: Recording) -> None:
         empty="No videos.",
     )
     print_lines([video.video_url for video in recording.videos if video.video_url])
+    if recording.found:
+        print_table(
+            ["found late", "by", "at", "how late"],
+            [
+                (finding.event_type, finding.by, show_iso(finding.found_at), show_duration_ms(finding.late_s * 1000))
+                for finding in recording.found
+            ],
+            title="Found by asking the vendor",
+            empty="",
+        )
     print_table(
-        ["event", "sent", "received", "event_id"],
+        ["event", "sent", "received", "event_id", "source", "verified"],
         [
-            (event.event_type, show_unix_s(event.timestamp), show_iso(event.received_at), event.event_id)
+            (
+                event.event_type,
+                show_unix_s(event.timestamp),
+                show_iso(event.received_at),
+                event.event_id,
+                event.source or "callback",
+                show_verified(verified=event.verified),
+            )
             for event in recording.events
         ],
         title="Events",
         empty="No events.",
+        spare=["source", "verified"],
     )
+
+
+def _verified(recording: Recording) -> str:
+    if recording.verified is None:
+        return "not asked" if recording.status is RecordingStatus.FINISHED else ""
+    return "the vendor confirms it" if recording.verified else "no: the vendor contradicts it"
