@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import delete, func, literal_column, or_, select, update
+from sqlalchemy import BigInteger, bindparam, delete, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.due import claim_due, finish_all, next_due_in_s, postpone_all
 from store.store import MAX_VALUES, Store, chunks, now_us
 from store.tables import DONE, DUE, iso8601, notices, storable
 
-#: Rows that one statement inserts, or one transaction deletes.
+#: Rows that one transaction deletes.
 AT_ONCE: Final = 500
 
 
@@ -83,15 +83,27 @@ async def add_notices(store: Store, new: Sequence[Notice]) -> int:
     Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
     rows = [_row(one) for one in sorted(new, key=lambda one: one.notice_id)]
+    adding = (
+        store.dialect.insert(notices)
+        .values(
+            state=DUE,
+            due_at_us=now_us() + bindparam("after_us", type_=BigInteger),
+            deadline_at_us=now_us() + bindparam("expires_after_us", type_=BigInteger),
+            attempts=0,
+            created_at_us=now_us(),
+            **{name: bindparam(name) for name in _GIVEN},
+        )
+        .on_conflict_do_nothing()
+        .returning(notices.c.notice_id)
+    )
 
     async def operation(connection: AsyncConnection) -> int:
-        added = 0
-        for part in chunks(rows, AT_ONCE):
-            adding = store.dialect.insert(notices).values(part).on_conflict_do_nothing()
-            added += (await connection.execute(adding)).rowcount
-        return added
+        return len((await connection.execute(adding, rows)).all())
 
     return await store.write(operation) if rows else 0
+
+
+_GIVEN: Final = ("notice_id", "channel", "rule", "severity", "sdk_app_id", "task_id", "data")
 
 
 async def claim_notices(
@@ -310,18 +322,8 @@ async def prune_notices(store: Store, *, older_than_s: float) -> int:
 
 
 def _row(one: Notice) -> dict[str, Any]:
-    texts = {name: storable(getattr(one, name)) for name in ("notice_id", "channel", "rule", "severity")}
-    return {
-        **texts,
-        "sdk_app_id": one.sdk_app_id,
-        "task_id": one.task_id,
-        "data": _storable(one.data),
-        "state": DUE,
-        "due_at_us": now_us() + _us(one.after_s),
-        "deadline_at_us": now_us() + _us(one.expires_after_s),
-        "attempts": 0,
-        "created_at_us": now_us(),
-    }
+    given = {name: _storable(getattr(one, name)) for name in _GIVEN}
+    return given | {"after_us": _us(one.after_s), "expires_after_us": _us(one.expires_after_s)}
 
 
 def _storable(value: Any) -> Any:

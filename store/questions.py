@@ -6,16 +6,20 @@ only if there is news of it: an event that was accepted since, or another status
 """
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Executable,
     Select,
     Table,
+    TextClause,
     and_,
+    bindparam,
     case,
     delete,
     exists,
@@ -30,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import OnlineRecordFinished, RecordingStatus
 from store.due import claim_due, finish, next_due_in_s, postpone
+from store.statements import Dialect
 from store.store import MAX_VALUES, Store, chunks, members, now_us
 from store.tables import DONE, DUE, events, reconciled_apps, recording_questions, recordings, storable
 
@@ -100,44 +105,56 @@ async def ask(store: Store, questions: Sequence[Question]) -> None:
         {
             "sdk_app_id": one.sdk_app_id,
             "task_id": one.task_id,
-            "due_at_us": now_us() + _us(one.after_s),
-            "deadline_at_us": now_us() + _us(one.after_s + FILES_KEPT_S),
             "why": storable(one.why),
             "found_by": storable(one.found_by),
             "room_id": one.room_id,
             "created_at": one.created_at,
+            "after_us": _us(one.after_s),
+            "deadline_at_us": None,
         }
         for one in questions
     ]
-    if rows:
-        await store.write(lambda connection: _ask(store, connection, rows))
+    await _ask(store, rows)
 
 
-async def _ask(store: Store, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
-    by_key = {(row["sdk_app_id"], row["task_id"]): _NEW | row for row in rows}
-    for part in chunks([by_key[key] for key in sorted(by_key)], AT_ONCE):
-        insert = store.dialect.insert(recording_questions).values(part)
-        new = insert.excluded
-        was_done = _question.state == DONE
-        is_sooner = or_(was_done, new.due_at_us < _question.due_at_us)
-        await connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=[*recording_questions.primary_key],
-                set_={
-                    "state": DUE,
-                    "due_at_us": case((is_sooner, new.due_at_us), else_=_question.due_at_us),
-                    "deadline_at_us": case(
-                        (or_(was_done, new.deadline_at_us < _question.deadline_at_us), new.deadline_at_us),
-                        else_=_question.deadline_at_us,
-                    ),
-                    "attempts": case((was_done, 0), else_=_question.attempts),
-                    "not_found": case((was_done, 0), else_=_question.not_found),
-                    "why": case((is_sooner, new.why), else_=_question.why),
-                    "room_id": func.coalesce(_question.room_id, new.room_id),
-                    "created_at": func.coalesce(_question.created_at, new.created_at),
-                },
-            )
-        )
+async def _ask(store: Store, rows: Sequence[dict[str, Any]]) -> None:
+    # In the order of their keys, as everybody: nobody waits in a circle.
+    in_order = sorted(rows, key=lambda row: (row["sdk_app_id"], row["task_id"]))
+    if in_order:
+        await store.write(lambda connection: connection.execute(_asking(store.dialect), in_order))
+
+
+@cache
+def _asking(dialect: Dialect) -> TextClause:
+    """Make one question due; prepared once, as a statement with many rows takes long to be composed."""
+    after_us = bindparam("after_us", type_=BigInteger)
+    deadline_at_us = func.coalesce(
+        bindparam("deadline_at_us", type_=BigInteger), now_us() + after_us + _us(FILES_KEPT_S)
+    )
+    given = ("sdk_app_id", "task_id", "why", "found_by", "room_id", "created_at")
+    insert = dialect.insert(recording_questions).values(
+        _NEW
+        | {name: bindparam(name, type_=_question[name].type) for name in given}
+        | {"due_at_us": now_us() + after_us, "deadline_at_us": deadline_at_us}
+    )
+    new = insert.excluded
+    was_done = _question.state == DONE
+    is_sooner = or_(was_done, new.due_at_us < _question.due_at_us)
+    is_more_urgent = or_(was_done, new.deadline_at_us < _question.deadline_at_us)
+    upsert = insert.on_conflict_do_update(
+        index_elements=[*recording_questions.primary_key],
+        set_={
+            "state": DUE,
+            "due_at_us": case((is_sooner, new.due_at_us), else_=_question.due_at_us),
+            "deadline_at_us": case((is_more_urgent, new.deadline_at_us), else_=_question.deadline_at_us),
+            "attempts": case((was_done, 0), else_=_question.attempts),
+            "not_found": case((was_done, 0), else_=_question.not_found),
+            "why": case((is_sooner, new.why), else_=_question.why),
+            "room_id": func.coalesce(_question.room_id, new.room_id),
+            "created_at": func.coalesce(_question.created_at, new.created_at),
+        },
+    )
+    return dialect.render(upsert)
 
 
 _NEW: Final[dict[str, Any]] = {
@@ -146,7 +163,6 @@ _NEW: Final[dict[str, Any]] = {
     "not_found": 0,
     "found_at_us": now_us(),
     "gone_from_list": False,
-    "listed_at_us": None,
 }
 
 
@@ -164,12 +180,11 @@ async def sweep(store: Store, *, apps: Collection[int], ask_after_s: float) -> i
             for query in (_unfinished(apps, ask_after_s), _unverified(apps, ask_after_s))
             for row in await connection.execute(query)
         ]
-    if rows:
-        await store.write(lambda connection: _ask(store, connection, [row | _SWEPT for row in rows]))
+    await _ask(store, [row | _SWEPT for row in rows])
     return len(rows)
 
 
-_SWEPT: Final[dict[str, Any]] = {"due_at_us": now_us(), "found_by": "", "created_at": None}
+_SWEPT: Final[dict[str, Any]] = {"after_us": 0, "found_by": "", "created_at": None}
 
 
 def _unfinished(apps: Collection[int], ask_after_s: float) -> Select[Any]:

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Sequence
 from random import Random
 
-from store import KeptEvent, Store, apply_events, migrate, migrating
+from store import KeptEvent, Store, apply_events, migrate, migrating, reserve
 from tests.store.classes import random_deliveries, random_groups
 
 #: Recordings that all processes work on.
 TASKS = [f"task-{number}" for number in range(12)]
+
+#: What each process reserves, of a name that has a turn every so often.
+TURNS = 10
+TURNS_EVERY_S = 100.0
 
 
 def all_deliveries() -> dict[str, list[KeptEvent]]:
@@ -53,6 +57,10 @@ async def run(verb: str, url: str, seed: int, of: int) -> None:
         if verb == "migrate-and-hang":
             migrating.__dict__["insert"] = _hang
             await migrate(store)
+            return
+        if verb == "reserve":
+            for _ in range(TURNS):
+                await reserve(store, "turns", every_s=TURNS_EVERY_S, burst=1, at_most_wait_s=1e6)
             return
         for group in groups:
             await apply_events(store, group)

@@ -48,16 +48,15 @@ def test_what_the_vendor_contradicts_counts_where_there_is_nothing_else() -> Non
     assert recording.room_id == 1
 
 
-def test_what_the_vendor_confirmed_once_stays_so_and_what_it_contradicted_once_else() -> None:
-    content = of("Finished")
-    for verified, expected in [
-        ([None, None], None),
-        ([None, False], False),
-        ([False, True], True),
-        ([True, None, False], True),
-    ]:
-        kept = [keep(content, verified=one) for one in verified]
-        assert fold(kept).verified is fold(kept[::-1]).verified is expected
+@pytest.mark.parametrize(
+    ("verified", "expected"),
+    [([None, None], None), ([None, False], False), ([False, True], True), ([True, None, False], True)],
+)
+def test_what_the_vendor_confirmed_once_stays_so_and_what_it_contradicted_once_else(
+    verified: list[bool | None], expected: bool | None
+) -> None:
+    kept = [keep(of("Finished"), verified=one) for one in verified]
+    assert fold(kept).verified is fold(kept[::-1]).verified is expected
 
 
 def test_the_vendors_own_callback_wins_over_what_it_answered_before() -> None:
