@@ -3,9 +3,11 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text, update
+from sqlalchemy import Connection, insert, inspect, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
@@ -16,7 +18,11 @@ from store import (
     apply_events,
     check_schema,
     count_events,
+    find_recordings,
+    fold,
+    list_events,
     migrate,
+    pages_of_dead_letters,
     wait_for_schema,
 )
 from store.migrating import LEVEL, SCRIPTS
@@ -204,3 +210,63 @@ async def test_events_are_applied_while_an_additive_migration_runs(store: Store)
         await old
     await check_schema(store)
     assert await count_events(store) == applied
+
+
+def _to_level_2(connection: Connection) -> None:
+    """Make the tables as the version before durable work had them."""
+    scripts = ScriptDirectory(str(SCRIPTS))
+    with EnvironmentContext(
+        Config(),
+        scripts,
+        fn=lambda revision, _: scripts._upgrade_revs("0002", revision),
+    ) as environment:
+        environment.configure(connection=connection, transactional_ddl=True)
+        environment.run_migrations()
+    connection.execute(insert(schema_level).values(level=2, usable_since=1))
+
+
+_EVENT_AT_2 = """INSERT INTO events
+    (event_id, routing_key, event_type, sdk_app_id, task_id, timestamp, outranks, received_at_us, reason, body)
+    VALUES (:event_id, :kind, :kind, 1, 't', :timestamp, true, :at_us, NULL, :body)"""
+_RECORDING_AT_2 = """INSERT INTO recordings
+    (sdk_app_id, task_id, status, failed, omitted_durations, videos, active_at_us)
+    VALUES (1, 't', 'FINISHED', false, '[]', '[]', 1700000000000000)"""
+_LETTER_AT_2 = """INSERT INTO dead_letters (consumer, event_id, event_type, sdk_app_id, attempts, reason,
+    first_failed_at_us, last_failed_at_us, body, routing_key, received_at_us, trace)
+    VALUES ('c', 'e', NULL, 1, 8, 'r', 1, 2, :body, 'OnlineRecordStarted', 1, '')"""
+
+
+async def test_what_was_kept_at_level_2_survives(store_url: str) -> None:
+    kept = [
+        keep(callback("OnlineRecordStarted", 100, TaskId="t")),
+        keep(callback("OnlineRecordFinished", 101, TaskId="t", TotalTime=5)),
+    ]
+    async with Store(store_url) as store:
+        async with store.writing() as connection:
+            await connection.run_sync(_to_level_2)
+            for one in kept:
+                values = {"event_id": one.event_id, "kind": type(one.event).__name__, "timestamp": one.event.timestamp}
+                row = values | {"at_us": one.received_at_us, "body": one.body}
+                await connection.execute(text(_EVENT_AT_2), row)
+            await connection.execute(text(_RECORDING_AT_2))
+            await connection.execute(text(_LETTER_AT_2), {"body": b"{}"})
+        with pytest.raises(SchemaMismatchError, match="have level 2"):
+            await check_schema(store)
+        await migrate(store)
+        await check_schema(store)
+
+        assert {(row.source, row.verified) for row in await list_events(store)} == {("", None)}
+        (recording,) = await find_recordings(store, "t")
+        assert (recording.status, recording.verified, recording.found) == ("FINISHED", None, ())
+        letters = [letter async for page in pages_of_dead_letters(store) for letter in page]
+        assert [(letter.event_id, letter.source) for letter in letters] == [("e", "")]
+
+        # What comes now is merged with what was there, and the version of before goes on beside.
+        again = keep(callback("OnlineRecordFinished", 101, TaskId="t", TotalTime=5), verified=True)
+        await apply_events(store, [again])
+        late = keep(callback("OnlineRecordStopped", 100, TaskId="t", RoomId=7))
+        async with store.writing() as connection:
+            values = {"event_id": late.event_id, "kind": "OnlineRecordStopped", "timestamp": late.event.timestamp}
+            await connection.execute(text(_EVENT_AT_2), values | {"at_us": late.received_at_us, "body": late.body})
+        await apply_events(store, kept[:1])
+        assert await find_recordings(store, "t") == [fold([*kept, again, late])]
