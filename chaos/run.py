@@ -221,7 +221,10 @@ def _result(one: Round, began_s: float, *, problem: str = "", cannot_run: str = 
 STATE = ROOT / ".chaos"
 
 #: A result holds for this code only.
-_PACKAGES = ("broker", "chaos", "ingest", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api", "workers")
+_PACKAGES = (
+    *("broker", "chaos", "ingest", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api"),
+    "workers",
+)
 
 
 def code_digest() -> str:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -295,8 +295,9 @@ async def note_listing(
     by_id = {one.task_id: one for one in tasks}
 
     async def operation(connection: AsyncConnection) -> list[ListedTask]:
-        for part in chunks(sorted(by_id), AT_ONCE):
-            await connection.execute(_listing(store, sdk_app_id, [by_id[task_id] for task_id in part], found_by))
+        if by_id:
+            rows = [structs.asdict(by_id[task_id]) for task_id in sorted(by_id)]
+            await connection.execute(_listing(store, sdk_app_id, found_by), rows)
         if is_complete:
             await connection.execute(_gone(sdk_app_id, [*by_id]))
             await connection.execute(_app_values(store, sdk_app_id, listed_at_us=now_us()))
@@ -310,23 +311,19 @@ async def note_listing(
     return await store.write(operation)
 
 
-def _listing(store: Store, sdk_app_id: int, tasks: Sequence[ListedTask], found_by: str) -> Executable:
+def _listing(store: Store, sdk_app_id: int, found_by: str) -> Executable:
+    """Keep a task that is listed; for many at once: a statement with all their rows takes long to be composed."""
     insert = store.dialect.insert(recording_questions).values(
-        [
-            _NEW
-            | {
-                "sdk_app_id": sdk_app_id,
-                "task_id": one.task_id,
-                "due_at_us": now_us() + _us(UNFINISHED_AFTER_S),
-                "deadline_at_us": now_us() + _us(UNFINISHED_AFTER_S + FILES_KEPT_S),
-                "why": "it runs for a day",
-                "found_by": found_by,
-                "room_id": one.room_id,
-                "created_at": one.created_at,
-                "listed_at_us": now_us(),
-            }
-            for one in tasks
-        ]
+        _NEW
+        | {
+            "sdk_app_id": sdk_app_id,
+            "due_at_us": now_us() + _us(UNFINISHED_AFTER_S),
+            "deadline_at_us": now_us() + _us(UNFINISHED_AFTER_S + FILES_KEPT_S),
+            "why": "it runs for a day",
+            "found_by": found_by,
+            "listed_at_us": now_us(),
+            **{name: bindparam(name) for name in ListedTask.__struct_fields__},
+        }
     )
     return insert.on_conflict_do_update(
         index_elements=[*recording_questions.primary_key],
@@ -523,6 +520,11 @@ async def resume_app(store: Store, sdk_app_id: int) -> bool:
     return bool((await store.write(lambda connection: connection.execute(resuming))).rowcount)
 
 
+async def mark_listed(store: Store, sdk_app_id: int) -> None:
+    """Remember that an application's recordings were listed just now, by a call that lists them room by room."""
+    await store.write(lambda connection: connection.execute(_app_values(store, sdk_app_id, listed_at_us=now_us())))
+
+
 async def mark_audited(store: Store, sdk_app_id: int, day: str) -> bool:
     """Remember that a day, as `YYYY-MM-DD`, was audited; say whether it, or a later one, was not before."""
     insert = store.dialect.insert(reconciled_apps).values(sdk_app_id=sdk_app_id, audited_day=day)
@@ -539,28 +541,6 @@ def _app_values(store: Store, sdk_app_id: int, **values: Any) -> Executable:
     return insert.on_conflict_do_update(
         index_elements=[reconciled_apps.c.sdk_app_id], set_={name: insert.excluded[name] for name in values}
     )
-
-
-async def known_rooms(store: Store, sdk_app_id: int, *, since: int, until: int) -> frozenset[int]:
-    """Return an application's rooms with a recording that went on at some time of [since, until), in Unix seconds."""
-    of_its_events = select(func.min(events.c.timestamp)).where(
-        events.c.sdk_app_id == recordings.c.sdk_app_id, events.c.task_id == recordings.c.task_id
-    )
-    began_at = func.coalesce(recordings.c.record_start_time, of_its_events.scalar_subquery())
-    query = (
-        select(recordings.c.room_id)
-        .where(
-            recordings.c.sdk_app_id == sdk_app_id,
-            recordings.c.room_id.is_not(None),
-            # An event is accepted after what it tells of; clocks may differ by some minutes.
-            recordings.c.active_at_us >= (since - 3600) * 1_000_000,
-            began_at < until,
-            or_(recordings.c.record_stop_time.is_(None), recordings.c.record_stop_time >= since),
-        )
-        .distinct()
-    )
-    async with store.reading() as connection:
-        return frozenset((await connection.execute(query)).scalars())
 
 
 async def prune_questions(store: Store, *, older_than_s: float) -> int:

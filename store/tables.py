@@ -233,6 +233,17 @@ reconciled_apps = Table(
     Column("audited_day", Text),
 )
 
+#: Rooms that the vendor recorded on a day (China's) and of which nothing was known when that day was audited.
+unaccounted_rooms = Table(
+    "unaccounted_rooms",
+    metadata,
+    Column("sdk_app_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("day", _Key, primary_key=True),
+    Column("room_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("minutes", BigInteger, nullable=False),
+    Column("found_at_us", BigInteger, nullable=False),
+)
+
 #: What somebody is to be told, once per thing; `sdk_app_id` and `task_id` name the recording that it is about, if any.
 notices = Table(
     "notices",

@@ -1,7 +1,7 @@
 """What the processes tell of themselves: logs, metrics, and the admin listener. Nothing of ours imported."""
 
 from telemetry import metrics
-from telemetry.admin import AdminListener, Readiness, ReadyCheck, with_target
+from telemetry.admin import AdminListener, Readiness, ReadyCheck, give_every_request_a_target, with_target
 from telemetry.logging import LogFormat, Throttle, configure_logging, locations, presentable
 from telemetry.metrics import forget_process, render_metrics
 
@@ -13,6 +13,7 @@ __all__ = [
     "Throttle",
     "configure_logging",
     "forget_process",
+    "give_every_request_a_target",
     "locations",
     "metrics",
     "presentable",

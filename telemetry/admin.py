@@ -74,7 +74,7 @@ class AdminListener:
             app, access_log=None, keepalive_timeout=KEEPALIVE_TIMEOUT_S, shutdown_timeout=1.0, auto_decompress=False
         )
         await self._runner.setup()
-        _give_every_request_a_target(self._runner)
+        give_every_request_a_target(self._runner)
         try:
             site = web.TCPSite(self._runner, self._host, self.port)
             await site.start()
@@ -116,7 +116,8 @@ class AdminListener:
         return web.Response(body=await asyncio.to_thread(render_metrics), headers={"Content-Type": CONTENT_TYPE})
 
 
-def _give_every_request_a_target(runner: web.AppRunner) -> None:
+def give_every_request_a_target(runner: web.AppRunner) -> None:
+    """Let a runner that was set up serve nothing but requests that `with_target` has seen."""
     server = runner.server
     assert server is not None  # noqa: S101 - it is made by `setup`
     factory = server.request_factory

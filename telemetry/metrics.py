@@ -276,6 +276,66 @@ NOTICES = Counter(
     registry=REGISTRY,
 )
 
+# reconcile ------------------------------------------------------------------------------------------------------------
+RECORDINGS_FOUND = Counter(
+    "tiw_recordings_found",
+    "Events that no callback had told of, by the call that did. Above zero, callbacks are lost.",
+    ["by"],
+    registry=REGISTRY,
+)
+EVENTS_CONTRADICTED = Counter(
+    "tiw_events_contradicted",
+    "Finished events that the vendor contradicts: somebody may be forging callbacks.",
+    registry=REGISTRY,
+)
+RECORDINGS_NOT_FOUND = Counter(
+    "tiw_recordings_not_found", "Recordings that the vendor does not know, asked several times.", registry=REGISTRY
+)
+QUESTIONS_ASKED = Counter(
+    "tiw_questions_asked", "Questions about recordings, by what the vendor answered.", ["answer"], registry=REGISTRY
+)
+QUESTIONS_DUE = Gauge(
+    "tiw_questions_due",
+    "Questions about recordings that could be asked now.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+QUESTIONS_OVERDUE_SECONDS = Gauge(
+    "tiw_questions_overdue_seconds",
+    "For how long the first of them could have been asked; 0 if there is none.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+APPS_PAUSED = Gauge(
+    "tiw_apps_paused",
+    "Applications about which the vendor answers nothing until a person acts.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+LISTING_AGE_SECONDS = Gauge(
+    "tiw_listing_age_seconds",
+    "How long ago the application whose recordings were listed longest ago was listed; 0 if none ever was.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+LISTINGS_FAILED = Counter(
+    "tiw_listings_failed", "Tries to list the recordings of an application that failed.", registry=REGISTRY
+)
+ROOMS_UNACCOUNTED = Counter(
+    "tiw_rooms_unaccounted_found",
+    "Rooms that the vendor's bill names for a day, and of which nothing was known when it was audited.",
+    registry=REGISTRY,
+)
+ROOMS_UNACCOUNTED_NOW = Gauge(
+    "tiw_rooms_unaccounted",
+    "Those of which nothing is known yet.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+REGISTRATIONS = Counter(
+    "tiw_registrations", "Requests to register a recording: accepted, or why not.", ["result"], registry=REGISTRY
+)
+
 ProcessCollector(registry=REGISTRY)
 
 

@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("broker", "ingest", "notify", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api", "workers")
+PACKAGES = (
+    *("broker", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api"),
+    "workers",
+)
 KEY = "a key that only this test uses, long enough"
 
 #: What is put into which file: before the first line that begins with the second text.

@@ -25,7 +25,11 @@ ARROWS = {
     "notify": {"schemas", "telemetry", "broker", "store", "workers", "vendor_api"},
     "simulator": {"schemas"},
     "vendor_api": {"schemas", "telemetry"},
-    "tiw": {"schemas", "telemetry", "broker", "store", "ingest", "workers", "notify", "simulator", "vendor_api"},
+    "reconcile": {"schemas", "telemetry", "broker", "store", "vendor_api"},
+    "tiw": {
+        *("schemas", "telemetry", "broker", "store", "ingest", "workers", "simulator", "vendor_api"),
+        *("reconcile", "notify"),
+    },
     "examples": {"schemas", "workers"},
     "bench": {
         "schemas",
@@ -36,6 +40,7 @@ ARROWS = {
         "workers",
         "simulator",
         "vendor_api",
+        "reconcile",
         "tiw",
         "tests",
     },
@@ -48,6 +53,7 @@ ARROWS = {
         "workers",
         "simulator",
         "vendor_api",
+        "reconcile",
         "tiw",
         "tests",
     },

@@ -186,6 +186,23 @@ def test_who_speaks_to_the_outside_holds_no_callback_key() -> None:
     assert knowing == {"notify", "tiw"}
 
 
+def test_only_what_reconciles_has_the_credentials_of_the_vendors_api_and_it_has_no_callback_key() -> None:
+    reconcile = SERVICES["reconcile"]
+    assert (reconcile["profiles"], reconcile["networks"]) == (["keep"], ["outside", "inside"])
+    assert "ports" not in reconcile
+    assert not [name for name in reconcile["environment"] if name.startswith(("TIW_CALLBACK", "TIW_PATH_TOKEN"))]
+    assert not [volume for volume in reconcile["volumes"] if volume.startswith(("./keys", "ingest-data"))]
+    knowing = {
+        name
+        for name, service in OURS.items()
+        if any(
+            variable.startswith(("TIW_VENDOR_SECRET", "TIW_REGISTER")) for variable in service.get("environment", {})
+        )
+        or any(volume.startswith("./vendor") for volume in service.get("volumes", []))
+    }
+    assert knowing == {"reconcile"}
+
+
 def test_who_handles_events_gets_longer_to_stop_than_a_drain_takes() -> None:
     from workers.worker import DRAIN_GRACE_S  # noqa: PLC0415 - only this test needs it
 
@@ -204,7 +221,8 @@ def test_the_small_pipeline_is_the_same_image_with_the_same_rights_and_settings(
     assert not {"privileged", "cap_add", "pid", "ipc", "network_mode", "depends_on"} & set(PIPELINE)
     # What only a spool or a broker needs is not there; all else that the user may set reaches both.
     settings = PIPELINE["environment"].items()
-    theirs = SERVICES["plugins"]["environment"] | ingest["environment"] | SERVICES["notify"]["environment"]
+    theirs = SERVICES["plugins"]["environment"] | ingest["environment"]
+    theirs |= SERVICES["notify"]["environment"] | SERVICES["reconcile"]["environment"]
     assert settings <= theirs.items()
     missing = theirs.keys() - PIPELINE["environment"].keys()
     elsewhere = {"TIW_AMQP_URL", "TIW_AMQP_URL_FILE", "TIW_DATABASE_URL", "TIW_DATABASE_URL_FILE"}
@@ -217,6 +235,7 @@ def test_the_small_pipeline_keeps_everything_in_a_volume_and_starts_with_no_sett
         "./channels:/channels:ro,z",
         "./keys:/keys:ro,z",
         "./plugins:/plugins:ro,z",
+        "./vendor:/vendor:ro,z",
     ]
     assert SMALL["volumes"] == {"data": None}
     assert SMALL["name"] != COMPOSE["name"], "both would be one project, and remove each other's containers"

@@ -31,7 +31,10 @@ def run() -> int:
     return main(sys.argv[1:])
 
 
-PACKAGES = ("broker", "ingest", "notify", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api", "workers")
+PACKAGES = (
+    *("broker", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api"),
+    "workers",
+)
 
 _ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from msgspec import Struct
@@ -30,10 +31,14 @@ from store import (
     check_schema,
     check_writable,
     count_dead_letters,
+    count_due,
     find_channel_states,
     find_faults,
+    find_reconciled_apps,
+    find_unaccounted,
     iso8601,
     list_overdue,
+    recording_questions,
     registered_consumers,
 )
 from tiw.discovery import DiscoveryError, discover_consumers
@@ -423,6 +428,58 @@ def check_spool(settings: Settings) -> Check:
             remedy="see the checks of the broker, and `broker_not_reached` in the log of the ingest node",
         )
     return Check(check="spool", ok=True, detail=detail)
+
+
+#: A question that could have been asked for so long: nobody asks.
+MAX_OVERDUE_S = 1800.0
+
+#: A list that is older than so many intervals: it fails, or nobody lists.
+MAX_LISTINGS_MISSED = 10
+
+
+#: Rooms of which nothing is known are told for so long: their files are gone after 3 days.
+ROOMS_TOLD_DAYS = 7
+
+
+async def check_reconcile(settings: Settings, store: Store) -> AsyncIterator[Check]:
+    """See whether the vendor is asked about what callbacks do not tell, where it ever was."""
+    check = "reconcile"
+    try:
+        known = await find_reconciled_apps(store)
+        counts = await count_due(store, recording_questions)
+        rooms = await find_unaccounted(store, since=datetime.now(UTC).date() - timedelta(days=ROOMS_TOLD_DAYS))
+    except StoreError as error:
+        yield Check(check=check, ok=False, detail=str(error), remedy="see the check of the database")
+        return
+    # Of one that is asked about no more, nothing is to be expected.
+    apps = {app: one for app, one in known.items() if app in (settings.reconcile_apps or known)}
+    if not apps and not counts.due:
+        if settings.vendor_secret_id is None:
+            remedy = "docs/recordings.md says what it finds and how to allow it"
+            yield Check(
+                check=check, ok=True, detail="the vendor is never asked: lost callbacks stay lost", remedy=remedy
+            )
+        return
+    for app in apps.values():
+        if app.pause_reason is not None:
+            remedy = "correct that; it goes on by itself within an hour"
+            yield Check(check=check, ok=False, detail=f"{app.sdk_app_id} is paused: {app.pause_reason}", remedy=remedy)
+    if counts.overdue_s > MAX_OVERDUE_S:
+        detail = f"{counts.due} questions wait, the first for {counts.overdue_s / 60:.0f} minutes"
+        yield Check(check=check, ok=False, detail=detail, remedy="start `tiw reconcile`, or see its log")
+    listed_ago_s = [app.listed_ago_s for app in apps.values() if app.listed_ago_s is not None]
+    if listed_ago_s and max(listed_ago_s) > MAX_LISTINGS_MISSED * settings.reconcile_list_every_s:
+        detail = f"recordings were last listed {max(listed_ago_s) / 60:.0f} minutes ago"
+        yield Check(
+            check=check, ok=False, detail=detail, remedy="start `tiw reconcile`, or see `listing_failed` in its log"
+        )
+    elif listed_ago_s:
+        detail = f"{len(apps)} applications, last listed {max(listed_ago_s):.0f} s ago; {counts.due} questions wait"
+        yield Check(check=check, ok=True, detail=detail)
+    if rooms:
+        detail = f"{len(rooms)} rooms were recorded of which nothing is known, the last on {rooms[0].day}"
+        remedy = "`tiw reconcile audit` names them; `tiw register TASK_ID --app ID` finds one, while its files last"
+        yield Check(check="rooms", ok=False, detail=detail, remedy=remedy)
 
 
 def check_event_loop() -> Check:

@@ -68,6 +68,11 @@ def present_keys(settings: Settings) -> CallbackKeys:
         return KeyRing.of_file(file).current
 
 
+def apps_of(settings: Settings, keys: CallbackKeys) -> frozenset[int]:
+    """Return the applications whose callbacks are accepted, but for those without a number of their own."""
+    return frozenset({*keys, *settings.allow_unsigned} - {0})
+
+
 def changeable_keys_file(settings: Settings) -> Path:
     """Return the file in which keys are added and retired. Raises `UsageError` if they come from the environment."""
     if settings.callback_keys is not None:

@@ -4,10 +4,10 @@ Each part imports what it needs when it is opened: an ingest node has no use for
 """
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import broker
 from broker import DEFAULT_CONFIRM_TIMEOUT_S, BrokerError, ConsumerQueues, Transport
@@ -16,6 +16,7 @@ from tiw.settings import Address, FailedError, Settings, UnixAddress, UsageError
 if TYPE_CHECKING:
     from ingest import IngestConfig, Spool
     from notify import Channel, Look, Notifier, Wording
+    from reconcile import Reconciler
     from store import Store
     from vendor_api import Limiter, VendorClient
 
@@ -196,3 +197,65 @@ def open_vendor(settings: Settings, *, limiter: "Limiter | None" = None) -> "Ven
         endpoint=None if settings.vendor_endpoint is None else parse_endpoint(settings.vendor_endpoint),
         limiter=limiter,
     )
+
+
+def require_credentials(settings: Settings) -> None:
+    """Raise `UsageError` unless the vendor can be asked."""
+    if settings.vendor_secret_id is None:
+        what = "TIW_REGISTER is set, and nobody would ask about what is registered" if settings.register else ""
+        raise UsageError(
+            f"{what or 'this asks the vendor'}: set TIW_VENDOR_SECRET_ID and TIW_VENDOR_SECRET_KEY, see "
+            "docs/recordings.md"
+        )
+
+
+@asynccontextmanager
+async def reconciling(
+    settings: Settings, *, store: "Store", transport: Transport, apps: Callable[[], frozenset[int]]
+) -> AsyncIterator["Reconciler"]:
+    """Yield what asks the vendor, not entered yet, while its client is open. The settings must have credentials.
+
+    It asks about TIW_RECONCILE_APPS; else about `apps`, those that there are keys of; if there are none, about the
+    applications of which the store knows something.
+    """
+    from reconcile import ReconcileConfig, Reconciler, SharedLimiter  # noqa: PLC0415 - few ask the vendor
+
+    config = ReconcileConfig(
+        list_every_s=settings.reconcile_list_every_s,
+        ask_after_s=settings.reconcile_ask_after_s,
+    )
+    async with open_vendor(settings, limiter=SharedLimiter(store)) as vendor:
+        yield Reconciler(
+            config,
+            store=store,
+            transport=transport,
+            vendor=vendor,
+            named_apps=lambda: settings.reconcile_apps or apps(),
+        )
+
+
+@asynccontextmanager
+async def registering(settings: Settings, *, store: "Store") -> AsyncIterator[int | None]:
+    """Take registrations at TIW_REGISTER while the block runs; yield the port, None if there is none."""
+    address = settings.register
+    if address is None:
+        yield None
+        return
+    from reconcile import RegisterListener  # noqa: PLC0415 - few take registrations
+
+    async with AsyncExitStack() as stack:
+        try:
+            if isinstance(address, UnixAddress):
+                from ingest import UnixSocket  # noqa: PLC0415 - a node that reconciles takes no callbacks
+
+                held = stack.enter_context(UnixSocket(Path(address.path)))
+                place: dict[str, Any] = {"listening": held.socket}
+            else:
+                place = {"host": address.host, "port": address.port}
+            listener = RegisterListener(
+                store=store, token=settings.register_token, apps=settings.reconcile_apps, **place
+            )
+            await stack.enter_async_context(listener)
+        except OSError as error:
+            raise cannot_listen(error, variable="TIW_REGISTER", address=address) from error
+        yield None if isinstance(address, UnixAddress) else listener.port

@@ -40,6 +40,7 @@ def build_parser() -> Parser:
     _add_rejected(commands)
     _add_keys(commands)
     _add_vendor(commands)
+    _add_reconcile(commands)
     _add_inspection(commands)
     return parser
 
@@ -247,6 +248,23 @@ def _add_vendor(commands: Any) -> None:
     for change in (address, rotate):
         change.add_argument("--app", type=_natural, metavar="ID", help="SdkAppId, where there are keys of several")
         change.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def _add_reconcile(commands: Any) -> None:
+    group = _command(
+        commands, "reconcile", "reconcile:reconcile", "Ask the vendor about recordings whose callbacks are missing."
+    )
+    group.add_argument("--once", action="store_true", help="do one round and end, for cron; exit code 1 if it failed")
+    reconcile = group.add_subparsers(metavar="COMMAND")
+    show = _command(reconcile, "show", "reconcile:show", "Show how the asking goes, by application.")
+    _json(show)
+    audit = _command(reconcile, "audit", "reconcile:audit", "List rooms that were recorded and of which nobody knows.")
+    audit.add_argument("--since", metavar="T", help="recorded since: 2026-11-23, or an age: 3d")
+    _json(audit)
+    register = _command(commands, "register", "reconcile:register", "Have the vendor asked about a recording.")
+    register.add_argument("task_id", metavar="TASK_ID", help="the TaskId that starting it returned")
+    register.add_argument("--app", type=_positive, required=True, metavar="ID", help="SdkAppId")
+    register.add_argument("--room", type=_natural, metavar="ID", help="RoomId, if you know it")
 
 
 def _add_inspection(commands: Any) -> None:

@@ -15,6 +15,7 @@ from telemetry import AdminListener, Readiness
 from tiw.children import Processes, children_readiness
 from tiw.commands.migrate import migrate_when_there
 from tiw.discovery import CustomConsumers
+from tiw.keys import apps_of
 from tiw.opening import (
     ingest_config,
     listening,
@@ -24,6 +25,9 @@ from tiw.opening import (
     open_spool,
     open_store,
     open_transport,
+    reconciling,
+    registering,
+    require_credentials,
 )
 from tiw.process import folder_lock, raise_descriptor_limit
 from tiw.settings import Address, Settings
@@ -95,6 +99,8 @@ async def run_pipeline(
             retention_days=settings.retention_days,
         )
         await stack.enter_async_context(worker)
+        if settings.vendor_secret_id is not None or settings.register is not None:
+            await _reconcile(stack, settings, store=store, transport=transport, keys=keys)
         processes = await stack.enter_async_context(Processes({}, environ=environ))
         custom = None
         if settings.consumers:
@@ -137,6 +143,18 @@ def _looks(settings: Settings, transport: Transport, spools: Sequence[Spool]) ->
         return SpoolUse(count=sum(depth.callbacks for depth in depths), since_s=oldest_at_us / 1_000_000)
 
     return [] if settings.is_embedded else [look_for_broker(lambda: transport.is_ready), look_for_spool(use)]
+
+
+async def _reconcile(
+    stack: AsyncExitStack, settings: Settings, *, store: Store, transport: Transport, keys: KeyRing
+) -> None:
+    """Ask the vendor about what callbacks do not tell, too, and take registrations."""
+    require_credentials(settings)
+    reconciler = await stack.enter_async_context(
+        reconciling(settings, store=store, transport=transport, apps=lambda: apps_of(settings, keys.current))
+    )
+    await stack.enter_async_context(reconciler)
+    await stack.enter_async_context(registering(settings, store=store))
 
 
 async def _migrate(store: Store) -> None:

@@ -39,6 +39,10 @@ MAX_RETENTION_DAYS = 36_500
 #: A load balancer that needs longer to notice asks too seldom.
 MAX_STOP_DELAY_S = 300
 
+#: The vendor is asked so often at most, and at least.
+MIN_LIST_EVERY_S, MAX_LIST_EVERY_S = 1, 3600
+MIN_ASK_AFTER_S, MAX_ASK_AFTER_S = 1, 86_400
+
 #: For the compose file, not for a process of ours.
 _FOREIGN = frozenset({"TIW_PUBLISH", "TIW_TLS_PUBLISH"})
 
@@ -107,6 +111,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     vendor_secret_key: str | None = None
     vendor_site: Literal["china", "international"] = "china"
     vendor_endpoint: str | None = None
+    reconcile_apps: frozenset[int] | None = None
+    reconcile_list_every_s: float = 60.0
+    reconcile_ask_after_s: float = 900.0
+    register: Address | UnixAddress | None = None
+    register_token: str | None = None
     log_format: Literal["console", "json"] = "json"
     notify: str | None = None
     notify_language: Literal["en", "zh", "both"] = "en"
@@ -152,6 +161,11 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         vendor_secret_key=_read(environ, "TIW_VENDOR_SECRET_KEY", _vendor_secret, None),
         vendor_site=_read(environ, "TIW_VENDOR_SITE", _vendor_site, "china"),
         vendor_endpoint=_read(environ, "TIW_VENDOR_ENDPOINT", _vendor_endpoint, None),
+        reconcile_apps=_read(environ, "TIW_RECONCILE_APPS", _reconcile_apps, None),
+        reconcile_list_every_s=_read(environ, "TIW_RECONCILE_LIST_EVERY_S", _list_every_s, 60.0),
+        reconcile_ask_after_s=_read(environ, "TIW_RECONCILE_ASK_AFTER_S", _ask_after_s, 900.0),
+        register=_read(environ, "TIW_REGISTER", _http_address, None),
+        register_token=_read(environ, "TIW_REGISTER_TOKEN", _path_token, None),
         log_format=_read(environ, "TIW_LOG_FORMAT", _log_format, "console" if is_terminal else "json"),
         notify=_read(environ, "TIW_NOTIFY", str, None),
         notify_language=_read(environ, "TIW_NOTIFY_LANGUAGE", _notify_language, "en"),
@@ -166,6 +180,8 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         raise SettingsError(
             f"TIW_VENDOR_SECRET_{there} is set and TIW_VENDOR_SECRET_{missing} is not: set both, or neither"
         )
+    if settings.register is not None and not settings.register.is_loopback and settings.register_token is None:
+        raise SettingsError("TIW_REGISTER beyond loopback needs TIW_REGISTER_TOKEN: whoever reaches it may register")
     return settings
 
 
@@ -176,7 +192,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 _SECRET = (
     *("TIW_PATH_TOKEN", "TIW_AMQP_URL", "TIW_DATABASE_URL", "TIW_CALLBACK_KEYS"),
-    *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_KEY", "TIW_NOTIFY"),
+    *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_KEY", "TIW_REGISTER_TOKEN", "TIW_NOTIFY"),
 )
 _KNOWN = frozenset(
     {
@@ -194,6 +210,10 @@ _KNOWN = frozenset(
         "TIW_STOP_DELAY_S",
         "TIW_VENDOR_SITE",
         "TIW_VENDOR_ENDPOINT",
+        "TIW_RECONCILE_APPS",
+        "TIW_RECONCILE_LIST_EVERY_S",
+        "TIW_RECONCILE_ASK_AFTER_S",
+        "TIW_REGISTER",
         "TIW_LOG_FORMAT",
         "TIW_NOTIFY_LANGUAGE",
         "TIW_NOTIFY_TEMPLATES",
@@ -382,6 +402,27 @@ def _vendor_endpoint(value: str) -> str:
     return value
 
 
+def _reconcile_apps(value: str) -> frozenset[int]:
+    apps = _app_ids(value)
+    if not apps or 0 in apps:
+        raise ValueError("must be SdkAppIds separated by commas: the vendor is asked about applications")
+    return apps
+
+
+def _list_every_s(value: str) -> float:
+    return _seconds(value, MIN_LIST_EVERY_S, MAX_LIST_EVERY_S)
+
+
+def _ask_after_s(value: str) -> float:
+    return _seconds(value, MIN_ASK_AFTER_S, MAX_ASK_AFTER_S)
+
+
+def _seconds(value: str, least: int, most: int) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", value) or not least <= float(value) <= most:
+        raise ValueError(f"must be a number of seconds from {least} to {most}, not {value!r}")
+    return float(value)
+
+
 def _log_format(value: str) -> Literal["console", "json"]:
     if value not in ("console", "json"):
         raise ValueError(f"must be console or json, not {value!r}")
@@ -414,6 +455,9 @@ def masked(settings: Settings, *, reveal: bool = False) -> dict[str, object]:
     if not reveal:
         values["callback_keys"] = None if settings.callback_keys is None else "***"
         values["path_token"] = None if settings.path_token is None else "***"
+    values["reconcile_apps"] = None if settings.reconcile_apps is None else sorted(settings.reconcile_apps)
+    values["register"] = None if settings.register is None else str(settings.register)
+    values["register_token"] = None if settings.register_token is None else "***"
     values["vendor_secret_id"] = None if settings.vendor_secret_id is None else "***"
     values["vendor_secret_key"] = None if settings.vendor_secret_key is None else "***"
     return cast("dict[str, object]", values)

@@ -24,7 +24,7 @@ from tiw.parser import main
 del broker, ingest, store, tiw, workers
 
 #: These run until they are told to stop; whatever they stumble over, they say by then.
-LASTING = frozenset({"up", "ingest", "work"})
+LASTING = frozenset({"up", "ingest", "work", "reconcile"})
 STOP_AFTER_S = 4.0
 
 #: Nothing else takes so long.

@@ -19,7 +19,7 @@ echo "${{COMPREPLY[@]}}"
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["tiw", "re"], ["recordings", "rejected"]),
+        (["tiw", "re"], ["reconcile", "recordings", "register", "rejected"]),
         (["tiw", "recordings", ""], ["--help", "list", "show"]),
         (["tiw", "recordings", "list", "--s"], ["--since", "--status"]),
         (["tiw", "recordings", "list", "--status", "FA"], ["FAILED"]),

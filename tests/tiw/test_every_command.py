@@ -110,7 +110,7 @@ def cases() -> Iterator[Case]:
 
 
 def only_reads(path: tuple[str, ...], line: list[str]) -> bool:
-    reading = {"list", "show", "verify", "config", "doctor", "consumers", "schema", "try", "completion"}
+    reading = {"list", "show", "verify", "config", "doctor", "consumers", "schema", "try", "completion", "audit"}
     return "--dry-run" in line or (path[-1] in reading and not {"--output", "--await-callback"} & {*line})
 
 
@@ -126,7 +126,7 @@ class Condition(Struct, frozen=True, kw_only=True):
     is_somebody_elses: bool = False
 
 
-_OF_THE_STORE = frozenset({"recordings", "events", "dead-letters", "consumers", "notify"})
+_OF_THE_STORE = frozenset({"recordings", "events", "dead-letters", "consumers", "notify", "reconcile"})
 _EVERYTHING = _OF_THE_STORE | {"spool", "rejected"}
 
 

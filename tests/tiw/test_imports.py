@@ -59,5 +59,20 @@ def test_who_tells_people_imports_what_sends_only_to_send() -> None:
     assert not modules & {"aiosmtplib", "standardwebhooks", "ingest", "simulator"}
 
 
+#: What asks the vendor.
+ASKING = {"reconcile", "tencentcloud", "requests"}
+
+
+def test_who_has_no_credentials_imports_nothing_that_asks_the_vendor() -> None:
+    for command in ("up", "ingest", "work"):
+        assert not imported(f"import tiw.process, telemetry, tiw.commands.{command}, tiw.pipeline") & ASKING
+
+
+def test_who_reconciles_imports_the_vendors_sdk_only_once_it_asks_and_takes_no_callbacks() -> None:
+    modules = imported("import tiw.process, telemetry, tiw.commands.reconcile")
+    assert "reconcile" in modules
+    assert not modules & {"tencentcloud", "requests", "simulator", "alembic", "workers"}
+
+
 def test_a_command_can_still_choose_where_metrics_live() -> None:
     assert "prometheus_client" not in imported("import tiw.process")

@@ -15,7 +15,17 @@ from broker.embedded.transport import EmbeddedTransport
 from ingest.rejected import Rejected, keep_rejected
 from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, render_record
-from store import DeadLetter, Notice, Store, add_notices, apply_events, keep_dead_letters, migrate
+from store import (
+    DeadLetter,
+    Notice,
+    Store,
+    UnaccountedRoom,
+    add_notices,
+    apply_events,
+    keep_dead_letters,
+    keep_unaccounted,
+    migrate,
+)
 from tests.store.classes import callback, keep
 from tiw import output
 from tiw.commands.schema import DOCUMENTS, documents
@@ -81,6 +91,8 @@ async def _fill(folder: Path) -> None:
             expires_after_s=3600,
         )
         await add_notices(store, [notice])
+        room = UnaccountedRoom(sdk_app_id=APP, day="2026-11-23", room_id=3711256266, minutes=45)
+        await keep_unaccounted(store, [room])
     async with EmbeddedTransport(folder) as transport:
         await transport.retry("finished", message, delay_s=600)
     (folder / "spool").mkdir()

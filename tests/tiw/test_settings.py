@@ -81,6 +81,12 @@ def test_nothing_has_to_be_set() -> None:
             "vendor_endpoint",
             "https://tiw.tencentcloudapi.com",
         ),
+        ("TIW_RECONCILE_APPS", "1400000001, 2", "reconcile_apps", frozenset({1400000001, 2})),
+        ("TIW_RECONCILE_LIST_EVERY_S", "15", "reconcile_list_every_s", 15),
+        ("TIW_RECONCILE_ASK_AFTER_S", "300.5", "reconcile_ask_after_s", 300.5),
+        ("TIW_REGISTER", "127.0.0.1:8090", "register", Address(host="127.0.0.1", port=8090)),
+        ("TIW_REGISTER", "unix:/run/r.sock", "register", UnixAddress(path="/run/r.sock")),
+        ("TIW_REGISTER_TOKEN", "t" * 22, "register_token", "t" * 22),
         ("TIW_LOG_FORMAT", "console", "log_format", "console"),
         ("TIW_LOG_FORMAT", "json", "log_format", "json"),
         ("TIW_NOTIFY", "wecom=https://h/?key=1", "notify", "wecom=https://h/?key=1"),
@@ -119,6 +125,11 @@ def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expect
         ("TIW_VENDOR_SECRET_KEY", ["two words", "line\nbreak", "x" * 257, "\u00e9"]),
         ("TIW_VENDOR_SITE", ["China", "cn", "https://tiw.tencentcloudapi.com"]),
         ("TIW_VENDOR_ENDPOINT", ["tiw.tencentcloudapi.com", "http://10.0.0.1:80", "https://u:p@h", "https://h/path"]),
+        ("TIW_RECONCILE_APPS", ["app", "0", "1,0", ",", "-1"]),
+        ("TIW_RECONCILE_LIST_EVERY_S", ["0", "3601", "-1", "1m", "nan"]),
+        ("TIW_RECONCILE_ASK_AFTER_S", ["0", "86401", "15m", "1e3"]),
+        ("TIW_REGISTER", ["8090", "unix:r.sock", "http://h:1"]),
+        ("TIW_REGISTER_TOKEN", ["t" * 21, "t" * 30 + " t"]),
         ("TIW_LOG_FORMAT", ["text", "JSON"]),
         ("TIW_NOTIFY_LANGUAGE", ["de", "EN", "en,zh"]),
     ],
@@ -126,6 +137,13 @@ def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expect
 def test_a_bad_value_is_refused_by_the_name_of_its_variable(variable: str, values: list[str]) -> None:
     for value in values:
         assert refused(**{variable: value}).startswith(f"{variable} must "), value
+
+
+def test_registering_beyond_this_machine_needs_a_token() -> None:
+    assert refused(TIW_REGISTER="0.0.0.0:8090").startswith("TIW_REGISTER beyond loopback needs TIW_REGISTER_TOKEN")
+    assert settings(TIW_REGISTER="0.0.0.0:8090", TIW_REGISTER_TOKEN="t" * 22).register_token == "t" * 22
+    assert settings(TIW_REGISTER="[::1]:8090").register is not None
+    assert settings(TIW_REGISTER="unix:/run/r.sock").register is not None
 
 
 def test_the_log_is_for_people_on_a_terminal() -> None:
@@ -150,7 +168,8 @@ VARIABLES = [
         "TIW_NOTIFY_TEMPLATES",
     ),
     *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_ID_FILE", "TIW_VENDOR_SECRET_KEY", "TIW_VENDOR_SECRET_KEY_FILE"),
-    *("TIW_VENDOR_SITE", "TIW_VENDOR_ENDPOINT"),
+    *("TIW_VENDOR_SITE", "TIW_VENDOR_ENDPOINT", "TIW_RECONCILE_APPS", "TIW_RECONCILE_LIST_EVERY_S"),
+    *("TIW_RECONCILE_ASK_AFTER_S", "TIW_REGISTER", "TIW_REGISTER_TOKEN", "TIW_REGISTER_TOKEN_FILE"),
 ]
 
 

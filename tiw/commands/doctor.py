@@ -18,6 +18,7 @@ from tiw.doctor import (
     check_keys,
     check_modules,
     check_notify,
+    check_reconcile,
     check_rejected,
     check_spool,
 )
@@ -48,6 +49,7 @@ async def doctor(settings: Settings, args: argparse.Namespace) -> int:
             checks += [await check_clock(store), *[check async for check in check_database(store)]]
             checks += [check async for check in _check_transport(settings, store)]
             checks += [check async for check in check_notify(settings, store)]
+            checks += [check async for check in check_reconcile(settings, store)]
     except FailedError as error:
         checks.append(Check(check="database", ok=False, detail=str(error), remedy="see there"))
     if args.json:

@@ -8,7 +8,8 @@ import msgspec
 
 from ingest import SpoolFileState
 from schemas import callback_schema
-from store import DeadLetterRow, EventRow, NoticeRow, Recording, RecordingSummary
+from store import DeadLetterRow, EventRow, NoticeRow, Recording, RecordingSummary, UnaccountedRoom
+from tiw.commands.reconcile import ReconcileState
 from tiw.commands.rejected import Row
 from tiw.commands.spool import SpooledRow
 from tiw.doctor import Check, ConsumerState
@@ -30,6 +31,8 @@ DOCUMENTS: dict[str, Any] = {
     "spool verify": list[SpoolFileState],
     "rejected list": list[Row],
     "notify list": list[NoticeRow],
+    "reconcile show": ReconcileState,
+    "reconcile audit": list[UnaccountedRoom],
     "doctor": list[Check],
 }
 

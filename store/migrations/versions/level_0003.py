@@ -33,6 +33,14 @@ def upgrade() -> None:
         sa.Column("listed_at_us", sa.BigInteger),
         sa.Column("audited_day", sa.Text),
     )
+    op.create_table(
+        "unaccounted_rooms",
+        sa.Column("sdk_app_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("day", KEY, primary_key=True),
+        sa.Column("room_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("minutes", sa.BigInteger, nullable=False),
+        sa.Column("found_at_us", sa.BigInteger, nullable=False),
+    )
     _notices()
     op.create_table(
         "rate_limits",
