@@ -99,8 +99,6 @@ async def run_pipeline(
             retention_days=settings.retention_days,
         )
         await stack.enter_async_context(worker)
-        if settings.vendor_secret_id is not None or settings.register is not None:
-            await _reconcile(stack, settings, store=store, transport=transport, keys=keys)
         processes = await stack.enter_async_context(Processes({}, environ=environ))
         custom = None
         if settings.consumers:
@@ -112,6 +110,8 @@ async def run_pipeline(
         ingest = IngestServer(config, transport, keys, spool=spools[0] if spools else None)
         server = await stack.enter_async_context(listening(ingest, variable="TIW_HTTP", address=settings.http))
         stack.push_async_callback(server.drain)
+        if settings.vendor_secret_id is not None or settings.register is not None:
+            await _reconcile(stack, settings, store=store, transport=transport, keys=keys)
         failure = asyncio.create_task(worker.wait(), name="pipeline")
         stack.push_async_callback(_end, failure)
 
