@@ -17,6 +17,7 @@ from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, render_record
 from store import (
     DeadLetter,
+    ListedTask,
     Notice,
     Store,
     UnaccountedRoom,
@@ -25,6 +26,7 @@ from store import (
     keep_dead_letters,
     keep_unaccounted,
     migrate,
+    note_listing,
 )
 from tests.store.classes import callback, keep
 from tiw import output
@@ -150,6 +152,54 @@ def test_failed_recordings_are_found(folder: Path, shown: Callable[[str], str]) 
     (failed,) = json.loads(shown("recordings list --status failed --json"))
     assert failed["error"]["code"] == "FailedOperation.Record"
     assert len(json.loads(shown("recordings list --json"))) == 2
+
+
+async def _find(folder: Path) -> None:
+    """Let a recording be found by asking, and somebody forge its end."""
+    now_s = int(time.time())
+    found = callback("OnlineRecordStarted", now_s - 100, APP, TaskId="found")
+    forged = callback("OnlineRecordFinished", now_s, APP, TaskId="found", TotalTime=1)
+    invented = callback("OnlineRecordFinished", now_s, APP, TaskId="invented", TotalTime=1)
+    real = callback("OnlineRecordFinished", now_s, APP, TaskId="real", TotalTime=1)
+    async with Store(f"sqlite+aiosqlite:///{folder}/store.db") as store:
+        tasks = [ListedTask(task_id="found")]
+        await note_listing(store, APP, tasks, found_by="DescribeRunningTasks", is_complete=True)
+        await apply_events(
+            store,
+            [
+                keep(found, received_at_us=(now_s - 60) * 1_000_000, source="reconcile"),
+                *(keep(one, received_at_us=now_s * 1_000_000, verified=False) for one in (forged, invented)),
+                keep(real, received_at_us=now_s * 1_000_000, verified=True),
+            ],
+        )
+
+
+def test_what_was_found_late_and_what_the_vendor_says_of_an_end_is_told(
+    folder: Path, shown: Callable[[str], str]
+) -> None:
+    asyncio.run(_find(folder))
+    document = json.loads(shown("recordings show found --json"))
+    assert (document["status"], document["verified"]) == ("RECORDING", None)
+    (finding,) = document["found"]
+    assert (finding["event_type"], finding["by"], finding["late_s"]) == (
+        "OnlineRecordStarted",
+        "DescribeRunningTasks",
+        40,
+    )
+    assert [(event["source"], event["verified"]) for event in document["events"]] == [("reconcile", None), ("", False)]
+
+    told = shown("recordings show found")
+    assert "Found by asking the vendor" in told
+    row = next(line for line in told.splitlines() if "DescribeRunningTasks" in line)
+    assert "0:00:40" in row
+    assert not any(line.startswith("  verified") for line in told.splitlines())
+    assert "no: the vendor contradicts it" in shown("recordings show invented")
+    assert "the vendor confirms it" in shown("recordings show real")
+    assert "Found" not in shown("recordings show real")
+    rows = {line.split()[0]: line for line in shown("recordings list").splitlines() if line.strip()}
+    assert "contradicted by the vendor" in rows["invented"]
+    assert "contradicted" not in rows["found"] + rows["real"]
+    assert {event["source"] for event in json.loads(shown("events list --json"))} == {"", "reconcile"}
 
 
 def test_nothing_that_matches_is_told_from_nothing_at_all(
