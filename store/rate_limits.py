@@ -7,12 +7,15 @@ database's clock. https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
 from functools import cache
 from typing import Final
 
-from sqlalchemy import BigInteger, Text, TextClause, bindparam, case
+from sqlalchemy import BigInteger, Text, TextClause, and_, bindparam, case, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.statements import Dialect
 from store.store import Store, now_us
 from store.tables import rate_limits
+
+#: A database's clock that is set back by more than this makes turns begin anew.
+CLOCK_STEP_S: Final = 600.0
 
 _EVERY_US: Final = bindparam("every_us", type_=BigInteger)
 
@@ -21,8 +24,8 @@ async def reserve(store: Store, name: str, *, every_s: float, burst: int, at_mos
     """Reserve one of the turns that `name` has: one every `every_s` seconds, of which `burst` may be taken at once.
 
     Returns how many seconds to wait before taking it, 0 for none; or None if that would be more than `at_most_wait_s`,
-    and then none is reserved. All processes with one database share the turns of a name. Raises
-    `StoreUnavailableError` and `SchemaMismatchError`.
+    and then none is reserved. All processes with one database share the turns of a name; they give the same limits for
+    it. Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
     every_us = _us(every_s)
     burst_us = every_us * (max(1, burst) - 1)
@@ -39,12 +42,15 @@ async def reserve(store: Store, name: str, *, every_s: float, burst: int, at_mos
 @cache
 def _reserving(dialect: Dialect) -> TextClause:
     """Take a turn, unless it is more than `ahead_us` away, and return how far it is."""
-    next_at_us = case((rate_limits.c.next_at_us > now_us(), rate_limits.c.next_at_us), else_=now_us())
+    next_at_us, ahead_us = rate_limits.c.next_at_us, bindparam("ahead_us", type_=BigInteger)
+    # Later than anybody reserves: the clock was set back, and whoever believed the row would wait for it to come round.
+    is_believable = next_at_us <= now_us() + ahead_us + _EVERY_US + _us(CLOCK_STEP_S)
+    begins_at_us = case((and_(next_at_us > now_us(), is_believable), next_at_us), else_=now_us())
     insert = dialect.insert(rate_limits).values(name=bindparam("of_name", type_=Text), next_at_us=now_us() + _EVERY_US)
     upsert = insert.on_conflict_do_update(
         index_elements=[rate_limits.c.name],
-        set_={"next_at_us": next_at_us + _EVERY_US},
-        where=rate_limits.c.next_at_us <= now_us() + bindparam("ahead_us", type_=BigInteger),
+        set_={"next_at_us": begins_at_us + _EVERY_US},
+        where=or_(next_at_us <= now_us() + ahead_us, ~is_believable),
     )
     return dialect.render(upsert.returning(rate_limits.c.next_at_us - _EVERY_US - now_us()))
 

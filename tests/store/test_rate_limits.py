@@ -42,6 +42,12 @@ async def test_a_turn_that_is_too_far_away_is_not_taken(store: Store) -> None:
     assert await waits(store, 2, burst=2, at_most_wait_s=100) == [1, None]
 
 
+async def test_a_clock_that_is_set_back_stops_nobody_for_long(store: Store) -> None:
+    assert await waits(store, 2, at_most_wait_s=100) == [0, 1]
+    await pass_time(store, -86_400)
+    assert await waits(store, 3, at_most_wait_s=100) == [0, 1, None]
+
+
 async def test_turns_of_many_connections_at_once_are_all_different(store: Store) -> None:
     async def reserve_some() -> list[float | None]:
         async with Store(store.url) as own:
