@@ -1,7 +1,9 @@
 """What all processes together do at most so often: one bucket per name, in the database.
 
 The generic cell rate algorithm, in one statement: a row holds the theoretical arrival time of the next turn, by the
-database's clock. https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
+database's clock. Who takes one moves it on by the interval; a burst is how far it may be ahead of the clock before
+anybody waits.
+https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
 """
 
 from functools import cache
