@@ -38,6 +38,7 @@ from store import (
     find_recordings,
     finish_question,
     mark_verified,
+    note_answer,
     postpone_question,
 )
 from telemetry import metrics
@@ -321,6 +322,9 @@ class Asker:
         expected = _finished_in(body)
         odd = {row.event_id: contradictions(event, expected) for row, event in known.finished}
         agreeing = [row for row, _ in known.finished if not odd[row.event_id]]
+        if known.unverified:
+            # First: who waits for a verdict is handed over what the vendor said, not what the callback did.
+            await note_answer(self._store, question, lease_holder=self._lease_holder, answer=body)
         for row in agreeing:
             if not row.verified:
                 await mark_verified(self._store, row.event_id, True)

@@ -397,6 +397,23 @@ async def postpone_question(
     return await postpone(store, recording_questions, key, lease_holder=lease_holder, after_s=after_s, **values)
 
 
+async def note_answer(store: Store, question: RecordingQuestion, *, lease_holder: str, answer: bytes) -> bool:
+    """Keep what the vendor answered before events are judged by it; the question stays as it is.
+
+    So who looks up a verdict finds the answer that it follows from. Returns whether it was the lease holder's.
+    """
+    noting = (
+        update(recording_questions)
+        .where(
+            _question.sdk_app_id == question.sdk_app_id,
+            _question.task_id == question.task_id,
+            _question.lease_holder == lease_holder,
+        )
+        .values(answer=answer)
+    )
+    return bool((await store.write(lambda connection: connection.execute(noting))).rowcount)
+
+
 async def finish_question(
     store: Store, question: RecordingQuestion, *, lease_holder: str, answer_status: str, answer: bytes | None = None
 ) -> bool:

@@ -254,6 +254,22 @@ async def test_a_crash_between_the_steps_repeats_them_with_the_same_event(
         assert question.state == "done"
 
 
+async def test_a_verdict_never_comes_without_the_answer_that_it_follows_from(
+    world: AWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, invented = a_class(), a_class(seed=2)
+    async with world(true, invented) as w:
+        await w.pass_by(3600, step_s=3600, lists=False)
+        (true_id,) = await w.deliver(callback_of(true, FINISHED))
+        (forged_id,) = await w.deliver(forged(callback_of(invented, FINISHED), VideoInfos=[]))
+        monkeypatch.setattr("reconcile.asking.finish_question", _die)
+        await w.settle(lists=False)
+        for event_id, expected in ((true_id, True), (forged_id, False)):
+            verdict = await find_verdict(w.store, event_id)
+            assert verdict.verified is expected
+            assert verdict.answer is not None
+
+
 async def _die(*_: object, **__: object) -> None:
     raise RuntimeError("killed")
 
