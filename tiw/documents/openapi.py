@@ -6,7 +6,10 @@ https://spec.openapis.org/oas/v3.1.0
 from itertools import groupby
 from typing import Any
 
+import msgspec
+
 from ingest import IngestConfig, Refusal
+from reconcile import REGISTER_PATH, RegisterRefusal, Registration
 from schemas import EVENT_TYPES, JSON_SCHEMA_DIALECT, event_definitions
 from telemetry import metrics
 from tiw import __version__
@@ -44,12 +47,16 @@ def openapi_document() -> dict[str, Any]:
         "servers": [{"url": "http://127.0.0.1:8080", "description": "TIW_HTTP"}],
         "tags": [
             {"name": "ingest", "description": "Receives callbacks, on TIW_HTTP."},
+            {"name": "register", "description": "Takes registrations of recordings, on TIW_REGISTER."},
             {"name": "admin", "description": "Tells how a process is, on TIW_ADMIN."},
         ],
-        "paths": _callback_paths() | _admin_paths(),
+        "paths": _callback_paths() | _register_paths() | _admin_paths(),
         "components": {
-            "schemas": {**event_definitions(_SCHEMA_PLACE), "Callback": _callback()},
-            "responses": {**_callback_answers(), **_admin_answers()},
+            "schemas": {**event_definitions(_SCHEMA_PLACE), "Callback": _callback(), "Registration": _registration()},
+            "responses": {**_callback_answers(), **_register_answers(), **_admin_answers()},
+            "securitySchemes": {
+                "register_token": {"type": "http", "scheme": "bearer", "description": "TIW_REGISTER_TOKEN"}
+            },
         },
     }
 
@@ -131,6 +138,56 @@ def _refused(status: int, refusals: list[Refusal]) -> dict[str, Any]:
 
 def _answer_name(status: int) -> str:
     return f"Callback{status}"
+
+
+def _register_paths() -> dict[str, Any]:
+    statuses = sorted({202, *(refusal.status for refusal in RegisterRefusal)})
+    return {
+        REGISTER_PATH: {
+            "servers": [{"url": "http://127.0.0.1:8090", "description": "TIW_REGISTER"}],
+            "post": {
+                "operationId": "register",
+                "tags": ["register"],
+                "summary": "Tell of a recording that was started, so that no lost callback can hide it.",
+                "description": "The vendor is asked about it unless its callbacks come. On loopback and a unix socket "
+                "no token is needed where none is set. The Content-Type is ignored.",
+                "security": [{"register_token": []}, {}],
+                "requestBody": {"required": True, "content": {_JSON: {"schema": _reference("Registration")}}},
+                "responses": {
+                    str(status): {"$ref": _RESPONSE_PLACE.format(name=f"Register{status}")} for status in statuses
+                },
+            },
+        }
+    }
+
+
+def _registration() -> dict[str, Any]:
+    (schema,), parts = msgspec.json.schema_components([Registration], ref_template="#/components/schemas/{name}")
+    assert schema == {"$ref": _SCHEMA_PLACE.format(name="Registration")}  # noqa: S101 - it has no parts of its own
+    registration = parts["Registration"]
+    assert isinstance(registration, dict)  # noqa: S101 - as every Struct's
+    return registration
+
+
+def _register_answers() -> dict[str, Any]:
+    answers = {"Register202": _answer("Kept.", _object({"accepted": {"const": True}}))}
+    for refusal in RegisterRefusal:
+        answer = _answer(
+            f"{refusal.sentence[0].upper()}{refusal.sentence[1:]}.", _object({"error": {"type": "string"}})
+        )
+        if refusal in _REGISTER_HEADERS:
+            name, schema = _REGISTER_HEADERS[refusal]
+            answer["headers"] = {name: {"required": True, "schema": schema}}
+        answers[f"Register{refusal.status}"] = answer
+    return answers
+
+
+_REGISTER_HEADERS: dict[RegisterRefusal, tuple[str, dict[str, Any]]] = {
+    RegisterRefusal.UNAUTHORIZED: ("WWW-Authenticate", {"const": "Bearer"}),
+    RegisterRefusal.WRONG_METHOD: ("Allow", {"const": "POST"}),
+    RegisterRefusal.TOO_MANY: ("Retry-After", {"const": "1"}),
+    RegisterRefusal.NOT_KEPT: ("Retry-After", {"const": "1"}),
+}
 
 
 def _admin_paths() -> dict[str, Any]:
