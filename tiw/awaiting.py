@@ -244,8 +244,8 @@ def _keys_that_are_there(settings: Settings) -> KeyRing:
         return open_keys(settings)
     if not settings.allow_unsigned:
         raise UsageError(
-            "there is no callback key yet: start `tiw up` or `tiw ingest` once, which makes one and prints it, "
-            "or give the vendor's in TIW_CALLBACK_KEYS"
+            "there is no callback key yet: `tiw keys add --app N`, with your SdkAppId, makes one and prints it; "
+            "with --stdin it takes the vendor's"
         )
     return KeyRing({})
 

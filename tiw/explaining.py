@@ -59,8 +59,9 @@ ADVICE: Mapping[Refusal, str] = {
     ),
     Refusal.AMBIGUOUS: ("Something in front, or a test program, writes members twice: pass bodies on unchanged."),
     Refusal.UNKNOWN_APP: (
-        "Take the SdkAppId from the vendor's console and give its callback key in TIW_CALLBACK_KEYS or its file. "
-        "Without SdkAppId: TIW_ALLOW_UNSIGNED=0."
+        "If it is your application: `tiw keys add --app N`, with its SdkAppId, makes a callback key to set at the "
+        "vendor, and with --stdin takes the one that is set there (where TIW_CALLBACK_KEYS has the keys, add it "
+        "there). Then `tiw rejected reverify` lets in what was refused. Without SdkAppId: TIW_ALLOW_UNSIGNED=0."
     ),
     Refusal.MISSING_SIGN: (
         "The vendor has no callback key for this application: set it there, for recording "

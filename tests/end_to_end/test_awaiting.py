@@ -183,7 +183,7 @@ def test_what_keeps_it_from_listening_is_one_sentence(running: Deployment, tmp_p
     assert occupied.err.endswith("if an ingest node listens there, set TIW_ADMIN as it has it\n")
     keyless = running.run("doctor", "--await-callback", TIW_ADMIN=elsewhere, TIW_DATA_DIR=another, TIW_CALLBACK_KEYS="")
     assert (keyless.code, keyless.out) == (2, "")
-    assert keyless.err.startswith("tiw: there is no callback key yet: start `tiw up`")
+    assert keyless.err.startswith("tiw: there is no callback key yet: `tiw keys add --app N`")
     alone = running.run("doctor", "--timeout", "3")
     assert (alone.code, alone.err) == (2, "tiw: --timeout is for --await-callback: give both, or neither\n")
 
