@@ -228,10 +228,12 @@ def _add_keys(commands: Any) -> None:
     add = _command(keys, "add", "keys:add", "Accept another key, too: a new one is made and printed.")
     add.add_argument("--app", type=_natural, required=True, metavar="ID", help="SdkAppId")
     add.add_argument("--stdin", action="store_true", help="read the key from standard input instead")
+    _json(add)
     retire = _command(keys, "retire", "keys:retire", "Accept a key no more.")
     retire.add_argument("--app", type=_natural, required=True, metavar="ID", help="SdkAppId")
     retire.add_argument("--number", type=_positive, required=True, metavar="N", help="as `tiw keys show` counts")
     retire.add_argument("--force", action="store_true", help="even the last one of an application")
+    _json(retire)
 
 
 def _add_vendor(commands: Any) -> None:

@@ -14,6 +14,7 @@ from ingest import Refusal
 from tests.end_to_end.deployment import Deployment, embedded, free_port
 from tests.end_to_end.programs import Program, eventually
 from tests.end_to_end.sending import APP, KEY, callback, post, send, signed
+from tests.tiw.described import check_described
 from tiw.awaiting import Counts, read_counts
 from tiw.explaining import ADVICE
 
@@ -155,6 +156,7 @@ def test_one_json_document_says_how_the_wait_ended(running: Deployment) -> None:
         time.sleep(0.1)
     assert ended(running, program) == 0
     found = json.loads(program.out)
+    check_described("doctor --await-callback", found)
     assert (found["outcome"], found["listened"], found["refused"]) == ("accepted", False, [])
     assert (found["path"], found["accepted"]["event_type"]) == ("/callbacks/tiw/***", "OnlineRecordStarted")
     assert TOKEN not in program.out

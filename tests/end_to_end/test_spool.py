@@ -9,6 +9,7 @@ from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.programs import eventually
 from tests.end_to_end.sending import APP, callback, event_id, post, send, signed
 from tests.servers.rabbitmq import RabbitMQServer
+from tests.tiw.described import check_described
 
 TASKS = [f"task-{number}" for number in range(12)]
 
@@ -65,6 +66,7 @@ def test_the_spool_of_a_node_that_does_not_come_back_is_drained_by_a_command(
     ingest.stop()
     rabbitmq.start()
     drained = deployment.run("spool", "drain", "--json")
+    check_described("spool drain", json.loads(drained.out))
     assert (drained.code, json.loads(drained.out)) == (0, {"drained": len(TASKS), "left": 0, "owned_files": 0})
     deployment.work()
     eventually(lambda: deployment.count("recordings") == len(TASKS))

@@ -1,41 +1,18 @@
-"""Listings: to be read at 80 columns, told apart from nothing, and described by a schema that holds."""
+"""Listings: to be read at 80 columns, and told apart from nothing."""
 
 import asyncio
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
-from broker import Message
-from broker.embedded.transport import EmbeddedTransport
-from ingest.rejected import Rejected, keep_rejected
-from ingest.spool.files import WAITING, SpoolFolder
-from ingest.spool.format import Record, render_record
-from store import (
-    DeadLetter,
-    ListedTask,
-    Notice,
-    Store,
-    UnaccountedRoom,
-    add_notices,
-    apply_events,
-    keep_dead_letters,
-    keep_unaccounted,
-    migrate,
-    note_listing,
-)
+from store import ListedTask, Store, apply_events, note_listing
 from tests.store.classes import callback, keep
+from tests.tiw.filled_folder import APP, TASK
 from tiw import output
-from tiw.commands.schema import DOCUMENTS, documents
 from tiw.parser import main
-
-TASK = "rtc30dje7c2g0cdc2v0o"
-EVENT = "0123456789abcdef0123456789abcdef"
-APP = 1400000001
 
 #: Commands that list, each with what must be whole in it.
 LISTINGS = {
@@ -50,60 +27,10 @@ LISTINGS = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(filled_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a data folder with something in each listing."""
-    monkeypatch.setenv("TIW_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("TIW_ADMIN", "127.0.0.1:9999")
-    asyncio.run(_fill(tmp_path))
-    return tmp_path
-
-
-async def _fill(folder: Path) -> None:
-    now_us = time.time_ns() // 1000
-    started = keep(callback("OnlineRecordStarted", sdk_app_id=APP, TaskId=TASK), received_at_us=now_us)
-    error = {"Code": "FailedOperation.Record", "Message": "the RecordUserSig expired"}
-    failed = callback("OnlineRecordFinished", sdk_app_id=APP, TaskId=f"{TASK[:-1]}1", Error=error)
-    body = json.dumps(callback("OnlineRecordFinished", sdk_app_id=APP, TaskId=TASK)).encode()
-    message = Message(body=body, event_id=EVENT, routing_key="OnlineRecordFinished", received_at_us=now_us)
-    async with Store(f"sqlite+aiosqlite:///{folder}/store.db") as store:
-        await migrate(store)
-        await apply_events(store, [started, keep(failed, received_at_us=now_us)])
-        letter = DeadLetter(
-            consumer="a_consumer_with_a_long_name",
-            event_id=started.event_id,
-            event_type="OnlineRecordStarted",
-            sdk_app_id=APP,
-            attempts=8,
-            reason="ConnectionRefusedError: nobody listens at the archive's address, or a firewall is in between",
-            first_failed_at_us=now_us,
-            last_failed_at_us=now_us,
-            body=body,
-            routing_key="OnlineRecordStarted",
-            received_at_us=now_us,
-        )
-        await keep_dead_letters(store, [letter])
-        notice = Notice(
-            notice_id="n",
-            channel="wecom",
-            rule="failed",
-            severity="critical",
-            sdk_app_id=APP,
-            task_id=TASK,
-            data={"task_id": TASK, "room_id": 3711256266, "sdk_app_id": APP},
-            expires_after_s=3600,
-        )
-        await add_notices(store, [notice])
-        room = UnaccountedRoom(sdk_app_id=APP, day="2026-11-23", room_id=3711256266, minutes=45)
-        await keep_unaccounted(store, [room])
-    async with EmbeddedTransport(folder) as transport:
-        await transport.retry("finished", message, delay_s=600)
-    (folder / "spool").mkdir()
-    file = SpoolFolder(folder / "spool").create(WAITING)
-    file.append(render_record(file.marker, Record(sequence=1, spooled_at_us=now_us, message=message)))
-    file.close()
-    (folder / "rejected").mkdir()
-    rejected = Rejected(received_at_us=now_us, reason="wrong_sign", sdk_app_id=APP, tries=6, body=body)
-    keep_rejected(folder / "rejected", [rejected], now_us=now_us)
+    return filled_folder
 
 
 @pytest.fixture
@@ -216,23 +143,6 @@ def test_nothing_that_matches_is_told_from_nothing_at_all(
     assert shown("recordings list") == "No recordings yet.\n"
     assert shown("events list") == "No events yet.\n"
     assert shown("dead-letters list") == "No dead letters.\n"
-
-
-@pytest.mark.parametrize("command", DOCUMENTS)
-def test_what_is_printed_as_json_is_as_its_schema_says(folder: Path, shown: Callable[[str], str], command: str) -> None:
-    schema: dict[str, Any] = documents()["output.schema.json"]
-    Draft202012Validator.check_schema(schema)
-    line = f"{command} {TASK}" if command == "recordings show" else command
-    document = json.loads(shown(f"{line} --json"))
-    assert document
-    assert set(schema["properties"]) == set(DOCUMENTS)
-    Draft202012Validator(_closed(schema)).validate({command: document})
-
-
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let no object have a member that is not described."""
-    parts = {name: part | {"additionalProperties": False} for name, part in schema["$defs"].items()}
-    return schema | {"$defs": parts, "additionalProperties": False}
 
 
 def test_the_admin_address_that_is_in_effect_is_told(

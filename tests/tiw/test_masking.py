@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tiw.commands.config import EffectiveSettings
 from tiw.settings import masked, read_settings
 
 SECRET = "hunter2-very-secret-and-long"
@@ -89,3 +90,7 @@ def test_everything_else_is_shown_as_it_is() -> None:
         "notify_templates": None,
     }
     assert masked(read_settings(EVERYTHING, is_terminal=False))["allow_unsigned"] == [0, 2]
+
+
+def test_every_setting_is_shown() -> None:
+    assert set(masked(read_settings({}, is_terminal=False))) <= set(EffectiveSettings.__struct_fields__)

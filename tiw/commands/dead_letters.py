@@ -4,6 +4,8 @@ import argparse
 import sys
 from contextlib import AsyncExitStack
 
+from msgspec import Struct
+
 from broker import EMBEDDED_FILE, BrokerError, Message, Transport
 from store import (
     DeadLetter,
@@ -28,6 +30,20 @@ from tiw.output import (
     show_iso,
 )
 from tiw.settings import FailedError, Settings
+
+
+class ReplayedDeadLetters(Struct, frozen=True, kw_only=True):
+    """How many dead letters went back to their consumers; after a dry run none of those that match."""
+
+    replayed: int
+    matching: int
+
+
+class PurgedDeadLetters(Struct, frozen=True, kw_only=True):
+    """How many dead letters were deleted; after a dry run none of those that match."""
+
+    purged: int
+    matching: int
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:
@@ -118,7 +134,9 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
                         continue
                     await _send(store, transport, letter, already=replayed)
                 replayed += 1
-    _report(args, "replayed", replayed)
+    _report(
+        args, ReplayedDeadLetters(replayed=0 if args.dry_run else replayed, matching=replayed), replayed, "replayed"
+    )
     missing = ", ".join(sorted(consumer for consumer, exists in has_queue.items() if not exists))
     if missing:
         raise FailedError(
@@ -152,7 +170,7 @@ async def purge(settings: Settings, args: argparse.Namespace) -> int:
             count = len(await list_dead_letters(store, consumer=args.consumer, event_id=args.event_id, limit=0))
         else:
             count = await purge_dead_letters(store, consumer=args.consumer, event_id=args.event_id)
-    _report(args, "purged", count)
+    _report(args, PurgedDeadLetters(purged=0 if args.dry_run else count, matching=count), count, "purged")
     return 0
 
 
@@ -162,9 +180,9 @@ async def _check(store: Store, args: argparse.Namespace) -> None:
         await require_consumer(store, args.consumer)
 
 
-def _report(args: argparse.Namespace, done: str, count: int) -> None:
+def _report(args: argparse.Namespace, value: ReplayedDeadLetters | PurgedDeadLetters, count: int, done: str) -> None:
     if args.json:
-        print_json({done: 0 if args.dry_run else count, "matching": count})
+        print_json(value)
     else:
         print(f"{count} dead letters {'would be ' if args.dry_run else ''}{done}")
 

@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import time
 
+from msgspec import Struct
+
 from broker import BrokerError, Message
 from schemas import UNRECOGNIZED
 from store import check_schema, forget, list_events, pages_for_replay
@@ -12,6 +14,14 @@ from tiw.doctor import require_consumer
 from tiw.opening import open_store, open_transport
 from tiw.output import nothing, parse_since_us, print_json, print_table, require_queue, show_iso, show_unix_s
 from tiw.settings import FailedError, Settings
+
+
+class ReplayedEvents(Struct, frozen=True, kw_only=True):
+    """How many kept events went to a consumer, of those that matched; after a dry run none."""
+
+    consumer: str
+    replayed: int
+    matching: int
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:
@@ -97,7 +107,7 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
                         due_s = max(due_s + 1 / args.rate, time.monotonic() - 1)
                         await asyncio.sleep(due_s - time.monotonic())
     if args.json:
-        print_json({"consumer": args.consumer, "replayed": 0 if args.dry_run else count, "matching": count})
+        print_json(ReplayedEvents(consumer=args.consumer, replayed=0 if args.dry_run else count, matching=count))
     else:
         print(f"{count} events {'would go' if args.dry_run else 'went'} to {args.consumer}")
     return 0

@@ -19,6 +19,13 @@ _NOT_REACHED = (
 )
 
 
+class ForgottenRecording(Forgotten, frozen=True, kw_only=True):
+    """How much of a recording was deleted, or would be, and where something of it may be left."""
+
+    dry_run: bool
+    not_reached: tuple[str, ...]
+
+
 async def forget(settings: Settings, args: argparse.Namespace) -> int:
     """Delete a recording with its events, dead letters and completions; say what that does not reach."""
     async with open_store(settings) as store:
@@ -31,7 +38,7 @@ async def forget(settings: Settings, args: argparse.Namespace) -> int:
             raise UsageError(f"several applications have a recording {args.task}: choose with --app from {apps}")
         forgotten = await forget_recording(store, args.task, found[0], dry_run=args.dry_run)
     if args.json:
-        print_json({**structs.asdict(forgotten), "dry_run": args.dry_run, "not_reached": _NOT_REACHED})
+        print_json(ForgottenRecording(**structs.asdict(forgotten), dry_run=args.dry_run, not_reached=_NOT_REACHED))
     else:
         _print(forgotten, dry_run=args.dry_run)
     return 0

@@ -5,12 +5,46 @@ import os
 import sys
 from pathlib import Path
 
+from msgspec import Struct
+
 from ingest import CallbackKeys, new_key
 from tiw.keys import add_key, changeable_keys_file, keys_file, present_keys, retire_key
 from tiw.output import print_json, print_table
 from tiw.settings import FailedError, Settings
 
 _MASK = "***"
+
+
+class ShownKey(Struct, frozen=True, kw_only=True):
+    """One key of an application, counted from 1; `key` is masked unless it was asked for."""
+
+    sdk_app_id: int
+    number: int
+    key: str
+    characters: int
+
+
+class ShownKeys(Struct, frozen=True, kw_only=True):
+    """All keys, and the variable or file that has them."""
+
+    source: str
+    keys: list[ShownKey]
+
+
+class AddedKey(Struct, frozen=True, kw_only=True):
+    """A key that is accepted from now on; `key` is null if it came from standard input."""
+
+    sdk_app_id: int
+    number: int
+    key: str | None
+
+
+class RetiredKey(Struct, frozen=True, kw_only=True):
+    """The number of a key that is accepted no more, and how many are left of its application."""
+
+    sdk_app_id: int
+    number: int
+    left: int
 
 
 def show(settings: Settings, args: argparse.Namespace) -> int:
@@ -21,16 +55,16 @@ def show(settings: Settings, args: argparse.Namespace) -> int:
     if is_revealed and settings.callback_keys is None and keys:
         _require_owner(keys_file(settings))
     rows = [
-        {"sdk_app_id": app, "number": number, "key": key if is_revealed else _MASK, "characters": len(key)}
+        ShownKey(sdk_app_id=app, number=number, key=key if is_revealed else _MASK, characters=len(key))
         for app, accepted in sorted(keys.items())
         for number, key in enumerate(accepted, start=1)
     ]
     if args.json:
-        print_json({"source": source, "keys": rows})
+        print_json(ShownKeys(source=source, keys=rows))
         return 0
     print_table(
         ["application", "number", "key", "characters"],
-        [(str(row["sdk_app_id"]), row["number"], row["key"], row["characters"]) for row in rows],
+        [(str(row.sdk_app_id), row.number, row.key, row.characters) for row in rows],
         empty="No keys yet: one is generated at the first start of `tiw up` or `tiw ingest`.",
     )
     if rows and not is_revealed:
@@ -44,7 +78,9 @@ def add(settings: Settings, args: argparse.Namespace) -> int:
     # From standard input: a command line is seen by everybody on this machine.
     key = sys.stdin.readline().strip() if args.stdin else new_key()
     number = add_key(settings, args.app, key)
-    if args.stdin:
+    if args.json:
+        print_json(AddedKey(sdk_app_id=args.app, number=number, key=None if args.stdin else key))
+    elif args.stdin:
         print(f"key {number} of {args.app} is accepted from now on")
     else:
         print(f"callback key for {args.app}: {key}")
@@ -59,7 +95,10 @@ def add(settings: Settings, args: argparse.Namespace) -> int:
 def retire(settings: Settings, args: argparse.Namespace) -> int:
     """Accept a key no more; the last one of an application only with `--force`."""
     left = retire_key(settings, args.app, args.number, even_the_last=args.force)
-    print(f"key {args.number} of {args.app} is accepted no more; {left} left")
+    if args.json:
+        print_json(RetiredKey(sdk_app_id=args.app, number=args.number, left=left))
+    else:
+        print(f"key {args.number} of {args.app} is accepted no more; {left} left")
     return 0
 
 

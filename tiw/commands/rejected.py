@@ -49,6 +49,15 @@ class Row(Struct, frozen=True, kw_only=True):
     sign: str | None
 
 
+class Reverified(Struct, frozen=True, kw_only=True):
+    """How many refused callbacks are authentic now, were let in, and remain; `refused`: why, by reason."""
+
+    authentic: int
+    let_in: int
+    remaining: int
+    refused: dict[str, int]
+
+
 def list_all(settings: Settings, args: argparse.Namespace) -> int:
     """Print what is kept, newest first."""
     since_us = parse_since_us(args.since) or 0
@@ -120,12 +129,12 @@ def _readmitted(settings: Settings, refused: Counter[str]) -> Iterator[tuple[Kep
 def _report(args: argparse.Namespace, authentic: int, refused: Counter[str]) -> None:
     if args.json:
         print_json(
-            {
-                "authentic": authentic,
-                "let_in": 0 if args.dry_run else authentic,
-                "remaining": refused.total() + (authentic if args.dry_run else 0),
-                "refused": dict(sorted(refused.items())),
-            }
+            Reverified(
+                authentic=authentic,
+                let_in=0 if args.dry_run else authentic,
+                remaining=refused.total() + (authentic if args.dry_run else 0),
+                refused=dict(sorted(refused.items())),
+            )
         )
         return
     print(f"{authentic} callbacks {'would be' if args.dry_run else 'were'} let in")

@@ -8,10 +8,18 @@ import msgspec
 
 from ingest import SpoolFileState
 from schemas import callback_schema
+from simulator import SimulationCounts
 from store import DeadLetterRow, EventRow, NoticeRow, Recording, RecordingSummary, UnaccountedRoom
+from tiw.awaiting import Awaited
+from tiw.commands.config import EffectiveSettings
+from tiw.commands.dead_letters import PurgedDeadLetters, ReplayedDeadLetters
+from tiw.commands.events import ReplayedEvents
+from tiw.commands.forget import ForgottenRecording
+from tiw.commands.keys import AddedKey, RetiredKey, ShownKeys
+from tiw.commands.notify import ChannelTest
 from tiw.commands.reconcile import ReconcileState
-from tiw.commands.rejected import Row
-from tiw.commands.spool import SpooledRow
+from tiw.commands.rejected import Reverified, Row
+from tiw.commands.spool import DrainedSpool, SpooledRow
 from tiw.doctor import Check, ConsumerState
 from tiw.documents.asyncapi import asyncapi_document
 from tiw.documents.openapi import openapi_document
@@ -24,16 +32,30 @@ DOCUMENTS: dict[str, Any] = {
     "recordings list": list[RecordingSummary],
     "recordings show": Recording,
     "events list": list[EventRow],
+    "events replay": ReplayedEvents,
     "dead-letters list": list[DeadLetterRow],
     "dead-letters show": list[DeadLetterRow],
+    "dead-letters replay": ReplayedDeadLetters,
+    "dead-letters purge": PurgedDeadLetters,
+    "consumers": list[ConsumerState],
     "consumers list": list[ConsumerState],
     "spool list": list[SpooledRow],
+    "spool drain": DrainedSpool,
     "spool verify": list[SpoolFileState],
+    "forget": ForgottenRecording,
     "rejected list": list[Row],
+    "rejected reverify": Reverified,
     "notify list": list[NoticeRow],
+    "notify test": ChannelTest,
     "reconcile show": ReconcileState,
     "reconcile audit": list[UnaccountedRoom],
+    "keys show": ShownKeys,
+    "keys add": AddedKey,
+    "keys retire": RetiredKey,
+    "simulate": SimulationCounts,
+    "config": EffectiveSettings,
     "doctor": list[Check],
+    "doctor --await-callback": Awaited,
 }
 
 

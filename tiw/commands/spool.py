@@ -4,7 +4,7 @@ import argparse
 import itertools
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from broker import Message
 from ingest import SpoolFileState, WaitingCallback, empty_spool, spool_files, waiting_callbacks
@@ -61,7 +61,7 @@ async def drain(settings: Settings, args: argparse.Namespace) -> int:
     if args.dry_run:
         states = spool_files(folder)
         count = sum(state.waiting for state in states if _is_drained(state, with_set_aside=args.set_aside))
-        _report(args, {"drained": 0, "matching": count}, f"{count} callbacks would be drained")
+        _report(args, DrainedSpool(drained=0, matching=count), f"{count} callbacks would be drained")
         return _tell_unsound([state.file for state in states if not state.is_sound])
     require_amqp(settings, "spool drain")
     async with open_transport(settings) as transport:
@@ -71,7 +71,8 @@ async def drain(settings: Settings, args: argparse.Namespace) -> int:
         except OSError as error:
             raise FailedError(f"{folder} cannot be read: {error.strerror}; see `tiw spool verify`") from error
     others = f"; {emptied.owned_files} files belong to nodes that run and drain them" if emptied.owned_files else ""
-    _report(args, emptied, f"{emptied.drained} callbacks drained, {emptied.left} left{others}")
+    drained = DrainedSpool(**structs.asdict(emptied))
+    _report(args, drained, f"{emptied.drained} callbacks drained, {emptied.left} left{others}")
     return 1 if emptied.left else 0
 
 
@@ -150,7 +151,19 @@ def _shown(one: WaitingCallback) -> SpooledRow:
     )
 
 
-def _report(args: argparse.Namespace, value: object, sentence: str) -> None:
+class DrainedSpool(Struct, frozen=True, kw_only=True):
+    """How many callbacks are with the broker now, how many are left, and in how many files others drain.
+
+    After a dry run instead: how many would be drained.
+    """
+
+    drained: int
+    left: int | UnsetType = UNSET
+    owned_files: int | UnsetType = UNSET
+    matching: int | UnsetType = UNSET
+
+
+def _report(args: argparse.Namespace, value: DrainedSpool, sentence: str) -> None:
     if args.json:
         print_json(value)
     else:
