@@ -1,14 +1,20 @@
 """`tiw work`: which consumers run, where, and how they share."""
 
+import asyncio
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from broker import Message
+from broker.amqp.transport import AmqpTransport
 from tests.end_to_end.deployment import CONSUMERS, Deployment
 from tests.end_to_end.programs import eventually
 from tests.end_to_end.sending import callback, send
+from tiw.parser import main
 
 
 def test_every_users_consumer_runs_in_a_process_of_its_own(make_distributed: Callable[..., Deployment]) -> None:
@@ -56,6 +62,29 @@ def test_one_consumer_alone_and_scaled_shares_its_queue(make_distributed: Callab
     }
     # Nobody works on the others; what they would take waits.
     assert (states["started"]["ready"], states["started"]["abandoned"]) == (1, True)
+
+
+def test_retries_of_all_consumers_are_counted_in_a_sentence_as_rabbitmq_does_not_tell_whose(
+    amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delay_s = 600.0
+
+    async def let_one_wait() -> None:
+        message = Message(body=b"{}", event_id="e" * 32, routing_key="OnlineRecordFinished", received_at_us=1)
+        async with AmqpTransport([amqp_url], retry_delays_s=[delay_s]) as transport:
+            await transport.wait_ready()
+            await transport.retry("finished", message, delay_s=delay_s)
+
+    asyncio.run(let_one_wait())
+    monkeypatch.setenv("TIW_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TIW_AMQP_URL", amqp_url)
+    monkeypatch.setenv("TIW_RETRY_DELAYS_S", str(delay_s))
+    assert main(["migrate"]) == 0
+    assert main(["consumers"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == "1 events of all consumers wait for their next attempt; RabbitMQ does not tell whose."
+    (finished,) = [line.split() for line in told if line.startswith(" finished ")]
+    assert finished[:4] == ["finished", "no", "worker", "0"]
 
 
 def test_a_folder_of_plugins_is_idle_until_a_file_appears_in_it(make_distributed: Callable[..., Deployment]) -> None:
