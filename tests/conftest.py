@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
 
 import hypothesis
@@ -8,6 +10,11 @@ import pytest
 import structlog
 
 pytest_plugins = ["tests.servers.postgres_fixtures", "tests.servers.rabbitmq_fixtures"]
+
+# Tests start hundreds of interpreters. Where these may keep nothing of what they compile, as many an image has it, each
+# compiles all our code anew, for half a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How long an example takes, or drawing it, says more of the machine than of the code.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
