@@ -6,6 +6,7 @@
 import argparse
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NoReturn
 
 from tiw import __version__
@@ -21,8 +22,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"tiw: {message} (see `{self.prog} --help`)\n")
 
 
+@cache
 def build_parser() -> Parser:
-    """Return the parser of all commands; `runs` says which function runs."""
+    """Return the parser of all commands, made once; `runs` says which function runs."""
     parser = Parser(
         prog="tiw", description="Receives the recording callbacks of Tencent Interactive Whiteboard and loses none."
     )

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import asyncpg
 
-from tests.end_to_end.programs import DEADLINE_S, Finished, Program, eventually, run
+from tests.commands import Finished
+from tests.end_to_end.programs import DEADLINE_S, Program, eventually, run
 from tests.end_to_end.sending import APP, KEY
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitMQServer

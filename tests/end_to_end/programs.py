@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msgspec import Struct
+from tests.commands import Finished, run_command
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -43,32 +43,9 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(ROOT), **settings}
 
 
-class Finished(Struct, frozen=True, kw_only=True):
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The one JSON document that it printed."""
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
 def run(settings: Mapping[str, str], *arguments: str, cwd: Path | None = None) -> Finished:
     """Run a command to its end."""
-    done = subprocess.run(
-        command_line(*arguments),
-        env=environment(settings),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    return Finished(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
+    return run_command(arguments, environment(settings), cwd=cwd)
 
 
 def is_running(pid: int) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import Finished
 from tests.end_to_end.checkout import NO_INDEX, make_environment, make_wheel
-from tests.end_to_end.programs import DEADLINE_S, ROOT, Finished, environment
+from tests.end_to_end.programs import DEADLINE_S, ROOT, environment
 from tiw.__main__ import PACKAGES
 
 CONSUMER = """

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import Finished
 from tests.end_to_end.deployment import embedded
-from tests.end_to_end.programs import Finished, eventually, run
+from tests.end_to_end.programs import eventually, run
 from tests.end_to_end.sending import callback, send
 from tiw.parser import main
 

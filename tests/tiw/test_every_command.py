@@ -6,24 +6,23 @@ The commands and options are read from the parser, so that a new one is tried wi
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from broker.embedded.transport import EmbeddedTransport
 from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, render_record
 from store import Store, migrate
+from tests.commands import Finished, run_command
 from tests.ingest.spool.messages import message
 from tiw.parser import build_parser
 
@@ -64,11 +63,20 @@ AND = {"await_callback": ("--timeout", "0.2")}
 LONG = {"up", "ingest", "work", "demo", "simulate", "migrate"}
 
 
+#: These run until they are told to stop; whatever they stumble over, they say by then.
+LASTING = {"up", "ingest", "work"}
+STOP_AFTER_S = 4.0
+
+
 class Case(Struct, frozen=True, kw_only=True):
     """A command line; `only_reads`: it has no business to make or change a file."""
 
     arguments: tuple[str, ...]
     only_reads: bool
+
+    @property
+    def lasts(self) -> bool:
+        return self.arguments[0] in LASTING
 
     def __str__(self) -> str:
         return " ".join(argument[:12] for argument in self.arguments)
@@ -191,13 +199,10 @@ CONDITIONS = [
 ]
 
 
-class Ended(Struct, frozen=True, kw_only=True):
-    """What became of a command."""
+class Ended(Finished, frozen=True, kw_only=True):
+    """What became of a command, and of its data folder."""
 
     case: Case
-    code: int
-    stdout: str
-    stderr: str
     before: dict[str, str]
     after: dict[str, str]
 
@@ -213,8 +218,9 @@ def ended(condition: Condition, tmp_path_factory: pytest.TempPathFactory) -> Ite
     base = tmp_path_factory.mktemp("commands")
     template = base / "template"
     condition.prepare(template)
-    orders, folders = [], []
-    for number, case in enumerate(CASES):
+    before = _snapshot(template)
+
+    def end(number: int) -> Ended:
         place = base / str(number)
         place.mkdir()
         folder = place / "data"
@@ -222,41 +228,30 @@ def ended(condition: Condition, tmp_path_factory: pytest.TempPathFactory) -> Ite
             shutil.copytree(template, folder)
         elif template.exists():
             folder.touch()
-        folders.append(folder)
+        if condition.is_somebody_elses:
+            _take_away(folder)
+        case = CASES[number]
         environ = {
             "PATH": os.environ["PATH"],
             "TIW_DATA_DIR": str(folder),
             "TIW_HTTP": "127.0.0.1:0",
             "TIW_ADMIN": "127.0.0.1:0",
         }
-        orders.append(
-            {
-                "arguments": case.arguments,
-                "environ": environ,
-                "output": str(place),
-                "as_stranger": condition.is_somebody_elses,
-            }
+        finished = run_command(
+            case.arguments,
+            environ,
+            cwd=place,
+            as_stranger=condition.is_somebody_elses,
+            stop_after_s=STOP_AFTER_S if case.lasts else None,
         )
-    before = [_snapshot(folder) for folder in folders]
-    if condition.is_somebody_elses:
-        for folder in folders:
-            _take_away(folder)
-    finished = subprocess.run(
-        [sys.executable, "-P", str(Path(__file__).with_name("every_command.py"))],
-        input=json.dumps(orders),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    for folder in folders:
         if condition.is_somebody_elses:
             folder.chmod(0o700)
-    yield [
-        Ended(case=case, before=was, after=_snapshot(folder), **result)
-        for case, was, folder, result in zip(CASES, before, folders, json.loads(finished.stdout), strict=True)
-    ]
+        return Ended(**structs.asdict(finished), case=case, before=before, after=_snapshot(folder))
+
+    # Those that last only wait.
+    at_once = sum(case.lasts for case in CASES) + 2 * (os.cpu_count() or 1)
+    with ThreadPoolExecutor(at_once) as pool:
+        yield list(pool.map(end, range(len(CASES))))
     shutil.rmtree(base, ignore_errors=True)
 
 
@@ -281,18 +276,18 @@ def _content(path: Path) -> str:
 
 def test_none_ends_with_a_traceback_or_in_silence(ended: list[Ended]) -> None:
     wrong = {
-        str(one.case): one.stderr[-600:] or f"silence, {one.code}"
+        str(one.case): one.err[-600:] or f"silence, {one.code}"
         for one in ended
-        if "Traceback" in one.stderr or one.code not in {0, 1, 2} or not (one.stdout or one.stderr or not one.code)
+        if "Traceback" in one.err or one.code not in {0, 1, 2} or not (one.out or one.err or not one.code)
     }
     assert wrong == {}
 
 
 def test_what_could_not_be_done_is_said_in_one_sentence(ended: list[Ended]) -> None:
     wrong = {
-        str(one.case): one.stderr
+        str(one.case): one.err
         for one in ended
-        if one.code == 2 and (len(one.stderr.splitlines()) != 1 or not one.stderr.startswith("tiw: "))
+        if one.code == 2 and (len(one.err.splitlines()) != 1 or not one.err.startswith("tiw: "))
     }
     assert wrong == {}
 
@@ -308,11 +303,11 @@ def test_what_only_reads_makes_and_changes_nothing(ended: list[Ended]) -> None:
 
 def test_nothing_is_called_empty_that_could_not_be_looked_at(condition: Condition, ended: list[Ended]) -> None:
     wrong = {
-        str(one.case): one.stdout + one.stderr
+        str(one.case): one.out + one.err
         for one in ended
         if one.case.only_reads
         and one.case.arguments[0] in condition.hides
-        and (one.code == 0 or "is empty" in one.stdout or one.stdout.startswith("No "))
+        and (one.code == 0 or "is empty" in one.out or one.out.startswith("No "))
     }
     assert wrong == {}
 

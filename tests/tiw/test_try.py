@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.programs import Finished, run
+from tests.commands import Finished
+from tests.end_to_end.programs import run
 
 CONSUMERS = """
 from schemas import Event, OnlineRecordFinished, OnlineRecordStarted
