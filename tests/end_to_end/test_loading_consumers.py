@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from tests.end_to_end.deployment import Deployment, embedded, get
 from tests.end_to_end.programs import ROOT, STOP_S, Program, eventually
@@ -29,13 +30,13 @@ RESERVED_NAME = CONSUMER.format(name="retry", before="")
 
 #: What a file holds, and what is said of it.
 CANNOT_BE_LOADED = {
-    "a syntax error": ("def broken(:\n", "mine.py:1: invalid syntax"),
-    "an import of what is not installed": ("import not_here\n", "mine.py:1: there is no module 'not_here'"),
-    "an error": ("\nraise RuntimeError('no bucket is set')\n", "mine.py:2: RuntimeError: no bucket is set"),
+    "a syntax error": ("def broken(:\n", "{name}.py:1: invalid syntax"),
+    "an import of what is not installed": ("import not_here\n", "{name}.py:1: there is no module 'not_here'"),
+    "an error": ("\nraise RuntimeError('no bucket is set')\n", "{name}.py:2: RuntimeError: no bucket is set"),
     "a reserved name": (RESERVED_NAME, "are taken: rename the function"),
-    "an end of the process": ("import os; os._exit(0)\n", "mine.py ended its process"),
+    "an end of the process": ("import os; os._exit(0)\n", "{name}.py ended its process"),
     "an exit": ("import sys; sys.exit('no licence')\n", "no licence"),
-    "a null byte": ("\0", "mine.py"),
+    "a null byte": ("\0", "{name}.py"),
 }
 
 
@@ -64,27 +65,58 @@ def start(deployment: Deployment) -> tuple[Program, str]:
     return up, line("health     ")
 
 
+class Mended(Struct, frozen=True, kw_only=True):
+    """A `tiw up` whose consumers could not be loaded at first; what it said then, by the name of the file."""
+
+    up: Program
+    folder: Path
+    told: dict[str, str]
+    not_ready: list[str]
+
+
+def named(what: str) -> str:
+    """Return the name of the file with this mistake, and later of its consumer."""
+    return f"mine_{list(CANNOT_BE_LOADED).index(what)}"
+
+
+@pytest.fixture(scope="module")
+def mended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mended]:
+    """Run one pipeline with all that cannot be loaded; mend it, and send a callback before and another behind that."""
+    with embedded(tmp_path_factory.mktemp("mended")) as deployment:
+        deployment.settings["TIW_CONSUMERS"] = str(deployment.plugins)
+        for what, (content, _) in CANNOT_BE_LOADED.items():
+            write(deployment, named(what), content)
+        write(deployment, "other", CONSUMER.format(name="other", before=""))
+        up, health = start(deployment)
+        told = {
+            name: up.wait_logged("consumers_not_loaded", source=f"{deployment.plugins}/{name}.py")["error"]
+            for name in map(named, CANNOT_BE_LOADED)
+        }
+        up.wait_logged("worker_started", consumers=["other"])
+        not_ready = json.loads(get(health)[1])["not_ready"]
+        send(deployment.address, callback("OnlineRecordStarted", "class-1"))
+        eventually(lambda: up.told("succeeded", consumer="other") == ["class-1"])
+        for name in told:
+            write(deployment, name, CONSUMER.format(name=name, before=""))
+        for name in told:
+            up.wait_logged("worker_started", consumers=[name])
+        eventually(lambda: get(health)[0] == 200)
+        send(deployment.address, callback("OnlineRecordStarted", "class-2"))
+        yield Mended(up=up, folder=deployment.plugins, told=told, not_ready=not_ready)
+
+
 @pytest.mark.parametrize("what", CANNOT_BE_LOADED)
 def test_a_file_that_cannot_be_loaded_is_told_with_its_line_and_loaded_once_it_is_mended(
-    deployment: Deployment, what: str
+    mended: Mended, what: str
 ) -> None:
-    content, words = CANNOT_BE_LOADED[what]
-    write(deployment, "mine", content)
-    write(deployment, "other", CONSUMER.format(name="other", before=""))
-    up, health = start(deployment)
-    told = up.wait_logged("consumers_not_loaded", source=str(deployment.plugins / "mine.py"))
-    assert words in told["error"]
-    assert "Traceback" not in told["error"]
-    up.wait_logged("worker_started", consumers=["other"])
-    not_ready = json.loads(get(health)[1])["not_ready"]
-    assert f"{deployment.plugins}/mine.py is not loaded: {told['error']}" in not_ready
-    send(deployment.address, callback("OnlineRecordStarted", "class-1"))
-    eventually(lambda: up.told("succeeded", consumer="other") == ["class-1"])
-    write(deployment, "mine", CONSUMER.format(name="mine", before=""))
-    up.wait_logged("worker_started", consumers=["mine"])
-    eventually(lambda: get(health)[0] == 200)
-    send(deployment.address, callback("OnlineRecordStarted", "class-2"))
-    eventually(lambda: up.told("succeeded", consumer="mine") == ["class-2"])
+    _, words = CANNOT_BE_LOADED[what]
+    told = mended.told[named(what)]
+    assert words.format(name=named(what)) in told
+    assert "Traceback" not in told
+    assert f"{mended.folder}/{named(what)}.py is not loaded: {told}" in mended.not_ready
+    # The first callback came before there was its queue.
+    eventually(lambda: mended.up.told("succeeded", consumer=named(what)) == ["class-2"])
+    assert mended.up.told("succeeded", consumer="other")[0] == "class-1"
 
 
 def test_an_import_that_takes_long_starts_threads_prints_and_forks_holds_up_nobody(deployment: Deployment) -> None:
