@@ -64,7 +64,7 @@ LONG = {"up", "ingest", "work", "demo", "simulate", "migrate"}
 
 
 #: These run until they are told to stop; whatever they stumble over, they say by then.
-LASTING = {"up", "ingest", "work"}
+LASTING = {"up", "ingest", "work", "reconcile"}
 STOP_AFTER_S = 4.0
 
 
