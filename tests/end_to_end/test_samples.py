@@ -79,6 +79,8 @@ def test_a_finished_recording_is_shown_field_for_field(posted: Deployment) -> No
         "estimate_stop_time": None,
         "force_stop_time": None,
         "omitted_durations": [],
+        "verified": None,
+        "found": [],
         "videos": [
             {
                 "video_id": video["VideoId"],
@@ -154,6 +156,8 @@ def test_every_sample_is_listed_as_an_event_with_its_body(posted: Deployment) ->
             "sdk_app_id": sent.get("SdkAppId", 0),
             "task_id": sent["EventData"].get("TaskId") if name in RECOGNIZED else None,
             "timestamp": sent["Timestamp"],
+            "source": "",
+            "verified": None,
         }
 
 
