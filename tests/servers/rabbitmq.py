@@ -240,8 +240,13 @@ class RabbitMQServer:
         cookie.chmod(0o400)
         (self._folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (self._folder / "rabbitmq-env.conf").write_text("")
-        # Counts of quorum queues are fresh after a second, not five.
-        (self._folder / "advanced.config").write_text("[{rabbit, [{quorum_tick_interval, 1000}]}].\n")
+        # Counts of quorum queues, and what the management API says of queues, are fresh after a second, not five: it
+        # looks as often as its shortest samples are.
+        samples = ", ".join(f"{{{kind}, [{{605, 1}}]}}" for kind in ("global", "basic", "detailed"))
+        (self._folder / "advanced.config").write_text(
+            "[{rabbit, [{quorum_tick_interval, 1000}]},"
+            f" {{rabbitmq_management, [{{sample_retention_policies, [{samples}]}}]}}].\n"
+        )
         settings = {
             "listeners.tcp.1": f"{self.host}:{self.port}",
             "management.tcp.ip": self.host,
