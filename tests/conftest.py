@@ -21,6 +21,25 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 
 
+#: What takes longest comes first: begun last, it would keep one process busy while the others have nothing left to do.
+#: xdist itself puts the files with most tests first, and those with one long test last.
+LONG = (
+    "tests/end_to_end/",
+    "tests/chaos/test_simulation",
+    "tests/chaos/test_running",
+    "tests/tiw/test_every_command",
+    "tests/broker/test_amqp",
+    "tests/broker/test_embedded_model",
+    "tests/store/test_concurrency",
+    "tests/ingest/test_growth",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes longest first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """Undo what a command set up: its log goes to a stream that is closed with its test."""
