@@ -7,6 +7,7 @@ all together. What waits while the pace allows no more is told in one message, a
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -49,6 +50,7 @@ LOOK_EVERY_S = 5.0
 _LONGEST_PAUSE_S = 600.0
 _STORE_AGAIN_S = 5.0
 _UNKNOWN_AGAIN_S = 60.0
+_SHORTLY_S = 0.05
 _TELL_EVERY_S = 60.0
 
 _log = structlog.get_logger()
@@ -82,7 +84,7 @@ class ChannelDelivery:
         self._is_over = is_over
         self._clock_s = clock_s
         self._awake = asyncio.Event()
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         #: The channel has said that it takes nothing until then.
         self._busy_until_s = 0.0
         self._refusals = Throttle(_TELL_EVERY_S)
@@ -96,12 +98,12 @@ class ChannelDelivery:
 
     def stop(self) -> None:
         """End after the message that is being sent."""
-        self._is_stopping = True
+        self._stopping.set()
         self._awake.set()
 
     async def run(self) -> None:
         """Tell notices until `stop`."""
-        while not self._is_stopping:
+        while not self._stopping.is_set():
             self._awake.clear()
             try:
                 pause_s = await self._round()
@@ -112,15 +114,7 @@ class ChannelDelivery:
             except Exception:  # noqa: BLE001 - logged, and tried again: one odd notice must not end all others
                 _log.exception("notify_failed", channel=self._channel.name, again_in_s=_STORE_AGAIN_S)
                 pause_s = _STORE_AGAIN_S
-            await self._pause(pause_s)
-
-    async def _pause(self, pause_s: float) -> None:
-        if pause_s > 0 and not self._is_stopping:
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._awake.wait()
-            except TimeoutError:
-                pass
+            await wait_at_most(self._awake, pause_s)
 
     async def _round(self) -> float:
         """Tell what is due now, in one message or a few; return how long there is nothing more to do."""
@@ -133,18 +127,20 @@ class ChannelDelivery:
         began_s = time.monotonic()
         held = await self._claim(MAX_DIGEST)
         if not held:
-            return 0.0
+            # Another process has them, or all were dropped.
+            return _SHORTLY_S
         wait_s = await self._turn(MAX_WAIT_S)
         if wait_s is None:
             await self._postpone(held, after_s=MAX_WAIT_S / 2)
             return MAX_WAIT_S / 2
         if wait_s > 0:
-            await asyncio.sleep(wait_s)
+            await wait_at_most(self._stopping, wait_s)
             held = await self._worth_telling(held)
             if len(held) < MAX_DIGEST:
                 held += await self._claim(MAX_DIGEST - len(held))
         for group in await self._messages(held):
-            if time.monotonic() - began_s > _LAST_BEGIN_S or self._is_stopping or self._clock_s() < self._busy_until_s:
+            is_late = time.monotonic() - began_s > _LAST_BEGIN_S
+            if is_late or self._stopping.is_set() or self._clock_s() < self._busy_until_s:
                 await self._postpone(group, after_s=0.0)
             else:
                 await self._tell(group)
@@ -280,3 +276,10 @@ class ChannelDelivery:
         if result in (NoticeResult.EXPIRED, NoticeResult.OVER):
             rules = sorted({notice.rule for notice in notices})
             _log.info("notice_dropped", channel=self._channel.name, notices=len(ended), rules=rules, reason=detail)
+
+
+async def wait_at_most(event: asyncio.Event, at_most_s: float) -> None:
+    """Wait until an event is set, or for so long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(at_most_s):
+            await event.wait()

@@ -11,7 +11,7 @@ import structlog
 from broker import ConsumerQueues
 from notify.channels import Sender
 from notify.config import Channel
-from notify.delivery import ChannelDelivery
+from notify.delivery import ChannelDelivery, wait_at_most
 from notify.messages import Wording
 from notify.rules import RULES, Alert, alerts_of
 from notify.watching import STORE_LOOKS, Look, is_over
@@ -23,11 +23,11 @@ from store import (
     Store,
     StoreError,
     add_notices,
+    check_schema,
     expire_notices,
     prune_notices,
-    wait_for_schema,
 )
-from telemetry import metrics
+from telemetry import Throttle, metrics
 from workers import Consumer, Context, consumer
 
 #: How often the store is looked at for what no event tells.
@@ -45,6 +45,9 @@ STOP_GRACE_S = 20.0
 
 #: The queues of the consumer that reads what events tell.
 CONSUMER_QUEUES = ConsumerQueues(consumer="notify", routing_keys=tuple(EVENT_TYPES))
+
+_AGAIN_S = 1.0
+_TELL_EVERY_S = 30.0
 
 _log = structlog.get_logger()
 
@@ -108,6 +111,8 @@ class Notifier:
             for channel in channels
         ]
         self._known: set[str] = set()
+        self._stopping = asyncio.Event()
+        self._awaited = Throttle(_TELL_EVERY_S)
         self._tasks: list[asyncio.Task[None]] = []
         self.consumer = self._make_consumer()
 
@@ -129,23 +134,24 @@ class Notifier:
             asyncio.create_task(self._deliver(delivery), name=f"notices of {channel.name}")
             for channel, delivery in zip(self._channels, self._deliveries, strict=True)
         ]
-        for name, chore in (("looks for notices", self._look_forever), ("old notices", self._clear_forever)):
+        for name, chore in (
+            ("looks for notices", self._look_until_stopped),
+            ("old notices", self._clear_until_stopped),
+        ):
             self._tasks.append(asyncio.create_task(chore(), name=name))
         _log.info("notifier_started", channels=[channel.name for channel in self._channels])
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        deliveries, chores = self._tasks[: len(self._deliveries)], self._tasks[len(self._deliveries) :]
+        self._stopping.set()
         for delivery in self._deliveries:
             delivery.stop()
-        for chore in chores:
-            chore.cancel()
-        if deliveries:
-            await asyncio.wait(deliveries, timeout=STOP_GRACE_S)
-        for task in self._tasks:
+        # Not cancelled but as a last resort: aiosqlite may wait for ever for what was cancelled in the middle.
+        _, running = await asyncio.wait(self._tasks, timeout=STOP_GRACE_S)
+        for task in running:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if running:
+            await asyncio.wait(running)
         await self._sender.__aexit__(*exc_info)
 
     def _make_consumer(self) -> Consumer:
@@ -172,16 +178,30 @@ class Notifier:
     async def _is_over(self, notice: ClaimedNotice) -> bool:
         return await is_over(self._store, notice)
 
-    async def _deliver(self, delivery: ChannelDelivery) -> None:
-        await wait_for_schema(self._store)
-        await delivery.run()
+    async def _has_schema(self) -> bool:
+        """Return once the store has its tables, however long it is away; False if this is to stop before."""
+        while not self._stopping.is_set():
+            try:
+                await check_schema(self._store)
+            except StoreError as error:
+                if self._awaited.passes():
+                    _log.warning("notifier_awaits_store", reason=str(error))
+                await wait_at_most(self._stopping, _AGAIN_S)
+            else:
+                return True
+        return False
 
-    async def _look_forever(self) -> None:
-        await wait_for_schema(self._store)
-        while True:
+    async def _deliver(self, delivery: ChannelDelivery) -> None:
+        if await self._has_schema():
+            await delivery.run()
+
+    async def _look_until_stopped(self) -> None:
+        if not await self._has_schema():
+            return
+        while not self._stopping.is_set():
             for look in self._looks:
                 await self._look(look)
-            await asyncio.sleep(self._look_every_s)
+            await wait_at_most(self._stopping, self._look_every_s)
 
     async def _look(self, look: Look) -> None:
         """Look once; whatever goes wrong, the others look too."""
@@ -197,9 +217,10 @@ class Notifier:
         except Exception:  # noqa: BLE001 - logged, and tried again
             _log.exception("look_failed", again_in_s=self._look_every_s)
 
-    async def _clear_forever(self) -> None:
-        await wait_for_schema(self._store)
-        while True:
+    async def _clear_until_stopped(self) -> None:
+        if not await self._has_schema():
+            return
+        while not self._stopping.is_set():
             self._known.clear()
             try:
                 expired = await expire_notices(self._store, past_for_s=_ORPHANED_AFTER_S)
@@ -210,4 +231,4 @@ class Notifier:
                 for channel, count in expired.items():
                     metrics.NOTICES.labels(channel, NoticeResult.EXPIRED.value).inc(count)
                     _log.warning("notices_without_channel", channel=channel, expired=count, advice="see TIW_NOTIFY")
-            await asyncio.sleep(_CLEAR_EVERY_S)
+            await wait_at_most(self._stopping, _CLEAR_EVERY_S)

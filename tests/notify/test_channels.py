@@ -16,7 +16,7 @@ from notify import Answer, Channel, RefusedForGood, Sender, Sent, TryLater, pars
 from notify.channels import REFUSALS, judge, mail_of, request_of
 from notify.config import KINDS, Kind
 from notify.messages import Content, Wording, compose
-from notify.rules import TEMPLATE_FIELDS
+from notify.rules import RULES, TEMPLATE_FIELDS
 from notify.texts import LANGUAGES, load_templates
 from tests.notify.sinks import MailSink, WebSink
 
@@ -173,6 +173,31 @@ def test_no_text_of_an_event_calls_anybody_in_any_payload(value: str, kind: Kind
         assert "://" not in rest
         assert "\u202e" not in rest
         assert len(rest.splitlines()) <= 6 * len(notices)
+
+
+VALUES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(data=st.data(), rule=st.sampled_from(sorted(RULES)), kind=st.sampled_from(KINDS))
+def test_whatever_a_notice_holds_it_can_be_told(data: st.DataObject, rule: str, kind: Kind) -> None:
+    names = [*RULES[rule].fields, "late_s", "error_message"]
+    contents = [
+        Content(
+            notice_id=str(number),
+            rule=rule,
+            data=data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(names, VALUES))),
+            created_at_s=NOW_S,
+        )
+        for number in range(data.draw(st.integers(1, 3)))
+    ]
+    message = compose(contents, kind, BOTH, now_s=NOW_S)
+    channel = channel_of(kind)
+    sent = (
+        mail_of(channel, message, now_s=NOW_S).as_bytes()
+        if kind == "email"
+        else request_of(channel, message, now_s=NOW_S).body
+    )
+    assert sent
 
 
 def test_an_e_mail_has_one_subject_and_an_id_that_stays() -> None:
