@@ -8,6 +8,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct, structs
@@ -42,6 +43,7 @@ _TABLE: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
     ("failed", "critical", (*_OF_A_RECORDING, "error_code", "error_message", "explanation")),
     ("overdue", "warning", (*_OF_A_RECORDING, "status", "since_at", "duration")),
     ("found", "warning", (*_OF_A_RECORDING, "event_type", "happened_at", "late")),
+    ("unaccounted", "critical", ("room_id", "sdk_app_id", "day", "minutes")),
     ("contradicted", "critical", (*_OF_A_RECORDING, "event_type", "event_id", "received_at")),
     ("app_paused", "critical", ("sdk_app_id", "reason", "until_at")),
     ("dead_letters", "warning", ("consumer", "count", "reason")),
@@ -181,6 +183,22 @@ def contradicted(
     }
     alert = _now("contradicted", event_id, data, received_at_s, for_s=FILES_LAST_S)
     return structs.replace(alert, recording=(sdk_app_id, task_id))
+
+
+def unaccounted(*, sdk_app_id: int, room_id: int, day: str, minutes: int, now_s: float) -> Alert:
+    """Return the alert that the vendor bills recorded minutes of a room of which nothing is known; once a day and room.
+
+    `day` is `YYYY-MM-DD`. Raises ValueError for another text.
+    """
+    data: Data = {"sdk_app_id": sdk_app_id, "room_id": room_id, "day": day, "minutes": minutes}
+    over_s = datetime.fromisoformat(f"{day}T23:59:59+08:00").timestamp()
+    return Alert(
+        rule="unaccounted",
+        thing=f"{sdk_app_id} {room_id} {day}",
+        data=data,
+        due_at_s=now_s,
+        deadline_s=over_s + FILES_LAST_S,
+    )
 
 
 def app_paused(*, sdk_app_id: int, reason: str, until_s: float, now_s: float) -> Alert:

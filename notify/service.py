@@ -14,7 +14,7 @@ from notify.config import Channel
 from notify.delivery import ChannelDelivery, wait_at_most
 from notify.messages import Wording
 from notify.rules import RULES, Alert, alerts_of
-from notify.watching import STORE_LOOKS, Look, is_over
+from notify.watching import Look, is_over, store_looks
 from schemas import EVENT_TYPES, RecordingEvent
 from store import (
     ClaimedNotice,
@@ -93,7 +93,7 @@ class Notifier:
     ) -> None:
         self._channels = tuple(channels)
         self._store = store
-        self._looks = (*STORE_LOOKS, *looks)
+        self._looks = (*store_looks(), *looks)
         self._look_every_s = look_every_s
         self._clock_s = clock_s
         self._sender = Sender(clock_s=clock_s)

@@ -1,12 +1,23 @@
 """What the store shows and no event tells: looked for again and again, and looked at once more before it is told."""
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import TypeAlias
 
 from msgspec import Struct
 
-from notify.rules import FILES_LAST_S, Alert, app_paused, broker_away, contradicted, dead_letters, overdue, spool
+from notify.rules import (
+    FILES_LAST_S,
+    Alert,
+    app_paused,
+    broker_away,
+    contradicted,
+    dead_letters,
+    overdue,
+    spool,
+    unaccounted,
+)
 from schemas import RecordingStatus
 from store import (
     ClaimedNotice,
@@ -16,6 +27,7 @@ from store import (
     count_dead_letters,
     find_reconciled_apps,
     find_recordings,
+    find_unaccounted,
     list_contradicted,
     list_dead_letters,
     list_unfinished,
@@ -33,6 +45,9 @@ _PAUSE_GRACE_S = 900.0
 
 #: A recording ends by itself after 24 hours: https://cloud.tencent.com/document/product/1137/49831
 _LONGEST_RECORDING_S = 25 * 3600.0
+
+_DAY_S = 86_400.0
+_SELDOM_S = 600.0
 
 #: Dead letters that are older were looked at before, or nobody was told of notices then.
 _RECENT_S = 3600.0
@@ -88,6 +103,15 @@ async def look_for_contradicted(store: Store, now_s: float) -> list[Alert]:
     return alerts
 
 
+async def look_for_unaccounted(store: Store, now_s: float) -> list[Alert]:
+    """Find rooms that the vendor bills for, and of which nothing is known, while their files may still be there."""
+    since = datetime.fromtimestamp(now_s - FILES_LAST_S - _DAY_S, UTC).date()
+    return [
+        unaccounted(sdk_app_id=room.sdk_app_id, room_id=room.room_id, day=room.day, minutes=room.minutes, now_s=now_s)
+        for room in await find_unaccounted(store, since=since)
+    ]
+
+
 async def look_for_paused_apps(store: Store, now_s: float) -> list[Alert]:
     """Find applications that the vendor is not asked about for now."""
     return [
@@ -118,13 +142,31 @@ async def look_for_dead_letters(store: Store, now_s: float) -> list[Alert]:
     ]
 
 
-#: What can be read of the store alone.
-STORE_LOOKS: tuple[Look, ...] = (
-    look_for_overdue,
-    look_for_contradicted,
-    look_for_paused_apps,
-    look_for_dead_letters,
-)
+def store_looks() -> tuple[Look, ...]:
+    """Return the looks at what can be read of the store alone, for one process."""
+    return (
+        look_for_overdue,
+        look_for_contradicted,
+        look_for_paused_apps,
+        look_for_dead_letters,
+        # It reads the recordings of whole days, and changes once a day.
+        _seldom(look_for_unaccounted, every_s=_SELDOM_S),
+    )
+
+
+def _seldom(look: Look, *, every_s: float) -> Look:
+    """Return a look that is taken no more often than this."""
+    looked_at_s = -math.inf
+
+    async def look_seldom(store: Store, now_s: float) -> Sequence[Alert]:
+        nonlocal looked_at_s
+        if now_s - looked_at_s < every_s:
+            return []
+        found = await look(store, now_s)
+        looked_at_s = now_s
+        return found
+
+    return look_seldom
 
 
 class SpoolUse(Struct, frozen=True, kw_only=True):
@@ -170,6 +212,13 @@ async def is_over(store: Store, notice: ClaimedNotice) -> bool:
     """Say whether what a notice tells has been overtaken: a person would look for something that is not there."""
     if notice.rule == "dead_letters":
         return notice.data.get("consumer") not in await count_dead_letters(store)
+    if notice.rule == "unaccounted":
+        day = notice.data["day"]
+        still = {
+            (room.sdk_app_id, room.room_id, room.day)
+            for room in await find_unaccounted(store, since=date.fromisoformat(day))
+        }
+        return (notice.data["sdk_app_id"], notice.data["room_id"], day) not in still
     if notice.rule not in ("long_pause", "failed", "overdue") or notice.task_id is None:
         return False
     found = await find_recordings(store, notice.task_id, app=notice.sdk_app_id)

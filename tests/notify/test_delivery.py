@@ -5,6 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ from store import (
     NoticeResult,
     NoticeRow,
     Store,
+    UnaccountedRoom,
     apply_events,
     find_channel_states,
     keep_dead_letters,
+    keep_unaccounted,
     list_notices,
     mark_verified,
     migrate,
@@ -394,6 +397,8 @@ async def test_what_no_event_tells_is_found_in_the_store(store: Store, web_sink:
     await apply_events(store, [kept])
     await mark_verified(store, "f" * 32, verified=False)
     await pause_app(store, APP, for_s=600, reason="arrears")
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    await keep_unaccounted(store, [UnaccountedRoom(sdk_app_id=APP, day=yesterday, room_id=9, minutes=45)])
     await keep_dead_letters(
         store,
         [
@@ -417,13 +422,14 @@ async def test_what_no_event_tells_is_found_in_the_store(store: Store, web_sink:
         look_for_spool(lambda: None),
     )
     async with notifier(store, f"webhook={web_sink.url}/hook", looks=looks):
-        await eventually(lambda: all_ended(store, 5))
+        await eventually(lambda: all_ended(store, 6))
         # However often it is looked at, by however many.
         async with Store(store.url) as other, notifier(other, f"webhook={web_sink.url}/hook", looks=looks):
             await asyncio.sleep(0.3)
     assert told_rules(web_sink) == {
         "overdue": 1,
         "contradicted": 1,
+        "unaccounted": 1,
         "app_paused": 1,
         "dead_letters": 1,
         "spool": 1,

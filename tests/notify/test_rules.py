@@ -17,7 +17,16 @@ from notify import (
     load_templates,
 )
 from notify.messages import duration, moment
-from notify.rules import app_paused, archive_failing, broker_away, contradicted, dead_letters, overdue, spool
+from notify.rules import (
+    app_paused,
+    archive_failing,
+    broker_away,
+    contradicted,
+    dead_letters,
+    overdue,
+    spool,
+    unaccounted,
+)
 from schemas import (
     OnlineRecordFinished,
     OnlineRecordLongPauseForceStopped,
@@ -138,6 +147,7 @@ EXAMPLES: dict[str, Alert] = {
         overdue(**OF, status="STOPPED", since_s=NOW_S - 7200, now_s=NOW_S),
         *told(OnlineRecordStarted(**OF, timestamp=int(NOW_S) - 700), source="reconcile"),
         contradicted(**OF, event_type="OnlineRecordFinished", event_id="0" * 32, received_at_s=NOW_S),
+        unaccounted(sdk_app_id=1400000001, room_id=880528, day="2026-11-22", minutes=45, now_s=NOW_S),
         app_paused(sdk_app_id=1400000001, reason="the service is in arrears", until_s=NOW_S + 600, now_s=NOW_S),
         dead_letters(consumer="archive", count=3, reason="OSError: no space left", last_failed_s=NOW_S),
         spool(count=12, since_s=NOW_S - 300, now_s=NOW_S),
