@@ -16,7 +16,7 @@ from broker import BUILT_IN_CONSUMERS
 from broker.topology import ConsumerQueues, topology
 from chaos.errors import ChaosError
 from chaos.evidence import Completion, StoredDeadLetter, StoredEvent, Waiting, content_digest, secrets_in
-from chaos.machine.deployment import Deployment
+from chaos.machine.deployment import OTHER_APP, Deployment
 from schemas import decode
 from store import Store, fold
 from store.recording import RecordingContent
@@ -66,13 +66,14 @@ async def read_store(store: Store, *, key: str) -> Stored:
             last = page[-1].event_id
             for row in page:
                 secrets.update(secrets_in(row.body, key))
-                found.append(
-                    StoredEvent(
-                        event_id=row.event_id,
-                        digest=_digest_or_none(row.body),
-                        sha256=hashlib.sha256(row.body).hexdigest(),
+                if row.sdk_app_id != OTHER_APP:
+                    found.append(
+                        StoredEvent(
+                            event_id=row.event_id,
+                            digest=_digest_or_none(row.body),
+                            sha256=hashlib.sha256(row.body).hexdigest(),
+                        )
                     )
-                )
                 if row.task_id is not None:
                     event = decode(row.body, received_at_us=row.received_at_us).event
                     accepted = _Accepted(
@@ -88,6 +89,8 @@ async def read_store(store: Store, *, key: str) -> Stored:
             await connection.execute(select(completions).where(~completions.c.completed_at_us.is_(None)))
         ).all()
         rows = (await connection.execute(select(recordings))).all()
+        of_others = select(events.c.event_id).where(events.c.sdk_app_id == OTHER_APP)
+        others = set((await connection.execute(of_others)).scalars())
     return Stored(
         events=tuple(found),
         dead_letters=tuple(
@@ -105,6 +108,7 @@ async def read_store(store: Store, *, key: str) -> Stored:
         completions=tuple(
             Completion(consumer=row.consumer, event_id=row.event_id, completed_at_wall_us=row.completed_at_us)
             for row in completed
+            if row.event_id not in others
         ),
         recordings=len(rows),
         secrets=sorted(secrets.union(*(secrets_in(row.body, key) for row in letters))),

@@ -66,7 +66,7 @@ CALL: Final = "DescribeOnlineRecord"
 AT_ONCE: Final = 4
 
 #: Longer than a question takes: its turn, the time-out of the request, and what is written then.
-LEASE_S: Final = 180.0
+LEASE_S: Final = 60.0
 
 #: A vendor that does not know a TaskId is asked so often before that is final.
 _NOT_FOUND_TRIES = 3

@@ -8,10 +8,15 @@ import time
 from schemas import RecordingEvent, Unrecognized
 from workers import Context, consumer
 
+#: `OTHER_APP` of chaos/machine/deployment.py: its events are in no ledger.
+_OTHER_APP = 1400000002
+
 
 @consumer
 def effects(event: RecordingEvent | Unrecognized, ctx: Context) -> None:
     """Write down that, and with which content, it was called: an `Effect` of chaos/evidence.py."""
+    if event.sdk_app_id == _OTHER_APP:
+        return
     began_us, began_wall_us = time.monotonic_ns() // 1000, time.time_ns() // 1000
     effect = {
         "consumer": "effects",

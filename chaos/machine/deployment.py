@@ -23,6 +23,9 @@ CONSUMERS = ROOT / "chaos" / "consumers"
 
 APP = 1400000001
 
+#: Another one, whose events are in no ledger: a scenario accounts for them by itself.
+OTHER_APP = 1400000002
+
 #: Names the file that our consumers write their effects to.
 EFFECTS_VARIABLE = "CHAOS_EFFECTS"
 
@@ -45,6 +48,7 @@ class Deployment:
         self.logs = folder / "logs"
         self.plugins = folder / "plugins"
         self.ingest = [self._ingest(number, code) for number in range(1, layout.ingest_nodes + 1)]
+        self.added: list[Node] = []
         self.workers = [self._worker(number, code) for number in range(1, layout.workers + 1)]
 
     def __enter__(self) -> Self:
@@ -67,7 +71,7 @@ class Deployment:
     @property
     def nodes(self) -> list[Node]:
         """All nodes, ingest first."""
-        return [*self.ingest, *self.workers]
+        return [*self.ingest, *self.added, *self.workers]
 
     @property
     def data_folders(self) -> list[Path]:
@@ -103,7 +107,7 @@ class Deployment:
 
     def stop(self) -> None:
         """End all nodes in order, ingest first. Raises `ChaosError` if one does not."""
-        for nodes in (self.ingest, self.workers):
+        for nodes in (self.ingest, self.added, self.workers):
             with ThreadPoolExecutor() as pool:
                 list(pool.map(Node.stop, nodes))
 
@@ -124,6 +128,13 @@ class Deployment:
         if done.returncode != 0:
             raise ChaosError(f"tiw {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-1_000:]}")
         return done.stdout
+
+    def add(self, name: str, *arguments: str, **settings: str) -> Node:
+        """Return another node, not started yet, which is stopped before the workers are."""
+        environ = self._environ(f"data-{name}") | settings
+        node = Node(name, arguments, environ=environ, code=self.wiring.code or ROOT, logs=self.logs)
+        self.added.append(node)
+        return node
 
     def environ_of(self, node: Node) -> dict[str, str]:
         """Return the environment for a command about a node, such as `tiw spool list`."""

@@ -12,6 +12,7 @@ from chaos.scenarios import (
     disk,
     freezing,
     killing,
+    lost_callbacks,
     power_loss,
     rolling,
     several,
@@ -32,5 +33,6 @@ ALL: tuple[Scenario, ...] = (
     *connections.SCENARIOS,
     *disk.SCENARIOS,
     *clocks.SCENARIOS,
+    *lost_callbacks.SCENARIOS,
     *cluster.SCENARIOS,
 )
