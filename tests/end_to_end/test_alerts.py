@@ -63,6 +63,16 @@ FIRING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"consumer": "archive"},
     ),
     "TiwConsumerSilent": ({'tiw_silent_consumers_total{queue="tiw.archive"}': "0x13 1x20"}, {"queue": "tiw.archive"}),
+    "TiwEventContradicted": ({"tiw_events_contradicted_total": "0x13 1x20"}, {}),
+    "TiwRoomUnaccountedFor": ({"tiw_rooms_unaccounted": "0x3 1x20"}, {}),
+    "TiwApplicationPaused": ({"tiw_apps_paused": "0x3 1x20"}, {}),
+    "TiwRecordingsFound": (
+        {'tiw_recordings_found_total{by="DescribeRunningTasks"}': "0x13 1x20"},
+        {"by": "DescribeRunningTasks"},
+    ),
+    "TiwRecordingNotFound": ({"tiw_recordings_not_found_total": "0x13 1x20"}, {}),
+    "TiwQuestionsOverdue": ({"tiw_questions_overdue_seconds": "1000+200x20"}, {}),
+    "TiwListingOld": ({"tiw_listing_age_seconds": "60+120x20"}, {}),
     "TiwNoticesRefused": (
         {'tiw_notices_total{channel="wecom",result="refused"}': "0x13 1x20"},
         {"channel": "wecom"},
