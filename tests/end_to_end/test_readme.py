@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.end_to_end.checkout import NO_INDEX, copy_repository, make_environment, make_wheel
 from tests.end_to_end.compose import check_compose
@@ -57,7 +58,10 @@ def test_every_block_runs_as_it_stands_and_prints_what_the_page_says(page: str, 
             reader.follow([block for block in to_follow("README.md") if block.text == "./dev up\n"])
         reader.follow(blocks)
         for block in blocks:
-            if block.file is not None and not any(f"try {block.file}" in other.text for other in blocks):
+            if block.file == "docker-compose.override.yml":
+                changed = yaml.safe_load(block.text)["services"]
+                assert changed.keys() <= yaml.safe_load((ROOT / "docker-compose.yml").read_bytes())["services"].keys()
+            elif block.file is not None and not any(f"try {block.file}" in other.text for other in blocks):
                 assert "  handled  in " in reader.paste(f"./dev tiw try {block.file}", where=f"{block}, tried")
         if page == "plugins/README.md":
             assert (reader.folder / ".venv/plugins/packages/boto3.py").exists()
