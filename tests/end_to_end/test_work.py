@@ -106,7 +106,7 @@ def test_an_idle_worker_ends_when_it_is_asked_to(make_distributed: Callable[...,
     deployment.install()
     worker = deployment.program("work", "--custom")
     worker.wait_logged("idle")
-    # Once: what is asked again at its very end has no way of its own to end any more.
+    # Not a second SIGTERM before that: it could come when the loop is gone, and with it the handler.
     worker.stop()
 
 
