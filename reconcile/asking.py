@@ -94,8 +94,6 @@ _LISTED_GAPS: Final = 8.0
 #: A recording that was stopped: gaps as long as it has been waited for, up to this many times the first.
 _STOPPED_GAPS: Final = 8.0
 
-_DAY_S = 86_400.0
-
 _log = structlog.get_logger()
 
 
@@ -243,11 +241,11 @@ class Asker:
 
     async def _is_settled(self, question: RecordingQuestion) -> bool:
         """Settle a question for which nobody need be asked; say whether it was one."""
-        if question.why == WHY_REGISTERED and question.answer is None:
+        if question.why == WHY_REGISTERED and question.attempts == 1 and question.answer is None:
             known = await self._known(question)
             if any(ref.source == "" for ref in known.events) and not known.unverified:
-                # Its callbacks come. If they cease, it is asked about as any other.
-                await self._postpone(question, _DAY_S)
+                # Its callbacks come. If they cease, it is asked about, whether it is listed or not.
+                await self._postpone(question, _LISTED_GAPS * self._ask_after_s)
                 return True
         if question.answer is not None:
             known = await self._known(question)

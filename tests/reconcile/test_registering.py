@@ -188,6 +188,17 @@ async def test_a_registered_recording_whose_callbacks_come_costs_no_question(wor
         assert w.questions() == 0
 
 
+async def test_a_registered_recording_whose_callbacks_cease_is_asked_about_within_hours(world: AWorld) -> None:
+    cls = a_class()
+    async with world(cls, site="international") as w:
+        await w.pass_by(70, lists=False)
+        await register(w.store, Registration(sdk_app_id=APP, task_id=cls.task_id))
+        await w.deliver(callback_of(cls, "OnlineRecordStarted"))
+        await w.pass_by(3 * 3600, step_s=600, lists=False)
+        assert (await w.recording(cls.task_id)).status == "FINISHED"
+        assert w.questions() == 1
+
+
 async def test_a_registered_recording_of_which_every_callback_is_lost_is_known_within_two_minutes_and_to_its_end(
     world: AWorld,
 ) -> None:
