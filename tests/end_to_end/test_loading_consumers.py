@@ -172,9 +172,10 @@ def test_a_worker_that_reloads_runs_what_is_in_the_file_now(make_distributed: Ca
     worker.wait_logged("worker_started", consumers=["mine"])
     worker.wait_logged("consumer_started", queue="tiw.started")
     write(deployment, "mine", CONSUMER.format(name="mine", before="").replace("succeeded", "changed"))
-    eventually(lambda: len(worker.logged("worker_started", consumers=["mine"])) == 2)
+    # The old one may take its grace to end, and the event a lease to come back.
+    eventually(lambda: len(worker.logged("worker_started", consumers=["mine"])) == 2, within_s=180)
     send(deployment.address, callback("OnlineRecordStarted", "class-1"))
-    eventually(lambda: worker.told("changed", consumer="mine") == ["class-1"])
+    eventually(lambda: worker.told("changed", consumer="mine") == ["class-1"], within_s=180)
     assert not worker.told("succeeded", consumer="mine")
 
 
