@@ -106,7 +106,8 @@ class Deployment:
         """Start `tiw up` and return once it is ready."""
         program = self.program("up")
         self.address = eventually(lambda: _line(program, "callbacks  "))
-        wait_ready(_line(program, "health     "), program)
+        # It is printed after the other: not always at the same moment.
+        wait_ready(eventually(lambda: _line(program, "health     ")), program)
         return program
 
     def ingest(self, *arguments: str, **settings: str) -> Program:
