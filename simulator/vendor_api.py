@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from socket import SO_LINGER, SOL_SOCKET
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -29,6 +28,7 @@ from msgspec import Struct, field
 from simulator.classes import DEFAULT_BUCKET, Bucket, SimulatedClass
 from simulator.faults import Faults
 from simulator.sending import SYSTEM_CLOCK, Clock
+from simulator.serving import HttpServer
 from simulator.vendor_answers import ApiError, Site, Vendor
 
 VERSION = "2019-09-19"
@@ -196,35 +196,27 @@ class VendorApi:
         self.requests = RequestLog()
         self._clock = clock
         self._system_clock = system_clock
-        self._address = (host, port)
-        self._runner: web.AppRunner | None = None
+        application = web.Application(client_max_size=_LARGEST_REQUEST)
+        application.router.add_post("/", self._handle)
+        self._server = HttpServer(application, host=host, port=port)
         self._accepted: dict[str, list[float]] = defaultdict(list)
 
     async def __aenter__(self) -> Self:
-        application = web.Application(client_max_size=_LARGEST_REQUEST)
-        application.router.add_post("/", self._handle)
-        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, *self._address).start()
-        self._address = self._runner.addresses[0][:2]
+        await self._server.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._server.__aexit__(*exc_info)
 
     @property
     def endpoint(self) -> str:
         """HOST:PORT."""
-        return f"{self._address[0]}:{self._address[1]}"
+        return self._server.endpoint
 
     @property
     def url(self) -> str:
         """The whole address."""
-        return f"http://{self.endpoint}"
+        return self._server.url
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()

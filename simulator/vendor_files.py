@@ -16,7 +16,6 @@ from email.utils import format_datetime
 from enum import StrEnum
 from functools import lru_cache
 from random import Random
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -25,6 +24,7 @@ from msgspec import Struct, structs
 
 from simulator.classes import Bucket, SimulatedClass
 from simulator.faults import Faults
+from simulator.serving import HttpServer
 from simulator.vendor_answers import timeline
 
 KEPT_S = 3 * 86_400
@@ -224,31 +224,23 @@ class VendorFiles:
         self.requests: list[FileRequest] = []
         self._files: dict[str, VendorFile] = {}
         self._clock = clock
-        self._address = (host, port)
         self._shrink = shrink
         self._kept_s = kept_s
-        self._runner: web.AppRunner | None = None
-
-    async def __aenter__(self) -> Self:
         application = web.Application()
         application.router.add_get("/{path:.*}", self._handle)
-        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, *self._address).start()
-        self._address = self._runner.addresses[0][:2]
+        self._server = HttpServer(application, host=host, port=port)
+
+    async def __aenter__(self) -> Self:
+        await self._server.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._server.__aexit__(*exc_info)
 
     @property
     def url(self) -> str:
         """`http://HOST:PORT`."""
-        return f"http://{self._address[0]}:{self._address[1]}"
+        return self._server.url
 
     @property
     def bucket(self) -> Bucket:
