@@ -22,6 +22,9 @@ from telemetry import metrics, with_target
 #: For the headers of a connection's first request, and between requests.
 KEEPALIVE_TIMEOUT_S = 15.0
 
+#: Who connects to send a request does so within this time, however busy his machine is.
+FIRST_REQUEST_S = 1.0
+
 #: How long the rest of a refused body is read and thrown away, so that the sender gets to see its answer.
 LINGERING_S = 1.0
 
@@ -85,6 +88,11 @@ class Connections(web.Server):
         """How many are open."""
         return len(self._open)
 
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a request is on its way: one has begun to come, or somebody has connected within FIRST_REQUEST_S."""
+        return any(connection.is_expecting for connection in self._open)
+
     def opened(self, connection: "_Connection") -> None:
         """Take note of a connection; close others if they are too many."""
         self._open.add(connection)
@@ -143,6 +151,14 @@ class _Connection(web.RequestHandler):
             # A body has a deadline of its own, which is near: before those that were just opened, after all others.
             return self._loop.time() - _EVICTED_AGE_S
         return float("inf")
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a request has begun to come, or the first one may be on its way."""
+        if self._head_bytes:
+            return True
+        is_new = self._awaits_head and not self._request_count
+        return is_new and self._loop.time() - self.waiting_since_s < FIRST_REQUEST_S
 
     @property
     def _awaits_head(self) -> bool:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ingest.callbacks import Callbacks
 from ingest.config import IngestConfig, Publisher
-from ingest.connections import Connections, ProxyProtocolError, connection_limit
+from ingest.connections import FIRST_REQUEST_S, Connections, ProxyProtocolError, connection_limit
 from ingest.durability import Durability
 from ingest.keys import KeyRing
 from ingest.refusals import Refusal
@@ -115,6 +115,7 @@ class IngestServer:
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await asyncio.sleep(_TURN_S)
+                await self._await_requests(self._connections)
                 await self._callbacks.idle.wait()
         except TimeoutError:
             _log.warning("drain_timed_out", requests_in_flight=self._callbacks.running)
@@ -178,6 +179,14 @@ class IngestServer:
             connection.setblocking(False)
             with suppress(OSError):  # gone already
                 await loop.connect_accepted_socket(connections, connection)
+
+    @staticmethod
+    async def _await_requests(connections: Connections) -> None:
+        """Give those who have just connected the time to send: a load balancer does not repeat what is cut off here."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_REQUEST_S):
+                while connections.is_expecting:
+                    await asyncio.sleep(_TURN_S)
 
     @property
     def _place(self) -> dict[str, object]:

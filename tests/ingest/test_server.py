@@ -72,6 +72,29 @@ async def test_who_waits_to_be_accepted_when_a_drain_begins_is_answered(
     assert len(transport.published) == len(waiting)
 
 
+async def test_who_has_just_connected_when_a_drain_begins_may_still_send(
+    serve: Serve, transport: RecordingTransport
+) -> None:
+    # A load balancer connects, and on a busy machine it sends a moment later. It does not repeat what is cut off.
+    server = await serve()
+    body = callback()
+    async with connected(server.port) as silent, connected(server.port) as half:
+        await half.send(request(body)[:20])
+        draining = asyncio.create_task(server.drain())
+        with pytest.raises(ConnectionRefusedError):
+            while True:
+                _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.close()
+        await asyncio.sleep(0.1)
+        await silent.send(request(body))
+        await half.send(request(body)[20:])
+        for connection in (silent, half):
+            answer = await connection.answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await draining
+    assert len(transport.published) == 2
+
+
 async def test_with_a_delay_a_drain_goes_on_accepting_while_health_checks_say_no(
     serve: Serve, transport: RecordingTransport
 ) -> None:
