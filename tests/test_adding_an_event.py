@@ -18,7 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    *("broker", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api"),
+    *("archive", "broker", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw"),
+    "vendor_api",
     "workers",
 )
 KEY = "a key that only this test uses, long enough"

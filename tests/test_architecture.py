@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: What bench and chaos start, break and look into.
 _MEASURED = {
-    *("schemas", "telemetry", "broker", "store", "ingest", "workers", "simulator", "vendor_api", "reconcile", "tiw"),
-    "tests",
+    *("schemas", "telemetry", "broker", "store", "ingest", "workers", "simulator", "vendor_api", "reconcile", "archive"),
+    *("tiw", "tests"),
 }
 
 #: Every arrow there is: a package may import those of its value, and itself.
@@ -32,9 +32,10 @@ ARROWS = {
     "simulator": {"schemas"},
     "vendor_api": {"schemas", "telemetry"},
     "reconcile": {"schemas", "telemetry", "broker", "store", "vendor_api"},
+    "archive": {"schemas", "telemetry", "broker", "store", "vendor_api"},
     "tiw": {
         *("schemas", "telemetry", "broker", "store", "ingest", "workers", "simulator", "vendor_api"),
-        *("reconcile", "notify"),
+        *("reconcile", "notify", "archive"),
     },
     "examples": {"schemas", "workers"},
     "bench": _MEASURED,

@@ -260,7 +260,7 @@ def test_the_image_holds_every_package_and_nothing_else_of_ours() -> None:
         for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
         if line.startswith("!")
     }
-    to_build_with = {"requirements/runtime.txt", "deploy/plugins.sh"}
+    to_build_with = {"requirements/runtime.txt", "requirements/s3.txt", "deploy/plugins.sh"}
     of_the_user = {f"plugins/{name}" for name in ("README.md", "requirements.txt", "wheels")}
     assert let_through == {*PACKAGES, *to_build_with, *of_the_user, "deploy/image", "LICENSE"}
     assert "rm -r /app/deploy /app/plugins /app/requirements" in DOCKERFILE

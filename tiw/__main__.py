@@ -32,7 +32,8 @@ def run() -> int:
 
 
 PACKAGES = (
-    *("broker", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api"),
+    *("archive", "broker", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw"),
+    "vendor_api",
     "workers",
 )
 
