@@ -1,5 +1,14 @@
 """The vendor's callbacks as values. No I/O, nothing of ours imported."""
 
+from schemas.archiving import (
+    RECORDING_ARCHIVED,
+    FileOutcome,
+    Manifest,
+    ManifestError,
+    ManifestFile,
+    ManifestOmission,
+    RecordingArchived,
+)
 from schemas.decoding import EARLIEST_ARRIVAL_S, Decoded, decode, decode_object, event_id, redecode
 from schemas.events import (
     EVENT_KINDS,
@@ -30,11 +39,17 @@ __all__ = [
     "EVENT_KINDS",
     "EVENT_TYPES",
     "JSON_SCHEMA_DIALECT",
+    "RECORDING_ARCHIVED",
     "UNRECOGNIZED",
     "Decoded",
     "Event",
     "EventKind",
+    "FileOutcome",
     "FinishReason",
+    "Manifest",
+    "ManifestError",
+    "ManifestFile",
+    "ManifestOmission",
     "NotStrictError",
     "OmittedDuration",
     "OnlineRecordFinished",
@@ -43,6 +58,7 @@ __all__ = [
     "OnlineRecordStarted",
     "OnlineRecordStopped",
     "RecognizedEvent",
+    "RecordingArchived",
     "RecordingError",
     "RecordingEvent",
     "RecordingStatus",

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from schemas.events import Integer, OmittedDuration, RecordingError, TaskId, wire_name
+from schemas.events import Integer, TaskId, wire_name
 
 #: The EventType of `RecordingArchived`, and its routing key.
 RECORDING_ARCHIVED = "RecordingArchived"
@@ -52,6 +52,21 @@ class ManifestFile(Struct, frozen=True, kw_only=True):
     duration_ms: Integer | None = None
 
 
+class ManifestError(Struct, frozen=True, kw_only=True):
+    """Why the recording failed, as the vendor says it."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class ManifestOmission(Struct, frozen=True, kw_only=True):
+    """A stretch that joined videos leave out: the video's time, and when the pause began and ended."""
+
+    video_time_ms: int | None = None
+    pause_time_ms: int | None = None
+    resume_time_ms: int | None = None
+
+
 class Manifest(Struct, frozen=True, kw_only=True):
     """What was archived of one recording: all that is needed to open its folder without us, and to rebuild our rows.
 
@@ -70,8 +85,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     record_start_time: int | None = None
     record_stop_time: int | None = None
     total_time_ms: int | None = None
-    error: RecordingError | None = None
-    omitted_durations: tuple[OmittedDuration, ...] = ()
+    error: ManifestError | None = None
+    omitted_durations: tuple[ManifestOmission, ...] = ()
     verified: bool | None = None
     folder: str
     location: str
