@@ -8,6 +8,7 @@ from schemas.archiving import (
     ManifestFile,
     ManifestOmission,
     RecordingArchived,
+    file_key,
 )
 from schemas.decoding import EARLIEST_ARRIVAL_S, Decoded, decode, decode_object, event_id, redecode
 from schemas.events import (
@@ -71,6 +72,7 @@ __all__ = [
     "decode_object",
     "event_definitions",
     "event_id",
+    "file_key",
     "read_members",
     "read_object",
     "redecode",

@@ -3,7 +3,8 @@
 Unlike the five events these are ours, not the vendor's. `manifest.json` has the attributes' own names.
 """
 
-from typing import Literal, TypeAlias
+import hashlib
+from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -15,6 +16,36 @@ RECORDING_ARCHIVED = "RecordingArchived"
 #: `archived`: it is there, whole. `lost`: the vendor deleted it before it could be had. `refused`: its address is none
 #: that may be fetched from, or it is larger than may be.
 FileOutcome: TypeAlias = Literal["archived", "lost", "refused"]
+
+
+class FileOfRecording(Protocol):
+    """What tells one file of a recording from the others, as the vendor says it."""
+
+    @property
+    def video_id(self) -> str | None: ...
+
+    @property
+    def video_url(self) -> str | None: ...
+
+    @property
+    def video_size(self) -> int | None: ...
+
+
+def file_key(video: FileOfRecording) -> str:
+    """Return what identifies a file within its recording: 32 hex digits.
+
+    They are made of the VideoId, or where there is none of the URL's path, and of the VideoSize. So a repeated or
+    amended event names the same files, whatever host or signature their addresses have.
+    """
+    named = f"id {video.video_id}" if video.video_id else f"path {_path(video.video_url or '')}"
+    return hashlib.sha256(f"{named}\n{video.video_size}".encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _path(url: str) -> str:
+    """Return the path in a URL, which may be any text: what `urlsplit` refuses has one, too."""
+    without_query = url.partition("#")[0].partition("?")[0]
+    _, is_absolute, behind = without_query.partition("://")
+    return behind[behind.find("/") :] if is_absolute and "/" in behind else without_query
 
 
 class ManifestFile(Struct, frozen=True, kw_only=True):

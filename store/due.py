@@ -106,6 +106,25 @@ async def finish_all(
     return await _let_go(store, table, keys, lease_holder, {"state": state, **values})
 
 
+async def extend_leases(
+    store: Store, table: Table, keys: Sequence[Key], *, lease_holder: str, lease_s: float
+) -> frozenset[Key]:
+    """Let each of `keys` be leased for `lease_s` seconds from now; return those that were the lease holder's.
+
+    A lease that ran out and was not taken over is still the holder's, as in `postpone`. Who works on a row that is not
+    returned must stop: another one has it, or it is done. Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    """
+
+    async def operation(connection: AsyncConnection) -> frozenset[Key]:
+        # Once for both columns: on PostgreSQL the clock goes on within a statement.
+        until_us = (await connection.execute(select(now_us() + _us(lease_s)))).scalar_one()
+        due_at_us = case((_is_wanted_sooner(table), table.c.due_at_us), else_=until_us)
+        values = {"leased_until_us": until_us, "due_at_us": due_at_us}
+        return await _change_held(connection, table, keys, lease_holder, values)
+
+    return await store.write(operation)
+
+
 async def next_due_in_s(store: Store, table: Table, *conditions: ColumnElement[bool]) -> float | None:
     """Return in how many seconds a row can be claimed: 0 if one can be now, None if there is none."""
     leased_until_us = func.coalesce(table.c.leased_until_us, table.c.due_at_us)
@@ -134,23 +153,23 @@ async def count_due(store: Store, table: Table, *conditions: ColumnElement[bool]
 async def _let_go(
     store: Store, table: Table, keys: Sequence[Key], lease_holder: str, values: dict[str, Any]
 ) -> frozenset[Key]:
+    values |= {"lease_holder": None, "leased_until_us": None}
+    return await store.write(lambda connection: _change_held(connection, table, keys, lease_holder, values))
+
+
+async def _change_held(
+    connection: AsyncConnection, table: Table, keys: Sequence[Key], lease_holder: str, values: dict[str, Any]
+) -> frozenset[Key]:
     columns = [*table.primary_key]
-    letting_go = (
-        update(table)
-        .where(_is_due(table), table.c.lease_holder == lease_holder)
-        .values(**values, lease_holder=None, leased_until_us=None)
-        .returning(*columns)
+    changing = (
+        update(table).where(_is_due(table), table.c.lease_holder == lease_holder).values(**values).returning(*columns)
     )
-
-    async def operation(connection: AsyncConnection) -> frozenset[Key]:
-        # In the order of their keys, as everybody: nobody waits in a circle.
-        let_go: set[Key] = set()
-        for part in chunks(sorted(keys), MAX_VALUES):
-            rows = await connection.execute(letting_go.where(tuple_(*columns).in_(part)))
-            let_go.update(tuple(row) for row in rows)
-        return frozenset(let_go)
-
-    return await store.write(operation)
+    # In the order of their keys, as everybody: nobody waits in a circle.
+    changed: set[Key] = set()
+    for part in chunks(sorted(keys), MAX_VALUES):
+        rows = await connection.execute(changing.where(tuple_(*columns).in_(part)))
+        changed.update(tuple(row) for row in rows)
+    return frozenset(changed)
 
 
 def _is_due(table: Table) -> ColumnElement[bool]:

@@ -1,16 +1,19 @@
 """Kept events and recordings, as people ask for them."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
-from sqlalchemy import Row, bindparam, func, literal_column, select, tuple_
+from msgspec import UNSET, Struct, UnsetType, structs
+from sqlalchemy import ColumnElement, Label, Row, Select, Table, and_, case, func, literal_column, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schemas import UNRECOGNIZED, RecordingStatus
-from store.recording import Recording, RecordingEventRef, RecordingSummary, list_findings
-from store.store import Store, members
-from store.tables import events, iso8601, recording_questions, recordings, shown_body
+from schemas import UNRECOGNIZED, RecordingStatus, file_key
+from store.recording import Recording, RecordingEventRef, RecordingSummary, VideoArchive, list_findings
+from store.statements import Dialect, RecordingKey
+from store.store import MAX_VALUES, Store, chunks, members, now_us
+from store.tables import archived_files, events, iso8601, recording_questions, recordings, shown_body
 
 
 class EventRow(Struct, frozen=True, kw_only=True):
@@ -168,33 +171,79 @@ async def list_recordings(
 async def find_recordings(store: Store, task_id: str, *, app: int | None = None) -> list[Recording]:
     """Return the recordings of `task_id`, one per SdkAppId that has it (`app`: only that one), by SdkAppId."""
     query = select(recordings).where(recordings.c.task_id == task_id).order_by(recordings.c.sdk_app_id)
-    references = (
-        select(*_LISTED)
-        .where(events.c.sdk_app_id.in_(bindparam("apps", expanding=True)), events.c.task_id == task_id)
-        .order_by(events.c.timestamp, events.c.routing_key, events.c.event_id)
-    )
     if app is not None:
         query = query.where(recordings.c.sdk_app_id == app)
-    questions = select(recording_questions.c.sdk_app_id, recording_questions.c.found_by).where(
-        recording_questions.c.task_id == task_id
-    )
     async with store.reading() as connection:
-        rows = (await connection.execute(query)).all()
-        by_app: dict[int, list[RecordingEventRef]] = {row.sdk_app_id: [] for row in rows}
-        for row in await connection.execute(references, {"apps": [*by_app]}):
-            by_app[row.sdk_app_id].append(_reference(row))
-        found_by = {row.sdk_app_id: row.found_by for row in await connection.execute(questions)}
-    return [
-        msgspec.convert(
-            _values(row)
-            | {
-                "events": by_app[row.sdk_app_id],
-                "found": list_findings(by_app[row.sdk_app_id], found_by=found_by.get(row.sdk_app_id, "")),
-            },
-            Recording,
-        )
-        for row in rows
-    ]
+        return await read_recordings(store.dialect, connection, (await connection.execute(query)).all())
+
+
+async def read_recordings(dialect: Dialect, connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Recording]:
+    """Return the recordings that `rows` of the table are, in their order, with all that other tables know of them."""
+    keys = [(row.sdk_app_id, row.task_id) for row in rows]
+    references: dict[RecordingKey, list[RecordingEventRef]] = {key: [] for key in keys}
+    found_by: dict[RecordingKey, str] = {}
+    archives: dict[RecordingKey, dict[str, VideoArchive]] = {key: {} for key in keys}
+    for part in chunks(keys, MAX_VALUES):
+        wanted = dialect.keys_parameters(part)
+        for row in await connection.execute(_references_of(dialect), wanted):
+            references[row.sdk_app_id, row.task_id].append(_reference(row))
+        for row in await connection.execute(_found_by(dialect), wanted):
+            found_by[row.sdk_app_id, row.task_id] = row.found_by
+        for row in await connection.execute(_archives_of(dialect), wanted):
+            archives[row.sdk_app_id, row.task_id][row.file_key] = _archive(row)
+    read = []
+    for key, row in zip(keys, rows, strict=True):
+        findings = list_findings(references[key], found_by=found_by.get(key, ""))
+        recording = msgspec.convert(_values(row) | {"events": references[key], "found": findings}, Recording)
+        videos = (structs.replace(video, archive=archives[key].get(file_key(video))) for video in recording.videos)
+        read.append(structs.replace(recording, videos=tuple(videos)) if archives[key] else recording)
+    return read
+
+
+@cache
+def _references_of(dialect: Dialect) -> Select[Any]:
+    query = _wanted_of(dialect, events, *_LISTED)
+    return query.order_by(events.c.timestamp, events.c.routing_key, events.c.event_id)
+
+
+@cache
+def _found_by(dialect: Dialect) -> Select[Any]:
+    columns = recording_questions.c
+    return _wanted_of(dialect, recording_questions, columns.sdk_app_id, columns.task_id, columns.found_by)
+
+
+@cache
+def _archives_of(dialect: Dialect) -> Select[Any]:
+    columns = archived_files.c
+    shown = (columns.location, columns.sha256, columns.archived_at_us)
+    return _wanted_of(
+        dialect, archived_files, columns.sdk_app_id, columns.task_id, columns.file_key, file_state(), *shown
+    )
+
+
+def _wanted_of(dialect: Dialect, table: Table, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Select columns of the rows of a table that are of wanted recordings."""
+    wanted = dialect.wanted_keys()
+    is_wanted = and_(table.c.sdk_app_id == wanted.c.sdk_app_id, table.c.task_id == wanted.c.task_id)
+    return select(*columns).select_from(wanted.join(table, is_wanted))
+
+
+def file_state() -> Label[str]:
+    """Return, as `file_state`, how far a file of the archive has come; see `VideoArchive`."""
+    columns = archived_files.c
+    return case(
+        (columns.outcome.is_not(None), columns.outcome),
+        (columns.is_staged, "staged"),
+        (columns.leased_until_us > now_us(), "fetching"),
+        else_="waiting",
+    ).label("file_state")
+
+
+def _archive(row: Row[Any]) -> VideoArchive:
+    if row.file_state != "archived":
+        return VideoArchive(state=row.file_state)
+    archived_at = None if row.archived_at_us is None else iso8601(row.archived_at_us)
+    return VideoArchive(state="archived", location=row.location, sha256=row.sha256, archived_at=archived_at)
 
 
 class UnfinishedRecording(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 
 from schemas import (
     EVENT_KINDS,
+    EVENT_TYPES,
     Event,
     OnlineRecordFinished,
     OnlineRecordLongPauseForceStopped,
@@ -49,6 +50,25 @@ class RecordingVideo(Struct, frozen=True, kw_only=True):
     user_id: str | None = None
     width: int | None = None
     height: int | None = None
+
+
+class VideoArchive(Struct, frozen=True, kw_only=True):
+    """What became of a file that is to be archived.
+
+    `state` is `waiting`, `fetching`, `staged`, `archived`, `lost` or `refused`; `location` is where it is, `sha256` in
+    hex is that of its bytes, and `archived_at` is ISO 8601 text: all None until it is archived.
+    """
+
+    state: str
+    location: str | None = None
+    sha256: str | None = None
+    archived_at: str | None = None
+
+
+class ShownVideo(RecordingVideo, frozen=True, kw_only=True):
+    """A file of a recording and what became of it; `archive` is None where it is not planned to be archived."""
+
+    archive: VideoArchive | None = None
 
 
 class RecordingEventRef(Struct, frozen=True, kw_only=True):
@@ -116,6 +136,7 @@ class Recording(RecordingContent, frozen=True, kw_only=True):
     `found` is what was found late, in the same order.
     """
 
+    videos: tuple[ShownVideo, ...]
     events: tuple[RecordingEventRef, ...]
     found: tuple[RecordingFinding, ...]
 
@@ -191,7 +212,8 @@ def fold(accepted: Iterable[AcceptedEvent], *, found_by: str = "") -> Recording:
         there.verified = merge_verified(there.verified, one.verified)
     content = merge(known.values())
     references = _references(known.values())
-    return Recording(**structs.asdict(content), events=references, found=list_findings(references, found_by=found_by))
+    shown = {"videos": _converted(content.videos, tuple[ShownVideo, ...]), "events": references}
+    return Recording(**structs.asdict(content) | shown, found=list_findings(references, found_by=found_by))
 
 
 class _Known(Struct):
@@ -221,7 +243,8 @@ def list_findings(references: Iterable[RecordingEventRef], *, found_by: str) -> 
             late_s=max(0, int(datetime.fromisoformat(ref.received_at).timestamp()) - ref.timestamp),
         )
         for ref in references
-        if ref.source
+        # What we say of our archive was not found by asking.
+        if ref.source and ref.event_type in EVENT_TYPES
     )
 
 

@@ -28,10 +28,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schemas import EVENT_TYPES, UNRECOGNIZED
+from schemas import EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED
 from store.statements import Dialect, RecordingKey
 from store.store import MAX_VALUES, Store, chunks, now_us
-from store.tables import completions, dead_letters, events, notices, recording_questions, recordings
+from store.tables import (
+    archived_files,
+    archived_recordings,
+    completions,
+    dead_letters,
+    events,
+    notices,
+    recording_questions,
+    recordings,
+)
 
 #: Rows that one transaction looks at, and at most deletes.
 AT_ONCE: Final = 1000
@@ -143,7 +152,8 @@ SEARCH_TIMEOUT_S: Final = 600.0
 class Forgotten(Struct, frozen=True, kw_only=True):
     """How much was known of a recording. `unresolved_dead_letters` are some of `dead_letters`.
 
-    `questions` are what the vendor was or is to be asked of it, `notices` what was or is to be told of it.
+    `questions` are what the vendor was or is to be asked of it, `notices` what was or is to be told of it, and
+    `archived_files` what is known of its files in the archive, where they stay.
     """
 
     sdk_app_id: int
@@ -156,6 +166,7 @@ class Forgotten(Struct, frozen=True, kw_only=True):
     leases: int = 0
     questions: int = 0
     notices: int = 0
+    archived_files: int = 0
 
 
 class _EventData(Struct):
@@ -185,7 +196,7 @@ class Traces(Struct, frozen=True, kw_only=True):
 async def find_traces(store: Store, task_id: str) -> list[Traces]:
     """Return what is known of a TaskId, by SdkAppId in order; an empty list if nothing is.
 
-    Events that nobody recognized belong to it if they say that they are one of the five and name the TaskId.
+    Events that nobody recognized belong to it if they say that they are of a recording and name the TaskId.
     Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
     async with (
@@ -212,8 +223,9 @@ async def find_traces(store: Store, task_id: str) -> list[Traces]:
 async def forget_recording(store: Store, task_id: str, traces: Traces, *, dry_run: bool = False) -> Forgotten:
     """Delete a recording, its events and `traces`, unresolved dead letters too, and what consumers remember of them.
 
-    So are questions and notices about it. In one transaction; returns how much it was, or with `dry_run` how much it
-    would be. What arrives later makes the recording anew. Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    So are questions and notices about it, and the rows of its archive, but no file. In one transaction; returns how
+    much it was, or with `dry_run` how much it would be. What arrives later makes the recording anew. Raises
+    `StoreUnavailableError` and `SchemaMismatchError`.
     """
     key: RecordingKey = (traces.sdk_app_id, task_id)
 
@@ -242,13 +254,14 @@ async def forget_recording(store: Store, task_id: str, traces: Traces, *, dry_ru
             leases=sum(row.completed_at_us is None for row in remembered),
             questions=counts[recording_questions.name],
             notices=counts[notices.name],
+            archived_files=counts[archived_files.name],
         )
 
     return await store.write(operation)
 
 
-#: Tables whose rows name the recording that they are of, events left out.
-_WITH_KEYS: Final = (recordings, recording_questions, notices)
+#: Tables whose rows name the recording that they are of, events left out; in the order in which they are locked.
+_WITH_KEYS: Final = (recordings, recording_questions, notices, archived_recordings, archived_files)
 
 
 def _is_of(table: Table, key: RecordingKey) -> ColumnElement[bool]:
@@ -281,7 +294,7 @@ def _names(body: bytes, task_id: str) -> bool:
         said = msgspec.json.decode(body, type=_Body)
     except (ValueError, RecursionError):
         return False
-    return said.EventType in EVENT_TYPES and said.EventData.TaskId == task_id
+    return said.EventType in (*EVENT_TYPES, RECORDING_ARCHIVED) and said.EventData.TaskId == task_id
 
 
 async def _rows(connection: AsyncConnection, table: Table, event_ids: Collection[str]) -> Sequence[Row[Any]]:

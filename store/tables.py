@@ -244,6 +244,72 @@ unaccounted_rooms = Table(
     Column("found_at_us", BigInteger, nullable=False),
 )
 
+#: The files of finished recordings: fetched, proved whole and placed on the customer's storage before the vendor
+#: deletes them, which is their deadline; see `store.archiving`. `staged_on` is the staging folder that has what was
+#: fetched of it, and `is_staged` says that this is all of it. `failing_since_us`, `failing_at` and `reason` tell of
+#: attempts that failed since one succeeded last.
+archived_files = Table(
+    "archived_files",
+    metadata,
+    Column("sdk_app_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_id", _Key, primary_key=True),
+    Column("file_key", _Key, primary_key=True),
+    *due_columns(),
+    Column("planned_at_us", BigInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("address_from", Text, nullable=False),
+    Column("announced_size", BigInteger),
+    Column("details", _Json, nullable=False),
+    Column("outcome", Text),
+    Column("reason", Text),
+    Column("failing_since_us", BigInteger),
+    Column("failing_at", Text),
+    Column("not_found", BigInteger, nullable=False),
+    Column("fetched_bytes", BigInteger, nullable=False),
+    Column("size", BigInteger),
+    Column("etag", Text),
+    Column("last_modified_at", BigInteger),
+    Column("sha256", Text),
+    Column("crc64", Text),
+    Column("checked", _Json, nullable=False),
+    Column("staged_on", Text),
+    Column("is_staged", Boolean, nullable=False),
+    Column("upload_id", Text),
+    Column("location", Text),
+    Column("archived_at_us", BigInteger),
+)
+due_index(archived_files)
+Index("ix_archived_files_planned", archived_files.c.planned_at_us)
+_has_ended = archived_files.c.outcome.is_not(None)
+Index(
+    "ix_archived_files_outcome",
+    archived_files.c.outcome,
+    archived_files.c.planned_at_us,
+    sqlite_where=_has_ended,
+    postgresql_where=_has_ended,
+)
+
+#: The recordings whose files are archived; due is a manifest to be written and announced. `planned_active_at_us` and
+#: `planned_answered_at_us` say of which state of the recording, and of which answer of the vendor's, the files were
+#: planned. `archived_at_us` is null until all its files are archived.
+archived_recordings = Table(
+    "archived_recordings",
+    metadata,
+    Column("sdk_app_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_id", _Key, primary_key=True),
+    *due_columns(),
+    Column("folder", Text, nullable=False),
+    Column("planned_active_at_us", BigInteger),
+    Column("planned_answered_at_us", BigInteger),
+    Column("files_changed_at_us", BigInteger),
+    Column("manifest_at_us", BigInteger),
+    Column("archived_at_us", BigInteger),
+    Column("location", Text),
+)
+due_index(archived_recordings)
+
 #: What somebody is to be told, once per thing; `sdk_app_id` and `task_id` name the recording that it is about, if any.
 notices = Table(
     "notices",
@@ -291,6 +357,15 @@ def iso8601(at_us: int) -> str:
     """
     at = _EPOCH + timedelta(microseconds=at_us)
     return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def microseconds(text: str) -> int:
+    """Return the point in time that ISO 8601 text names, in microseconds since the Unix epoch; without a zone, in UTC.
+
+    Raises `ValueError` for other text.
+    """
+    at = datetime.fromisoformat(text)
+    return (at.replace(tzinfo=at.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def storable(text: str) -> str:

@@ -5,6 +5,7 @@ whatever the group, so that nothing is composed, compiled or planned anew. Rows 
 their keys by everybody, so that nobody waits in a circle.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, Protocol, TypeAlias
@@ -229,4 +230,6 @@ def rendered(statement: ClauseElement, dialect: sqlalchemy.Dialect) -> TextClaus
         bindparam(name, one.value, type_=one.type) if one.value is not None else bindparam(name, type_=one.type)
         for one, name in compiled.bind_names.items()
     ]
-    return text(str(compiled)).bindparams(*parameters)
+    # `text` takes no parameter that a colon follows, as in a cast.
+    written = re.sub(r":(\w+)::(\w+)", r"CAST(:\1 AS \2)", str(compiled))
+    return text(written).bindparams(*parameters)
