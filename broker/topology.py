@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from schemas import EVENT_KINDS, EVENT_TYPES, UNRECOGNIZED
+from schemas import EVENT_KINDS, EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED
 
 EVENTS_EXCHANGE = "tiw.events"
 ALTERNATE_EXCHANGE = "tiw.events.alternate"
@@ -60,14 +60,15 @@ class Topology(Struct, frozen=True, kw_only=True):
     queues: tuple[Queue, ...]
 
 
-#: The built-in consumers: one for each event, one for the rest.
+#: The built-in consumers: one for each event of the vendor's, one for ours, one for the rest.
 BUILT_IN_CONSUMERS: tuple[ConsumerQueues, ...] = (
     *(ConsumerQueues(consumer=kind.consumer, routing_keys=(kind.event_type,)) for kind in EVENT_KINDS),
+    ConsumerQueues(consumer="archived", routing_keys=(RECORDING_ARCHIVED,)),
     ConsumerQueues(consumer="unrecognized", routing_keys=(UNRECOGNIZED,)),
 )
 
 #: Every routing key that is ever published to `tiw.events`.
-ROUTING_KEYS: tuple[str, ...] = (*EVENT_TYPES, UNRECOGNIZED)
+ROUTING_KEYS: tuple[str, ...] = (*EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED)
 
 
 def queue_name(consumer: str) -> str:

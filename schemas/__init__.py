@@ -2,6 +2,7 @@
 
 from schemas.archiving import (
     RECORDING_ARCHIVED,
+    Event,
     FileOutcome,
     Manifest,
     ManifestError,
@@ -10,12 +11,20 @@ from schemas.archiving import (
     RecordingArchived,
     file_key,
 )
-from schemas.decoding import EARLIEST_ARRIVAL_S, Decoded, decode, decode_object, event_id, redecode
+from schemas.decoding import (
+    EARLIEST_ARRIVAL_S,
+    Decoded,
+    decode,
+    decode_object,
+    encode_archived,
+    event_id,
+    redecode,
+)
 from schemas.events import (
     EVENT_KINDS,
     EVENT_TYPES,
     UNRECOGNIZED,
-    Event,
+    CallbackEvent,
     EventKind,
     FinishReason,
     OmittedDuration,
@@ -32,7 +41,7 @@ from schemas.events import (
     VideoInfo,
     VideoType,
 )
-from schemas.json_schema import JSON_SCHEMA_DIALECT, callback_schema, event_definitions
+from schemas.json_schema import JSON_SCHEMA_DIALECT, archived_definitions, callback_schema, event_definitions
 from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [
@@ -42,6 +51,7 @@ __all__ = [
     "JSON_SCHEMA_DIALECT",
     "RECORDING_ARCHIVED",
     "UNRECOGNIZED",
+    "CallbackEvent",
     "Decoded",
     "Event",
     "EventKind",
@@ -67,9 +77,11 @@ __all__ = [
     "Unrecognized",
     "VideoInfo",
     "VideoType",
+    "archived_definitions",
     "callback_schema",
     "decode",
     "decode_object",
+    "encode_archived",
     "event_definitions",
     "event_id",
     "file_key",

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from schemas.events import Integer, TaskId, wire_name
+from schemas.events import Integer, RecognizedEvent, TaskId, Unrecognized, wire_name
 
 #: The EventType of `RecordingArchived`, and its routing key.
 RECORDING_ARCHIVED = "RecordingArchived"
@@ -137,3 +137,7 @@ class RecordingArchived(Struct, frozen=True, kw_only=True, rename=wire_name):
     task_id: TaskId
     room_id: Integer | None = None
     manifest: Manifest
+
+
+#: All that a consumer may take: the vendor's five, ours, and the rest.
+Event: TypeAlias = RecognizedEvent | RecordingArchived | Unrecognized

@@ -8,7 +8,8 @@ from typing import Any, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from schemas.events import EVENT_TYPES, Event, OmittedDuration, RecordingError, Unrecognized, VideoInfo
+from schemas.archiving import RECORDING_ARCHIVED, Event, RecordingArchived
+from schemas.events import EVENT_TYPES, CallbackEvent, OmittedDuration, RecordingError, Unrecognized, VideoInfo
 from schemas.strict_json import NotStrictError, StrictObject, encode_sorted, read_object
 
 #: A Timestamp further ahead of its arrival than this would win every merge: such content is not recognized.
@@ -42,7 +43,7 @@ class Decoded(Struct, frozen=True, kw_only=True):
     the event is without them, the body has them.
     """
 
-    event: Event
+    event: CallbackEvent
     event_id: str
     odd_members: tuple[str, ...] = ()
 
@@ -156,7 +157,7 @@ def _event_data(members: dict[str, Raw]) -> tuple[Any, bytes | None]:
     return event_data, encode_sorted(event_data)
 
 
-def _fit(envelope: _Envelope, received_at_us: int, *, may_hold_nul: bool) -> tuple[Event, tuple[str, ...]]:
+def _fit(envelope: _Envelope, received_at_us: int, *, may_hold_nul: bool) -> tuple[CallbackEvent, tuple[str, ...]]:
     """Return the event, and the names of the members that it is without."""
     kind = EVENT_TYPES.get(envelope.EventType)
     if kind is None:
@@ -282,8 +283,17 @@ def _bigint(raw: Raw | None) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
+def encode_archived(event: RecordingArchived) -> tuple[bytes, str]:
+    """Return the body that `redecode` makes this event of, and its event_id."""
+    members: dict[str, Any] = msgspec.to_builtins(event)
+    timestamp, sdk_app_id = members.pop("Timestamp"), members.pop("SdkAppId")
+    content = {"EventType": RECORDING_ARCHIVED, "Timestamp": timestamp, "SdkAppId": sdk_app_id, "EventData": members}
+    return msgspec.json.encode(content), event_id(sdk_app_id, RECORDING_ARCHIVED, timestamp, members)
+
+
 _typed: dict[str, msgspec.json.Decoder[Any]] = {
-    name: msgspec.json.Decoder(kind, strict=False) for name, kind in EVENT_TYPES.items()
+    name: msgspec.json.Decoder(kind, strict=False)
+    for name, kind in {**EVENT_TYPES, RECORDING_ARCHIVED: RecordingArchived}.items()
 }
 
 
@@ -298,13 +308,14 @@ _known_envelope = msgspec.json.Decoder(_KnownEnvelope)
 
 
 def redecode(body: bytes, *, routing_key: str, received_at_us: int) -> Event:
-    """Return the event that `decode(body, received_at_us=received_at_us)` returns.
+    """Return the event that `decode(body, received_at_us=received_at_us)` returns; or `RecordingArchived`, which is ours.
 
     For what a transport delivers, once per delivery: `routing_key` and `received_at_us` are those of the message. The
     event_id is in its header and need not be computed again. That a body under the routing key of one of the five
     events is strict JSON was seen to when it was accepted, and is relied on here: of a foreign message with a name
     twice, the last counts. Under any other key, and where its content is not quite what the vendor documents, it takes
-    as long as `decode`. Raises nothing.
+    as long as `decode`. No callback comes under the routing key of `RecordingArchived`: one that claims this EventType is
+    unrecognized, and comes under that key. Raises nothing.
     """
     event = _redecode(body, routing_key, received_at_us) if routing_key in _typed else None
     return decode(body, received_at_us=received_at_us).event if event is None else event

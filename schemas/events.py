@@ -163,7 +163,8 @@ RecognizedEvent: TypeAlias = (
     | OnlineRecordLongPauseForceStopped
     | OnlineRecordFinished
 )
-Event: TypeAlias = RecognizedEvent | Unrecognized
+#: What is made of a callback. `Event`, of which consumers choose, has also ours.
+CallbackEvent: TypeAlias = RecognizedEvent | Unrecognized
 
 
 class RecordingStatus(StrEnum):

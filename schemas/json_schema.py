@@ -6,7 +6,9 @@ Events are flat here and nested on the wire: what belongs to EventData is moved 
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
+from schemas.archiving import RECORDING_ARCHIVED, RecordingArchived
 from schemas.events import EVENT_TYPES, FinishReason, RecognizedEvent, VideoType
 
 JSON_SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -38,7 +40,22 @@ def event_definitions(place: str) -> dict[str, Any]:
     return {**parts, **{name: _callback(name, kind, parts[name]) for name, kind in EVENT_TYPES.items()}}
 
 
+def archived_definitions(place: str) -> dict[str, Any]:
+    """Return the schemas of `RecordingArchived`, which is ours and no callback, and of its parts by name."""
+    _, parts = msgspec.json.schema_components([RecordingArchived], ref_template=place)
+    return {**parts, RECORDING_ARCHIVED: _event(RECORDING_ARCHIVED, RecordingArchived, parts[RECORDING_ARCHIVED])}
+
+
 def _callback(event_type: str, kind: type[RecognizedEvent], flat: dict[str, Any]) -> dict[str, Any]:
+    schema = _event(event_type, kind, flat)
+    schema["properties"] |= {
+        "ExpireTime": {"type": "integer", "description": "When the Sign expires, Unix seconds."},
+        "Sign": {"type": "string", "description": "md5(CallbackKey + ExpireTime), lower-case hex."},
+    }
+    return schema
+
+
+def _event(event_type: str, kind: type[Struct], flat: dict[str, Any]) -> dict[str, Any]:
     properties = flat["properties"]
     event_data = {name: schema for name, schema in properties.items() if name not in _ENVELOPE}
     return {
@@ -54,8 +71,6 @@ def _callback(event_type: str, kind: type[RecognizedEvent], flat: dict[str, Any]
                 "properties": event_data,
                 "required": [name for name in flat.get("required", []) if name not in _ENVELOPE],
             },
-            "ExpireTime": {"type": "integer", "description": "When the Sign expires, Unix seconds."},
-            "Sign": {"type": "string", "description": "md5(CallbackKey + ExpireTime), lower-case hex."},
         },
         "required": ["EventType", "Timestamp", "EventData"],
     }

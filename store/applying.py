@@ -19,7 +19,7 @@ class KeptEvent(Struct, frozen=True, kw_only=True):
     """An event to keep: what `schemas.decode` made of `body`, and when it was accepted.
 
     `body` is the callback without Sign and ExpireTime; `received_at_us` is in microseconds since the Unix epoch.
-    `source` is empty for a callback, else says who made the event of what the vendor answered. `verified` says whether
+    `source` is empty for a callback, else says who made the event. `verified` says whether
     the vendor confirms it, None if it was not asked.
     """
 
@@ -35,7 +35,7 @@ async def apply_events(store: Store, kept: Sequence[KeptEvent]) -> None:
     """Keep events and bring their recordings up to date, in one transaction, durable on return.
 
     Idempotent; any order, any grouping and any number of processes at the same moment give the same recordings
-    as `fold` does. An event that comes again stays as it was first accepted, but for `source` and `verified`, which say
+    as `fold` does; what is no event of a recording's, or ours, changes none. An event that comes again stays as it was first accepted, but for `source` and `verified`, which say
     what all its acceptances say together; one that was not recognized at first (its Timestamp lay too far ahead, or the
     code was older) becomes recognized when it comes again.
 

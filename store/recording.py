@@ -16,6 +16,7 @@ from schemas import (
     OnlineRecordLongPauseWarning,
     OnlineRecordStarted,
     RecognizedEvent,
+    RecordingArchived,
     RecordingStatus,
     Unrecognized,
 )
@@ -74,7 +75,8 @@ class ShownVideo(RecordingVideo, frozen=True, kw_only=True):
 class RecordingEventRef(Struct, frozen=True, kw_only=True):
     """An event of a recording: `timestamp` in Unix seconds, `received_at` as ISO 8601 text.
 
-    `source` is empty for a callback, `reconcile` for what the vendor answered when it was asked. `verified` says
+    `source` is empty for a callback, `reconcile` for what the vendor answered when it was asked, `archive` for what we
+    say of our archive. `verified` says
     whether the vendor confirms it; None until it was asked.
     """
 
@@ -172,7 +174,7 @@ Kind = TypeVar("Kind", bound=RecognizedEvent)
 def makes_recording(event: Event) -> bool:
     """Say whether an event makes or changes a recording: one of the five, with a TaskId."""
     # By type, here and below: asking a Struct's class for an instance that it is not takes a microsecond.
-    return type(event) is not Unrecognized and event.task_id != ""
+    return type(event) is not Unrecognized and type(event) is not RecordingArchived and event.task_id != ""
 
 
 def outranks(event: Event) -> bool:
@@ -258,7 +260,7 @@ def merge(accepted: Iterable[AcceptedEvent]) -> RecordingContent:
 
 
 def _recognized(event: Event) -> RecognizedEvent:
-    if type(event) is Unrecognized or not makes_recording(event):
+    if type(event) is Unrecognized or type(event) is RecordingArchived or not makes_recording(event):
         raise ValueError("an event without TaskId makes no recording")
     return event
 

@@ -16,7 +16,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: What bench and chaos start, break and look into.
 _MEASURED = {
-    *("schemas", "telemetry", "broker", "store", "ingest", "workers", "simulator", "vendor_api", "reconcile", "archive"),
+    *(
+        "schemas",
+        "telemetry",
+        "broker",
+        "store",
+        "ingest",
+        "workers",
+        "simulator",
+        "vendor_api",
+        "reconcile",
+        "archive",
+    ),
     *("tiw", "tests"),
 }
 

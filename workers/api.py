@@ -20,7 +20,16 @@ import structlog
 from msgspec import Struct
 
 from broker import RESERVED_NAMES, ConsumerQueues
-from schemas import EVENT_TYPES, UNRECOGNIZED, Event, OnlineRecordFinished, RecordingEvent, Unrecognized
+from schemas import (
+    EVENT_TYPES,
+    RECORDING_ARCHIVED,
+    UNRECOGNIZED,
+    Event,
+    OnlineRecordFinished,
+    RecordingArchived,
+    RecordingEvent,
+    Unrecognized,
+)
 from store import Store
 
 
@@ -204,7 +213,10 @@ class Context(Struct, frozen=True, kw_only=True):
 
 
 #: The routing key of each kind of event.
-ROUTING_KEYS: dict[type[Event], str] = {kind: name for name, kind in EVENT_TYPES.items()} | {Unrecognized: UNRECOGNIZED}
+ROUTING_KEYS: dict[type[Event], str] = {kind: name for name, kind in EVENT_TYPES.items()} | {
+    RecordingArchived: RECORDING_ARCHIVED,
+    Unrecognized: UNRECOGNIZED,
+}
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -296,7 +308,7 @@ MAX_BATCH = 10_000
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 
-EventT = TypeVar("EventT", bound=RecordingEvent | Unrecognized)
+EventT = TypeVar("EventT", bound=RecordingEvent | RecordingArchived | Unrecognized)
 Result: TypeAlias = Outcome | None
 Handler: TypeAlias = Callable[[EventT, Context], Awaitable[Result] | Result]
 Results: TypeAlias = Sequence[Outcome] | None
@@ -376,8 +388,8 @@ def consumer(
 ) -> Consumer | Callable[[Callable[..., Any]], Consumer]:
     """Make a consumer of `async def name(event: SomeEvent, ctx: Context)`, or of a plain `def`.
 
-    The annotation of the first parameter chooses the events: one of the five, a union of them, `RecordingEvent`
-    (all five), `Unrecognized` (everything else) or `Event` (all). The function's name names the queue
+    The annotation of the first parameter chooses the events: one of the five, `RecordingArchived`, a union of
+    them, `RecordingEvent` (all five), `Unrecognized` (everything else) or `Event` (all). The function's name names the queue
     (`tiw.<name>`). It returns nothing, or raises or returns an outcome.
 
     With `batch` it is `async def name(batch: list[tuple[SomeEvent, Context]])`, called with the events that wait

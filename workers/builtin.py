@@ -1,4 +1,4 @@
-"""The built-in consumers: one for each event, one for the rest. Each can run, and be scaled, alone."""
+"""The built-in consumers: one for each event of the vendor's, one for ours, one for the rest. Each can run, and be scaled, alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -12,6 +12,7 @@ from schemas import (
     OnlineRecordLongPauseWarning,
     OnlineRecordStarted,
     OnlineRecordStopped,
+    RecordingArchived,
     RecordingEvent,
     Unrecognized,
 )
@@ -29,7 +30,7 @@ TOLD_ONE_BY_ONE = 10
 
 _log = structlog.get_logger()
 
-EventT = TypeVar("EventT", bound=RecordingEvent)
+EventT = TypeVar("EventT", bound=RecordingEvent | RecordingArchived)
 
 
 async def keep(batch: Sequence[tuple[Event, Context]]) -> None:
@@ -120,6 +121,14 @@ async def finished(batch: list[tuple[OnlineRecordFinished, Context]]) -> None:
 
 # Not remembered: the store takes each event once by itself.
 @consumer(batch=BATCH, concurrency=CONCURRENCY, remember=False)
+async def archived(batch: list[tuple[RecordingArchived, Context]]) -> None:
+    """Keep events beside those of their recordings, which they do not change, so that they can be replayed."""
+    await keep(batch)
+    tell(batch, "recording_archived", lambda event: {"files": len(event.manifest.files)})
+
+
+# Not remembered: the store takes each event once by itself.
+@consumer(batch=BATCH, concurrency=CONCURRENCY, remember=False)
 async def unrecognized(batch: list[tuple[Unrecognized, Context]]) -> None:
     """Keep callbacks whole, so that they can be seen, and replayed once something understands them."""
     await keep(batch)
@@ -128,10 +137,11 @@ async def unrecognized(batch: list[tuple[Unrecognized, Context]]) -> None:
 
 
 #: In the order of a recording's life.
-BUILT_IN = (started, long_pause_warning, long_pause_force_stopped, stopped, finished, unrecognized)
+BUILT_IN = (started, long_pause_warning, long_pause_force_stopped, stopped, finished, archived, unrecognized)
 
 __all__ = [
     "BUILT_IN",
+    "archived",
     "finished",
     "long_pause_force_stopped",
     "long_pause_warning",

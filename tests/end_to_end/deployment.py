@@ -24,7 +24,15 @@ from tests.servers.rabbitmq import RabbitMQServer
 
 CONSUMERS = Path(__file__).parent / "consumers"
 
-BUILT_IN = ("started", "stopped", "long_pause_warning", "long_pause_force_stopped", "finished", "unrecognized")
+BUILT_IN = (
+    "started",
+    "stopped",
+    "long_pause_warning",
+    "long_pause_force_stopped",
+    "finished",
+    "archived",
+    "unrecognized",
+)
 
 #: Tests prepare several deployments at once; the servers name databases by counting.
 _PREPARING = threading.Lock()

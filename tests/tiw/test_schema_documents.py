@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from broker import BUILT_IN_CONSUMERS, Headers
 from ingest.refusals import Refusal
-from schemas import EVENT_TYPES, UNRECOGNIZED
+from schemas import EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED
 from tests.schemas.bodies import sample
 from tiw.commands.schema import documents, rendered
 from tiw.parser import main
@@ -95,7 +95,7 @@ def test_every_built_in_consumer_has_its_queue_and_its_events() -> None:
         channel = ASYNCAPI["channels"][consumer.consumer]
         assert channel["address"] == f"tiw.{consumer.consumer}"
         assert set(channel["messages"]) == set(consumer.routing_keys)
-    assert set(ASYNCAPI["channels"]["events"]["messages"]) == {*EVENT_TYPES, UNRECOGNIZED}
+    assert set(ASYNCAPI["channels"]["events"]["messages"]) == {*EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED}
 
 
 def test_every_header_of_ours_is_described() -> None:

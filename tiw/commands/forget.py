@@ -54,6 +54,7 @@ def _print(forgotten: Forgotten, *, dry_run: bool) -> None:
             "completions": forgotten.completions,
             "leases": forgotten.leases,
             "questions to the vendor": forgotten.questions,
+            "archived files, which stay": forgotten.archived_files,
             "notices": forgotten.notices,
             "not reached": "\n".join(_NOT_REACHED),
         },

@@ -139,7 +139,7 @@ def _print(recording: Recording) -> None:
             empty="",
         )
     print_table(
-        ["video", "of", "starts at", "length", "size"],
+        ["video", "of", "starts at", "length", "size", "archive"],
         [
             (
                 video.video_id,
@@ -147,6 +147,7 @@ def _print(recording: Recording) -> None:
                 show_duration_ms(video.video_play_time_ms),
                 show_duration_ms(video.video_duration_ms),
                 show_bytes(video.video_size),
+                None if video.archive is None else video.archive.location or video.archive.state,
             )
             for video in recording.videos
         ],

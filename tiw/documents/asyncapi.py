@@ -6,7 +6,14 @@ https://www.asyncapi.com/docs/reference/specification/v3.0.0
 from typing import Any
 
 from broker import BUILT_IN_CONSUMERS, EVENTS_EXCHANGE, ROUTING_KEYS, ConsumerQueues, Headers, queue_name
-from schemas import EVENT_TYPES, UNRECOGNIZED, event_definitions
+from schemas import (
+    EVENT_TYPES,
+    RECORDING_ARCHIVED,
+    UNRECOGNIZED,
+    RecordingArchived,
+    archived_definitions,
+    event_definitions,
+)
 from tiw import __version__
 
 _SCHEMA_PLACE = "#/components/schemas/{name}"
@@ -20,7 +27,8 @@ def asyncapi_document() -> dict[str, Any]:
             "title": "Recording callbacks of Tencent Interactive Whiteboard",
             "version": __version__,
             "description": "Authenticated callbacks as they travel over RabbitMQ: the body is the callback as it was "
-            "sent, without Sign and ExpireTime; everything else is in headers.",
+            "sent, without Sign and ExpireTime; everything else is in headers. RecordingArchived is no callback: it "
+            "tells in the same form that a recording is on the own storage.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",
@@ -39,7 +47,11 @@ def asyncapi_document() -> dict[str, Any]:
         },
         "components": {
             "messages": {key: _message(key) for key in ROUTING_KEYS},
-            "schemas": {**event_definitions(_SCHEMA_PLACE), "Headers": _headers()},
+            "schemas": {
+                **event_definitions(_SCHEMA_PLACE),
+                **archived_definitions(_SCHEMA_PLACE),
+                "Headers": _headers(),
+            },
         },
     }
 
@@ -78,9 +90,13 @@ def _operation(consumer: ConsumerQueues) -> dict[str, Any]:
     return {
         "action": "receive",
         "channel": {"$ref": f"#/channels/{consumer.consumer}"},
-        "summary": f"The built-in consumer {consumer.consumer} keeps the event and updates its recording.",
+        "summary": f"The built-in consumer {consumer.consumer} keeps the event{_effect(consumer)}.",
         "messages": [{"$ref": f"#/channels/{consumer.consumer}/messages/{key}"} for key in consumer.routing_keys],
     }
+
+
+def _effect(consumer: ConsumerQueues) -> str:
+    return "" if RECORDING_ARCHIVED in consumer.routing_keys else " and updates its recording"
 
 
 def _message(key: str) -> dict[str, Any]:
@@ -89,7 +105,8 @@ def _message(key: str) -> dict[str, Any]:
         summary = "Everything authentic that fits no event."
     else:
         payload = {"$ref": _SCHEMA_PLACE.format(name=key)}
-        summary = " ".join((EVENT_TYPES[key].__doc__ or "").split())
+        kind = RecordingArchived if key == RECORDING_ARCHIVED else EVENT_TYPES[key]
+        summary = " ".join((kind.__doc__ or "").split())
     return {
         "name": key,
         "contentType": "application/json",
@@ -116,8 +133,9 @@ def _headers() -> dict[str, Any]:
             Headers.SOURCE: {
                 "type": "string",
                 "pattern": "^[a-z0-9_-]{1,32}$",
-                "examples": ["reconcile"],
-                "description": "Absent: the vendor sent it. `reconcile`: the vendor was asked for it.",
+                "examples": ["reconcile", "archive"],
+                "description": "Absent: the vendor sent it. `reconcile`: the vendor was asked for it. "
+                "`archive`: it tells of our archive.",
             },
             Headers.WAITING_SINCE_US: instant
             | {"title": "When a consumer with verified=True first found that the vendor has yet to confirm it"},
