@@ -65,8 +65,9 @@ def read_manifest(content: bytes) -> Manifest:
         raise ValueError(f"it is no manifest: {error}") from error
     if manifest.version != VERSION:
         raise ValueError(f"it has version {manifest.version}, which this version of tiw does not know: use a newer one")
+    check_key(manifest.folder)
     for file in manifest.files:
-        if len(check_key(f"{manifest.folder}/{file.name}")) != len(check_key(manifest.folder)) + 1:
+        if len(check_key(file.name)) != 1:
             raise ValueError(f"the name of a file leads out of the folder: {file.name[:200]!r}")
     return manifest
 
