@@ -81,12 +81,11 @@ class FolderPlace:
         self,
         target: FolderTarget,
         *,
-        must_exist: bool = False,
         min_free_bytes: int = 0,
         stalled_after_s: float = STALLED_AFTER_S,
     ) -> None:
         self._root = target.path
-        self._must_exist = must_exist
+        self._was_there = False
         self._min_free_bytes = min_free_bytes
         self._stalled_after_s = stalled_after_s
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="archive-folder")
@@ -104,9 +103,9 @@ class FolderPlace:
     def location(self, key: str) -> str:
         return f"{self._root}/{key}"
 
-    async def check(self) -> None:
-        await self._run(self._check)
-        self._must_exist = True
+    async def check(self, *, must_exist: bool = False) -> None:
+        await self._run(partial(self._check, must_exist or self._was_there))
+        self._was_there = True
 
     async def put_file(
         self,
@@ -182,9 +181,9 @@ class FolderPlace:
 
     # What follows runs in threads.
 
-    def _check(self, transfer: _Transfer) -> None:
+    def _check(self, must_exist: bool, transfer: _Transfer) -> None:
         transfer.add(0)
-        if not self._must_exist:
+        if not must_exist:
             self._prepare()
         probe = f"{MARKER_NAME}.check.{os.getpid()}"
         with self._opened_root() as root:

@@ -56,8 +56,12 @@ class Place(Protocol):
     def location(self, key: str) -> str:
         """Return where a key is, as a person writes it."""
 
-    async def check(self) -> None:
-        """Return if files can be placed. Prepares a place that was never used."""
+    async def check(self, *, must_exist: bool = False) -> None:
+        """Return if files can be placed. Prepares a place that was never used.
+
+        `must_exist`: something was archived there before, so that a folder without its marker is not it but, say, where
+        it should be mounted.
+        """
 
     async def put_file(
         self,
@@ -109,7 +113,7 @@ class S3Target(Struct, frozen=True, kw_only=True):
 class S3Settings(Struct, frozen=True, kw_only=True):
     """How a bucket is reached. Without an endpoint it is Amazon's of the region.
 
-    `style`: `virtual` has the bucket in the host's name, as COS and Amazon want it; `path` in the path.
+    `style`: `virtual` has the bucket in the host's name, as COS and Amazon want it; `path` in the path, as others do.
     """
 
     endpoint: str | None = None
@@ -120,6 +124,17 @@ class S3Settings(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"S3Settings(endpoint={self.endpoint!r}, region={self.region!r}, style={self.style!r}, ...)"
+
+
+#: Who knows a bucket by the host's name.
+_VIRTUAL_HOSTS = (".amazonaws.com", ".myqcloud.com", ".tencentcos.cn", ".tencentcos.com")
+
+
+def usual_style(endpoint: str | None) -> Literal["virtual", "path"]:
+    """Return the style that an endpoint takes, as far as its name tells."""
+    if endpoint is None:
+        return "virtual"
+    return "virtual" if (_split(endpoint).hostname or "").endswith(_VIRTUAL_HOSTS) else "path"
 
 
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
@@ -209,19 +224,18 @@ async def unless_stalled(work: asyncio.Future[Result], moved: Callable[[], objec
 
 
 def open_place(
-    target: FolderTarget | S3Target, s3: S3Settings | None = None, *, must_exist: bool = False, min_free_bytes: int = 0
+    target: FolderTarget | S3Target, s3: S3Settings | None = None, *, min_free_bytes: int = 0
 ) -> AbstractAsyncContextManager[Place]:
     """Return the place of a target, for `async with`. It is not looked at before it is used.
 
-    `must_exist`: something was archived there before, so that a folder without its marker is not it but, say, where it
-    should be mounted. A folder's disk keeps `min_free_bytes`. Raises `ValueError` with a sentence for the user if the
+    A folder's disk keeps `min_free_bytes`. Raises `ValueError` with a sentence for the user if the
     settings do not lead to a bucket, or what S3 takes is not installed.
     """
     if isinstance(target, FolderTarget):
         # Both ways are here and not above, because they take their values from this file.
         from archive.folder import FolderPlace  # noqa: PLC0415
 
-        return FolderPlace(target, must_exist=must_exist, min_free_bytes=min_free_bytes)
+        return FolderPlace(target, min_free_bytes=min_free_bytes)
     settings = check_s3_settings(target, s3)
     try:
         # A process without a bucket shall not carry the 25 MB of aiobotocore.

@@ -272,7 +272,7 @@ class S3Place:
             raise PlaceError(str(error)) from None
         return f"{self._prefix}{key}"
 
-    async def check(self) -> None:
+    async def check(self, *, must_exist: bool = False) -> None:  # noqa: ARG002 - a bucket is never made
         """See `Place`. Writes a small file, the first time and after a failure; else it asks for that."""
         key = f"{self._prefix}{MARKER_NAME}"
         if self._is_writable:

@@ -49,7 +49,7 @@ _TABLE: tuple[tuple[str, Severity, tuple[str, ...]], ...] = (
     ("dead_letters", "warning", ("consumer", "count", "reason")),
     ("spool", "critical", ("count", "since_at", "duration")),
     ("broker_away", "critical", ("since_at", "duration")),
-    ("archive_failing", "critical", ("target", "reason", "count", "since_at", "duration")),
+    ("archive_failing", "critical", ("reason", "count", "since_at", "duration")),
     ("file_expiring", "critical", (*_OF_A_RECORDING, "file", "expires_at", "hours_left")),
     ("test", "critical", ("channel", "sent_at")),
 )
@@ -225,10 +225,10 @@ def broker_away(*, since_s: float, now_s: float) -> Alert:
     return _now("broker_away", f"{_slot(since_s, _HOUR_S)}", {"since_at": round(since_s)}, now_s, for_s=_HOUR_S)
 
 
-def archive_failing(*, target: str, reason: str, count: int, since_s: float, now_s: float) -> Alert:
+def archive_failing(*, reason: str, count: int, since_s: float, now_s: float) -> Alert:
     """Return the alert that files cannot be placed where they are to be kept; one every six hours while it lasts."""
-    data: Data = {"target": one_line(target), "reason": one_line(reason), "count": count, "since_at": round(since_s)}
-    return _now("archive_failing", f"{target} {_slot(now_s, 6 * _HOUR_S)}", data, now_s, for_s=6 * _HOUR_S)
+    data: Data = {"reason": one_line(reason), "count": count, "since_at": round(since_s)}
+    return _now("archive_failing", f"{_slot(now_s, 6 * _HOUR_S)}", data, now_s, for_s=6 * _HOUR_S)
 
 
 #: When a file that is about to be deleted is told of, in hours before.

@@ -8,12 +8,15 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from notify.rules import (
+    EXPIRY_STEPS_H,
     FILES_LAST_S,
     Alert,
     app_paused,
+    archive_failing,
     broker_away,
     contradicted,
     dead_letters,
+    file_expiring,
     overdue,
     spool,
     unaccounted,
@@ -25,6 +28,8 @@ from store import (
     Store,
     UnfinishedRecording,
     count_dead_letters,
+    find_expiring_files,
+    find_failing,
     find_reconciled_apps,
     find_recordings,
     find_unaccounted,
@@ -54,6 +59,9 @@ _RECENT_S = 3600.0
 
 #: A spool drains within seconds once the broker is back.
 SPOOL_AFTER_S = 60.0
+
+#: A target that restarts is back within some minutes; files are staged meanwhile.
+ARCHIVE_FAILING_AFTER_S = 600.0
 
 #: A broker that restarts is back within a minute or two.
 BROKER_AWAY_AFTER_S = 120.0
@@ -142,6 +150,43 @@ async def look_for_dead_letters(store: Store, now_s: float) -> list[Alert]:
     ]
 
 
+async def look_for_failing_archive(store: Store, now_s: float) -> list[Alert]:
+    """Find files that were fetched and cannot be placed where they are to be kept."""
+    failing = [
+        one
+        for one in await find_failing(store, since_us=_us(now_s - ARCHIVE_FAILING_AFTER_S))
+        if one.failing_at == "placing"
+    ]
+    if not failing:
+        return []
+    most = max(failing, key=lambda one: one.count)
+    return [
+        archive_failing(
+            reason=most.reason,
+            count=sum(one.count for one in failing),
+            since_s=min(one.since_s for one in failing),
+            now_s=now_s,
+        )
+    ]
+
+
+async def look_for_expiring_files(store: Store, now_s: float) -> list[Alert]:
+    """Find files that the vendor deletes soon, and that are not archived."""
+    found = await find_expiring_files(store, within_s=max(EXPIRY_STEPS_H) * 3600.0)
+    alerts = [
+        file_expiring(
+            sdk_app_id=one.sdk_app_id,
+            task_id=one.task_id,
+            room_id=one.room_id,
+            file=one.name,
+            expires_at_s=one.expires_at_s,
+            now_s=now_s,
+        )
+        for one in found
+    ]
+    return [alert for alert in alerts if alert is not None]
+
+
 def store_looks() -> tuple[Look, ...]:
     """Return the looks at what can be read of the store alone, for one process."""
     return (
@@ -149,6 +194,8 @@ def store_looks() -> tuple[Look, ...]:
         look_for_contradicted,
         look_for_paused_apps,
         look_for_dead_letters,
+        look_for_failing_archive,
+        look_for_expiring_files,
         # It reads the recordings of whole days, and changes once a day.
         _seldom(look_for_unaccounted, every_s=_SELDOM_S),
     )

@@ -63,7 +63,7 @@ class ArchiveFile(Struct, frozen=True, kw_only=True):
 
     `deadline_at_us` is when the vendor deletes it. `outcome` is None while it is due. `fetched_bytes` are in the
     staging folder `staged_on`; with `is_staged` all of them are, and `size`, `sha256`, `crc64` and `checked` are
-    proved. `claimed_at_us` is the database's time; 0 in a row that was not claimed.
+    proved. `claimed_at_us` is the database's time, `folder` that of its recording; both only in a row that was claimed.
     """
 
     sdk_app_id: int
@@ -100,6 +100,7 @@ class ArchiveFile(Struct, frozen=True, kw_only=True):
     location: str | None
     archived_at_us: int | None
     claimed_at_us: int = 0
+    folder: str = ""
 
     @property
     def key(self) -> FileKey:
@@ -219,7 +220,28 @@ async def claim_files(
             for name, value in {**_NOTHING_FETCHED, "staged_on": null()}.items()
         },
     )
-    return [msgspec.convert(row, ArchiveFile) for row in rows]
+    if not rows:
+        return []
+    keys = sorted({(row["sdk_app_id"], row["task_id"]) for row in rows})
+    folders: dict[RecordingKey, str] = {}
+    async with store.reading() as connection:
+        for part in chunks(keys, MAX_VALUES):
+            named = select(_archived.sdk_app_id, _archived.task_id, _archived.folder)
+            for row in await connection.execute(named.where(is_among(archived_recordings, part))):
+                folders[row.sdk_app_id, row.task_id] = row.folder
+    # One whose recording was forgotten in between is nobody's any more.
+    return [
+        msgspec.convert(row | {"folder": folders[key]}, ArchiveFile)
+        for row in rows
+        if (key := (row["sdk_app_id"], row["task_id"])) in folders
+    ]
+
+
+async def list_due_files(store: Store) -> list[FileKey]:
+    """Return the keys of all files that are not done: the parts of others are left over."""
+    query = select(_file.sdk_app_id, _file.task_id, _file.file_key).where(_file.state == literal_column(f"'{DUE}'"))
+    async with store.reading() as connection:
+        return [tuple(row) for row in await connection.execute(query)]
 
 
 #: What is known of a file of which nothing was fetched. Its entity tag goes, too: it is that of the part.

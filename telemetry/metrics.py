@@ -336,6 +336,50 @@ REGISTRATIONS = Counter(
     "tiw_registrations", "Requests to register a recording: accepted, or why not.", ["result"], registry=REGISTRY
 )
 
+# archive --------------------------------------------------------------------------------------------------------------
+ARCHIVE_FILES = Gauge(
+    "tiw_archive_files",
+    "Files of recordings: waiting to be fetched, staged (fetched and not placed), failing (of these two, those whose "
+    "last try failed), archived, lost (deleted by the vendor before), refused (their address, or their size).",
+    ["state"],
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+ARCHIVE_NEXT_DELETION_SECONDS = Gauge(
+    "tiw_archive_next_deletion_seconds",
+    "How long until the vendor deletes a file that is not archived; +Inf if there is none.",
+    multiprocess_mode="livemin",
+    registry=REGISTRY,
+)
+ARCHIVE_NEXT_DELETION_SECONDS.set(float("inf"))
+ARCHIVE_TARGET_UP = Gauge(
+    "tiw_archive_target_up",
+    "Whether files can be placed where they are to be kept; -1 in a process that does not archive.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+ARCHIVE_TARGET_UP.set(-1)
+ARCHIVE_STAGING_FREE_BYTES = Gauge(
+    "tiw_archive_staging_free_bytes",
+    "What may still be written to the staging disk before nothing more is fetched; negative below that, +Inf in a "
+    "process that does not archive.",
+    multiprocess_mode="livemin",
+    registry=REGISTRY,
+)
+ARCHIVE_STAGING_FREE_BYTES.set(float("inf"))
+ARCHIVED_FILES = Counter(
+    "tiw_archived_files", "Files that are settled: archived, lost or refused.", ["outcome"], registry=REGISTRY
+)
+ARCHIVED_RECORDINGS = Counter(
+    "tiw_archived_recordings", "Recordings all of whose files are archived.", registry=REGISTRY
+)
+ARCHIVE_FAILURES = Counter(
+    "tiw_archive_failures", "Tries that failed: fetching or placing a file.", ["at"], registry=REGISTRY
+)
+ARCHIVE_FETCHED_BYTES = Counter(
+    "tiw_archive_fetched_bytes", "Bytes of files that were fetched whole.", registry=REGISTRY
+)
+
 ProcessCollector(registry=REGISTRY)
 
 

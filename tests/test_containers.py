@@ -1,7 +1,7 @@
 """What the compose files, the Dockerfile and .dockerignore promise, read from the files themselves."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,11 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 def variables_of_the_user() -> set[str]:
     """Return the variables that the compose file takes from the user's environment or .env."""
     return set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+
+
+def unset(volumes: Sequence[str]) -> list[str]:
+    """Return volumes as they are where the user has set no variable."""
+    return [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume) for volume in volumes]
 
 
 def resolved(environment: dict[str, Any], given: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -160,7 +165,7 @@ def test_what_keeps_data_keeps_it_in_a_named_volume() -> None:
     mounted = {
         volume.split(":")[0]
         for service in SERVICES.values()
-        for volume in service.get("volumes", [])
+        for volume in unset(service.get("volumes", []))
         if not volume.startswith("./")
     }
     assert mounted == set(COMPOSE["volumes"])
@@ -169,7 +174,7 @@ def test_what_keeps_data_keeps_it_in_a_named_volume() -> None:
 def test_folders_and_files_that_are_mounted_are_in_the_repository_and_read_only() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
-            source, target, *options = volume.split(":")
+            source, target, *options = unset([volume])[0].split(":")
             if source.startswith("./") and source != "./certs":
                 assert (ROOT / source).exists(), source
             if source.startswith("./"):
@@ -184,6 +189,22 @@ def test_who_speaks_to_the_outside_holds_no_callback_key() -> None:
     # And the other way round: only who tells people knows where, and the tools.
     knowing = {name for name, service in OURS.items() if "TIW_NOTIFY" in service.get("environment", {})}
     assert knowing == {"notify", "tiw"}
+
+
+def test_only_what_archives_has_the_keys_of_the_bucket_and_it_has_no_other_secret() -> None:
+    archive = SERVICES["archive"]
+    assert (archive["profiles"], archive["networks"]) == (["keep"], ["outside", "inside"])
+    assert "ports" not in archive
+    assert not [name for name in archive["environment"] if re.match("TIW_(CALLBACK|PATH_TOKEN|VENDOR|NOTIFY)", name)]
+    knowing = {
+        name
+        for name, service in OURS.items()
+        if any(variable.startswith("TIW_ARCHIVE_S3") for variable in service.get("environment", {}))
+        or any(volume.startswith("./bucket") for volume in service.get("volumes", []))
+    }
+    assert knowing == {"archive"}
+    # What is fetched and not placed yet outlives the container.
+    assert "archive-staging:/var/lib/tiw" in archive["volumes"]
 
 
 def test_only_what_reconciles_has_the_credentials_of_the_vendors_api_and_it_has_no_callback_key() -> None:
@@ -222,7 +243,8 @@ def test_the_small_pipeline_is_the_same_image_with_the_same_rights_and_settings(
     # What only a spool or a broker needs is not there; all else that the user may set reaches both.
     settings = PIPELINE["environment"].items()
     theirs = SERVICES["plugins"]["environment"] | ingest["environment"]
-    theirs |= SERVICES["notify"]["environment"] | SERVICES["reconcile"]["environment"]
+    for name in ("notify", "reconcile", "archive"):
+        theirs |= SERVICES[name]["environment"]
     assert settings <= theirs.items()
     missing = theirs.keys() - PIPELINE["environment"].keys()
     elsewhere = {"TIW_AMQP_URL", "TIW_AMQP_URL_FILE", "TIW_DATABASE_URL", "TIW_DATABASE_URL_FILE"}
@@ -230,14 +252,16 @@ def test_the_small_pipeline_is_the_same_image_with_the_same_rights_and_settings(
 
 
 def test_the_small_pipeline_keeps_everything_in_a_volume_and_starts_with_no_setting_of_the_users() -> None:
-    assert PIPELINE["volumes"] == [
+    assert unset(PIPELINE["volumes"]) == [
         "data:/var/lib/tiw",
+        "recordings:/recordings",
+        "./bucket:/bucket:ro,z",
         "./channels:/channels:ro,z",
         "./keys:/keys:ro,z",
         "./plugins:/plugins:ro,z",
         "./vendor:/vendor:ro,z",
     ]
-    assert SMALL["volumes"] == {"data": None}
+    assert SMALL["volumes"] == {"data": None, "recordings": None}
     assert SMALL["name"] != COMPOSE["name"], "both would be one project, and remove each other's containers"
     environment = resolved(PIPELINE["environment"])
     assert unknown_variables(environment) == []

@@ -30,6 +30,7 @@ from store import (
     StoreError,
     check_schema,
     check_writable,
+    count_archive,
     count_dead_letters,
     count_due,
     find_channel_states,
@@ -44,7 +45,7 @@ from store import (
 from tiw.discovery import DiscoveryError, discover_consumers
 from tiw.explaining import is_authentic
 from tiw.keys import keys_file, present_keys
-from tiw.opening import notify_channels, notify_wording, rejected_folder, spool_folder
+from tiw.opening import notify_channels, notify_wording, open_target, rejected_folder, spool_folder
 from tiw.process import has_uvloop
 from tiw.settings import FailedError, Settings, UsageError, unknown_variables
 
@@ -480,6 +481,68 @@ async def check_reconcile(settings: Settings, store: Store) -> AsyncIterator[Che
         detail = f"{len(rooms)} rooms were recorded of which nothing is known, the last on {rooms[0].day}"
         remedy = "`tiw reconcile audit` names them; `tiw register TASK_ID --app ID` finds one, while its files last"
         yield Check(check="rooms", ok=False, detail=detail, remedy=remedy)
+
+
+#: A file that is deleted sooner than this and is not archived is a problem, whatever the reason.
+MIN_HOURS_LEFT = 24
+
+
+async def check_archive(settings: Settings, store: Store) -> AsyncIterator[Check]:
+    """See whether files are archived in time, and whether they can be placed."""
+    check = "archive"
+    try:
+        counts = await count_archive(store)
+    except StoreError as error:
+        yield Check(check=check, ok=False, detail=str(error), remedy="see the check of the database")
+        return
+    if settings.archive is None:
+        if not (counts.archived or counts.waiting or counts.staged):
+            remedy = "set TIW_ARCHIVE, see docs/recordings.md, or have the vendor upload to a bucket of yours"
+            yield Check(
+                check=check,
+                ok=True,
+                detail="no files are archived: the vendor deletes them after 3 days",
+                remedy=remedy,
+            )
+            return
+    else:
+        async for found in _check_archive_places(settings, counts.archived):
+            yield found
+    if counts.lost or counts.refused:
+        detail = f"{counts.lost} files were lost, {counts.refused} refused"
+        remedy = "`tiw archive list --state lost` (or refused) says why; mend that, then run `tiw archive retry`"
+        yield Check(check=check, ok=False, detail=detail, remedy=remedy)
+    left_s = counts.next_deletion_in_s
+    waiting = counts.waiting + counts.staged
+    detail = f"{counts.archived} files archived, {waiting} wait"
+    if left_s is None:
+        yield Check(check=check, ok=True, detail=detail)
+        return
+    detail += f", the first is deleted in {max(0.0, left_s) / 3600:.0f} h; {counts.failing} fail"
+    is_late = left_s < MIN_HOURS_LEFT * 3600
+    remedy = "`tiw archive list` says what is in the way of each" if is_late or counts.failing else ""
+    yield Check(check=check, ok=not is_late, detail=detail, remedy=remedy)
+
+
+async def _check_archive_places(settings: Settings, archived: int) -> AsyncIterator[Check]:
+    from archive import PlaceError, Staging, StagingError  # noqa: PLC0415 - few archive
+
+    check = "archive target"
+    try:
+        async with open_target(settings) as place:
+            await place.check(must_exist=archived > 0)
+            yield Check(check=check, ok=True, detail=place.name)
+    except (PlaceError, UsageError) as error:
+        remedy = "mend that: files are fetched and wait in TIW_ARCHIVE_STAGING meanwhile"
+        yield Check(check=check, ok=False, detail=str(error), remedy=remedy)
+    try:
+        left = Staging(settings.archive_staging, min_free_bytes=settings.archive_min_free_bytes).free_bytes
+    except StagingError as error:
+        yield Check(check="archive staging", ok=False, detail=str(error), remedy="see there")
+        return
+    detail = f"{max(0, left) / 1024**3:.1f} GiB to be filled in {settings.archive_staging}"
+    remedy = "" if left > 0 else "make room there: nothing is fetched; or lower TIW_ARCHIVE_MIN_FREE_BYTES"
+    yield Check(check="archive staging", ok=left > 0, detail=detail, remedy=remedy)
 
 
 def check_event_loop() -> Check:

@@ -14,6 +14,7 @@ from broker import DEFAULT_CONFIRM_TIMEOUT_S, BrokerError, ConsumerQueues, Trans
 from tiw.settings import Address, FailedError, Settings, UnixAddress, UsageError
 
 if TYPE_CHECKING:
+    from archive import Archiver, Place
     from ingest import IngestConfig, Spool
     from notify import Channel, Look, Notifier, Wording
     from reconcile import Reconciler
@@ -259,3 +260,75 @@ async def registering(settings: Settings, *, store: "Store") -> AsyncIterator[in
         except OSError as error:
             raise cannot_listen(error, variable="TIW_REGISTER", address=address) from error
         yield None if isinstance(address, UnixAddress) else listener.port
+
+
+def require_archive(settings: Settings) -> str:
+    """Return where files are to be kept. Raises `UsageError` if nobody said."""
+    if settings.archive is None:
+        raise UsageError(
+            "TIW_ARCHIVE is not set: name a folder, such as /srv/classes, or s3://BUCKET/PREFIX; see docs/recordings.md"
+        )
+    return settings.archive
+
+
+def open_target(settings: Settings) -> "AbstractAsyncContextManager[Place]":
+    """Return where files are placed, not entered yet. Raises `UsageError` for settings that lead nowhere."""
+    from archive import S3Settings, open_place, parse_target, usual_style  # noqa: PLC0415 - few archive
+
+    s3 = S3Settings(
+        endpoint=settings.archive_s3_endpoint,
+        region=settings.archive_s3_region,
+        style=settings.archive_s3_style or usual_style(settings.archive_s3_endpoint),
+        access_key_id=settings.archive_s3_key_id or "",
+        secret_access_key=settings.archive_s3_secret or "",
+    )
+    try:
+        return open_place(parse_target(require_archive(settings)), s3, min_free_bytes=settings.archive_min_free_bytes)
+    except ValueError as error:
+        raise UsageError(f"TIW_ARCHIVE: {error}") from error
+
+
+@asynccontextmanager
+async def archiving(
+    settings: Settings, *, store: "Store", transport: Transport, recording: tuple[int, str] | None = None
+) -> AsyncIterator["Archiver"]:
+    """Yield what archives, not entered yet, while its connections are open; of one `recording` alone, if given."""
+    from archive import (  # noqa: PLC0415 - few archive
+        DEFAULT_HOSTS,
+        AddressRules,
+        ArchiveConfig,
+        Archiver,
+        Fetcher,
+        FetchLimits,
+        FileConfig,
+        PlanConfig,
+        Staging,
+        StagingError,
+        parse_hosts,
+        parse_networks,
+    )
+
+    kept_s = settings.files_kept_hours * 3600.0
+    config = ArchiveConfig(
+        plan=PlanConfig(kept_s=kept_s, vendor_is_asked=settings.vendor_secret_id is not None),
+        file=FileConfig(kept_s=kept_s),
+        at_once=settings.archive_at_once,
+        recording=recording,
+    )
+    rules = AddressRules(
+        hosts=DEFAULT_HOSTS if settings.archive_hosts is None else parse_hosts(settings.archive_hosts),
+        networks=() if settings.archive_networks is None else parse_networks(settings.archive_networks),
+    )
+    limits = FetchLimits(
+        bytes_per_s=settings.archive_bytes_per_s,
+        at_once=settings.archive_at_once,
+        least_bytes_per_s=settings.archive_least_bytes_per_s,
+        max_file_bytes=settings.archive_max_file_bytes,
+        min_free_bytes=settings.archive_min_free_bytes,
+    )
+    try:
+        staging = Staging(settings.archive_staging, min_free_bytes=settings.archive_min_free_bytes)
+    except StagingError as error:
+        raise UsageError(str(error)) from error
+    async with open_target(settings) as place, Fetcher(rules, limits) as fetcher:
+        yield Archiver(config, store=store, transport=transport, fetcher=fetcher, place=place, staging=staging)

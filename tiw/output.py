@@ -112,6 +112,11 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=_WIDE)
 
 
+def make_progress_console() -> Console:
+    """Return a console for what is shown while a command works: on standard error, so that the result stands alone."""
+    return Console(stderr=True, highlight=False)
+
+
 def _cell(value: Any) -> Text:
     # Text, never markup: values come from anybody.
     shown = _shown("" if value is None else str(value))

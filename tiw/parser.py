@@ -43,6 +43,7 @@ def build_parser() -> Parser:
     _add_keys(commands)
     _add_vendor(commands)
     _add_reconcile(commands)
+    _add_archive(commands)
     _add_inspection(commands)
     return parser
 
@@ -198,6 +199,27 @@ def _add_notify(commands: Any) -> None:
     listing.add_argument("--since", metavar="T", help="2026-11-23, 2026-11-23T10:00Z, or an age: 90m, 12h, 3d")
     listing.add_argument("--limit", type=_natural, default=1000, metavar="N", help="at most (default: 1000; 0: all)")
     _listing(listing)
+
+
+def _add_archive(commands: Any) -> None:
+    archive = _group(commands, "archive", "Keep every file of every recording, in TIW_ARCHIVE.")
+    _command(archive, "run", "archive:run", "Run what fetches and places files, beside ingest nodes and workers.")
+    listing = _command(archive, "list", "archive:list_all", "List files, the one that is deleted next first.")
+    states = ["waiting", "fetching", "staged", "archived", "lost", "refused"]
+    listing.add_argument("--state", choices=states, help="of one state (default: all)")
+    listing.add_argument("--task", metavar="ID", help="of one TaskId")
+    _selection(listing)
+    fetch = _command(archive, "fetch", "archive:fetch", "Archive the files of one recording now, and show how it goes.")
+    fetch.add_argument("task_id", metavar="TASK_ID")
+    retry = _command(archive, "retry", "archive:retry", "Have what is lost, refused or waiting tried again at once.")
+    retry.add_argument("task_id", nargs="?", metavar="TASK_ID", help="of one recording (none: all)")
+    verify = _command(archive, "verify", "archive:verify", "Read archived files, and say which are not what they were.")
+    verify.add_argument("task_id", nargs="?", metavar="TASK_ID", help="of one recording (none: all)")
+    rebuild = _command(archive, "rebuild", "archive:rebuild", "Make what the database knows from the manifests again.")
+    for one in (fetch, retry, verify):
+        one.add_argument("--app", type=_natural, metavar="ID", help="SdkAppId, where several have this TaskId")
+    for one in (fetch, retry, verify, rebuild):
+        _json(one)
 
 
 def _add_forget(commands: Any) -> None:

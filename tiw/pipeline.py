@@ -17,6 +17,7 @@ from tiw.commands.migrate import migrate_when_there
 from tiw.discovery import CustomConsumers
 from tiw.keys import apps_of
 from tiw.opening import (
+    archiving,
     ingest_config,
     listening,
     make_notifier,
@@ -112,6 +113,9 @@ async def run_pipeline(
         stack.push_async_callback(server.drain)
         if settings.vendor_secret_id is not None or settings.register is not None:
             await _reconcile(stack, settings, store=store, transport=transport, keys=keys)
+        if settings.archive is not None:
+            archiver = await stack.enter_async_context(archiving(settings, store=store, transport=transport))
+            await stack.enter_async_context(archiver)
         failure = asyncio.create_task(worker.wait(), name="pipeline")
         stack.push_async_callback(_end, failure)
 

@@ -43,8 +43,23 @@ MAX_STOP_DELAY_S = 300
 MIN_LIST_EVERY_S, MAX_LIST_EVERY_S = 1, 3600
 MIN_ASK_AFTER_S, MAX_ASK_AFTER_S = 1, 86_400
 
+#: A day of class at 6 Mbit/s: the vendor says nothing about how large a file may be.
+DEFAULT_MAX_FILE_BYTES = 64 * 1024**3
+
+#: So much of the staging disk stays free for whatever else lies there, the database among it.
+DEFAULT_MIN_FREE_BYTES = 2 * 1024**3
+
+#: Less is a typing mistake.
+MIN_ARCHIVE_BYTES = 1024
+
+#: More files at once make each slower, and cost memory.
+MAX_FILES_AT_ONCE = 64
+
+#: Ten years: of an own bucket, whose files nobody deletes.
+MAX_FILES_KEPT_HOURS = 87_600
+
 #: For the compose file, not for a process of ours.
-_FOREIGN = frozenset({"TIW_PUBLISH", "TIW_TLS_PUBLISH"})
+_FOREIGN = frozenset({"TIW_PUBLISH", "TIW_RECORDINGS", "TIW_TLS_PUBLISH"})
 
 T = TypeVar("T")
 
@@ -120,6 +135,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     notify: str | None = None
     notify_language: Literal["en", "zh", "both"] = "en"
     notify_templates: Path | None = None
+    archive: str | None = None
+    archive_s3_endpoint: str | None = None
+    archive_s3_region: str | None = None
+    archive_s3_style: Literal["virtual", "path"] | None = None
+    archive_s3_key_id: str | None = None
+    archive_s3_secret: str | None = None
+    archive_hosts: str | None = None
+    archive_networks: str | None = None
+    archive_staging: Path = Path("var/staging")
+    archive_at_once: int = 4
+    archive_bytes_per_s: int | None = None
+    archive_least_bytes_per_s: int = 64 * 1024
+    archive_max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
+    archive_min_free_bytes: int = DEFAULT_MIN_FREE_BYTES
+    files_kept_hours: float = 72.0
 
     @property
     def is_embedded(self) -> bool:
@@ -170,6 +200,21 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         notify=_read(environ, "TIW_NOTIFY", str, None),
         notify_language=_read(environ, "TIW_NOTIFY_LANGUAGE", _notify_language, "en"),
         notify_templates=_read(environ, "TIW_NOTIFY_TEMPLATES", _path, None),
+        archive=_read(environ, "TIW_ARCHIVE", _archive, None),
+        archive_s3_endpoint=_read(environ, "TIW_ARCHIVE_S3_ENDPOINT", _s3_endpoint, None),
+        archive_s3_region=_read(environ, "TIW_ARCHIVE_S3_REGION", _s3_region, None),
+        archive_s3_style=_read(environ, "TIW_ARCHIVE_S3_STYLE", _s3_style, None),
+        archive_s3_key_id=_read(environ, "TIW_ARCHIVE_S3_KEY_ID", _vendor_secret, None),
+        archive_s3_secret=_read(environ, "TIW_ARCHIVE_S3_SECRET", _vendor_secret, None),
+        archive_hosts=_read(environ, "TIW_ARCHIVE_HOSTS", _archive_hosts, None),
+        archive_networks=_read(environ, "TIW_ARCHIVE_NETWORKS", _archive_networks, None),
+        archive_staging=_read(environ, "TIW_ARCHIVE_STAGING", _path, data_dir / "staging"),
+        archive_at_once=_read(environ, "TIW_ARCHIVE_AT_ONCE", _files_at_once, 4),
+        archive_bytes_per_s=_read(environ, "TIW_ARCHIVE_BYTES_PER_S", _bytes_per_s, None),
+        archive_least_bytes_per_s=_read(environ, "TIW_ARCHIVE_LEAST_BYTES_PER_S", _number_of_bytes, 64 * 1024),
+        archive_max_file_bytes=_read(environ, "TIW_ARCHIVE_MAX_FILE_BYTES", _bytes_per_s, DEFAULT_MAX_FILE_BYTES),
+        archive_min_free_bytes=_read(environ, "TIW_ARCHIVE_MIN_FREE_BYTES", _number_of_bytes, DEFAULT_MIN_FREE_BYTES),
+        files_kept_hours=_read(environ, "TIW_FILES_KEPT_HOURS", _files_kept_hours, 72.0),
     )
     if settings.allow_unsigned and not settings.http.is_loopback and settings.path_token is None:
         raise SettingsError(
@@ -182,6 +227,11 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         )
     if settings.register is not None and not settings.register.is_loopback and settings.register_token is None:
         raise SettingsError("TIW_REGISTER beyond loopback needs TIW_REGISTER_TOKEN: whoever reaches it may register")
+    if (settings.archive_s3_key_id is None) != (settings.archive_s3_secret is None):
+        there, missing = ("KEY_ID", "SECRET") if settings.archive_s3_secret is None else ("SECRET", "KEY_ID")
+        raise SettingsError(f"TIW_ARCHIVE_S3_{there} is set and TIW_ARCHIVE_S3_{missing} is not: set both, or neither")
+    if settings.archive is not None and settings.archive.startswith("s3://") and settings.archive_s3_key_id is None:
+        raise SettingsError("TIW_ARCHIVE is in S3: set TIW_ARCHIVE_S3_KEY_ID and TIW_ARCHIVE_S3_SECRET, too")
     return settings
 
 
@@ -193,6 +243,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 _SECRET = (
     *("TIW_PATH_TOKEN", "TIW_AMQP_URL", "TIW_DATABASE_URL", "TIW_CALLBACK_KEYS"),
     *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_KEY", "TIW_REGISTER_TOKEN", "TIW_NOTIFY"),
+    *("TIW_ARCHIVE_S3_KEY_ID", "TIW_ARCHIVE_S3_SECRET"),
 )
 _KNOWN = frozenset(
     {
@@ -217,6 +268,19 @@ _KNOWN = frozenset(
         "TIW_LOG_FORMAT",
         "TIW_NOTIFY_LANGUAGE",
         "TIW_NOTIFY_TEMPLATES",
+        "TIW_ARCHIVE",
+        "TIW_ARCHIVE_S3_ENDPOINT",
+        "TIW_ARCHIVE_S3_REGION",
+        "TIW_ARCHIVE_S3_STYLE",
+        "TIW_ARCHIVE_HOSTS",
+        "TIW_ARCHIVE_NETWORKS",
+        "TIW_ARCHIVE_STAGING",
+        "TIW_ARCHIVE_AT_ONCE",
+        "TIW_ARCHIVE_BYTES_PER_S",
+        "TIW_ARCHIVE_LEAST_BYTES_PER_S",
+        "TIW_ARCHIVE_MAX_FILE_BYTES",
+        "TIW_ARCHIVE_MIN_FREE_BYTES",
+        "TIW_FILES_KEPT_HOURS",
     }
 )
 
@@ -435,6 +499,78 @@ def _notify_language(value: str) -> Literal["en", "zh", "both"]:
     return cast("Literal['en', 'zh', 'both']", value)
 
 
+def _archive(value: str) -> str:
+    from archive import parse_target  # noqa: PLC0415 - for those who archive
+
+    parse_target(value)
+    return value
+
+
+def _archive_hosts(value: str) -> str:
+    from archive import parse_hosts  # noqa: PLC0415 - for those who archive
+
+    parse_hosts(value)
+    return value
+
+
+def _archive_networks(value: str) -> str:
+    from archive import parse_networks  # noqa: PLC0415 - for those who archive
+
+    parse_networks(value)
+    return value
+
+
+def _s3_endpoint(value: str) -> str:
+    split = _split(value)
+    if (
+        split.scheme not in ("http", "https")
+        or not split.hostname
+        or "@" in split.netloc
+        or split.path not in ("", "/")
+        or split.query
+    ):
+        raise ValueError("must be https://HOST or http://HOST:PORT, without the bucket and without a password")
+    return value.rstrip("/")
+
+
+def _s3_region(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9-]{1,63}", value):
+        raise ValueError(f"must be a region such as ap-guangzhou or us-east-1, not {value!r}")
+    return value
+
+
+def _s3_style(value: str) -> Literal["virtual", "path"]:
+    if value not in ("virtual", "path"):
+        raise ValueError(
+            f"must be virtual (the bucket in the host's name, as COS and AWS want it) or path (others), not {value!r}"
+        )
+    return cast("Literal['virtual', 'path']", value)
+
+
+def _files_at_once(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}", value) or not 1 <= int(value) <= MAX_FILES_AT_ONCE:
+        raise ValueError(f"must be a number from 1 to {MAX_FILES_AT_ONCE}, not {value!r}")
+    return int(value)
+
+
+def _bytes_per_s(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", value) or int(value) < MIN_ARCHIVE_BYTES:
+        raise ValueError(f"must be a number of bytes from {MIN_ARCHIVE_BYTES}, not {value!r}")
+    return int(value)
+
+
+def _number_of_bytes(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", value):
+        raise ValueError(f"must be a number of bytes, not {value!r}")
+    return int(value)
+
+
+def _files_kept_hours(value: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", value) or not 1 <= float(value) <= MAX_FILES_KEPT_HOURS:
+        raise ValueError(f"must be a number of hours from 1 to {MAX_FILES_KEPT_HOURS}, not {value!r}")
+    return float(value)
+
+
 def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
@@ -460,6 +596,8 @@ def masked(settings: Settings, *, reveal: bool = False) -> dict[str, object]:
     values["register_token"] = None if settings.register_token is None else "***"
     values["vendor_secret_id"] = None if settings.vendor_secret_id is None else "***"
     values["vendor_secret_key"] = None if settings.vendor_secret_key is None else "***"
+    values["archive_s3_key_id"] = None if settings.archive_s3_key_id is None else "***"
+    values["archive_s3_secret"] = None if settings.archive_s3_secret is None else "***"
     return cast("dict[str, object]", values)
 
 

@@ -156,7 +156,7 @@ async def _check_bucket(app: int, client: VendorClient) -> Check:
             check=check,
             ok=True,
             detail=f"{app}: no bucket: files die after 3 days",
-            remedy="set a bucket of your own in the vendor's console, or fetch each file in time",
+            remedy="set TIW_ARCHIVE (docs/recordings.md), or a bucket of your own in the vendor's console",
         )
     return Check(check=check, ok=True, detail=f"{app}: {bucket.name} in {bucket.location}"[:_MAX_ADDRESS_CHARACTERS])
 

@@ -202,9 +202,9 @@ async def test_a_staged_file_that_is_not_the_proved_one_is_not_placed(other_disk
 
 async def test_a_folder_that_is_not_mounted_is_told_and_stays_empty(root: Path, tmp_path: Path) -> None:
     staged = Staged(tmp_path)
-    async with place(root, must_exist=True) as folder:
+    async with place(root) as folder:
         for _ in range(2):
-            for ask in (folder.check(), staged.put(folder), folder.put_bytes(KEY, b"", ""), folder.size_of(KEY)):
+            for ask in (folder.check(must_exist=True), staged.put(folder), folder.put_bytes(KEY, b"", ""), folder.size_of(KEY)):
                 with pytest.raises(PlaceError, match="mount what belongs there"):
                     await ask
             replace_by_an_empty_one(root)

@@ -152,7 +152,7 @@ EXAMPLES: dict[str, Alert] = {
         dead_letters(consumer="archive", count=3, reason="OSError: no space left", last_failed_s=NOW_S),
         spool(count=12, since_s=NOW_S - 300, now_s=NOW_S),
         broker_away(since_s=NOW_S - 180, now_s=NOW_S),
-        archive_failing(target="s3://classes", reason="AccessDenied", count=4, since_s=NOW_S - 4000, now_s=NOW_S),
+        archive_failing(reason="AccessDenied", count=4, since_s=NOW_S - 4000, now_s=NOW_S),
         file_expiring(**OF, file="a.mp4", expires_at_s=NOW_S + 80_000, now_s=NOW_S),
         Alert(rule="test", thing="t", data={"channel": "wecom", "sent_at": int(NOW_S)}, due_at_s=0, deadline_s=0),
     )

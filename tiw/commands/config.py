@@ -47,6 +47,21 @@ class EffectiveSettings(Struct, frozen=True, kw_only=True):
     notify: list[str] | None
     notify_language: Literal["en", "zh", "both"]
     notify_templates: str | None
+    archive: str | None
+    archive_s3_endpoint: str | None
+    archive_s3_region: str | None
+    archive_s3_style: Literal["virtual", "path"] | None
+    archive_s3_key_id: str | None
+    archive_s3_secret: str | None
+    archive_hosts: str | None
+    archive_networks: str | None
+    archive_staging: str
+    archive_at_once: int
+    archive_bytes_per_s: int | None
+    archive_least_bytes_per_s: int
+    archive_max_file_bytes: int
+    archive_min_free_bytes: int
+    files_kept_hours: float
     admin_of_work: str | None
     unknown_variables: list[str]
 

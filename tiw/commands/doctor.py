@@ -8,6 +8,7 @@ from store import Store
 from tiw.awaiting import await_callback
 from tiw.doctor import (
     Check,
+    check_archive,
     check_broker,
     check_clock,
     check_consumers,
@@ -50,6 +51,7 @@ async def doctor(settings: Settings, args: argparse.Namespace) -> int:
             checks += [check async for check in _check_transport(settings, store)]
             checks += [check async for check in check_notify(settings, store)]
             checks += [check async for check in check_reconcile(settings, store)]
+            checks += [check async for check in check_archive(settings, store)]
     except FailedError as error:
         checks.append(Check(check="database", ok=False, detail=str(error), remedy="see there"))
     if args.json:

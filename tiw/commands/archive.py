@@ -1,0 +1,314 @@
+"""`tiw archive run|list|fetch|retry|verify|rebuild`: keep every file of every recording."""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+import structlog
+from msgspec import Struct
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from archive import CheckedFile, ExpectedFile, FoundManifest, PlaceError, check_file
+from archive import rebuild as rebuild_rows
+from store import ArchiveFileRow, Store, check_schema, list_archive_files, retry_files
+from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
+from tiw.opening import archiving, listening, open_store, open_target, open_transport, require_amqp, require_archive
+from tiw.output import (
+    make_progress_console,
+    nothing,
+    parse_since_us,
+    print_json,
+    print_lines,
+    print_table,
+    show_bytes,
+    show_iso,
+)
+from tiw.process import settle, stop_requests
+from tiw.settings import FailedError, Settings, UsageError
+
+#: How often what is shown of a recording is brought up to date.
+_LOOK_EVERY_S: Final = 0.5
+
+_log = structlog.get_logger()
+
+
+async def run(settings: Settings, args: argparse.Namespace) -> int:
+    """Archive until SIGTERM; without TIW_ARCHIVE, do nothing until then."""
+    del args
+    configure_logging(settings.log_format)
+    require_amqp(settings, "archive run")
+    stopped = await stop_requests()
+    async with AsyncExitStack() as stack:
+        if settings.archive is None:
+            # A service that ended would be started again and again.
+            _log.info("archive_idle", advice="TIW_ARCHIVE names no folder and no bucket: set it, and start this again")
+            await _listen(stack, settings, Readiness)
+        else:
+            store = await stack.enter_async_context(open_store(settings, may_be_new=True))
+            transport = await stack.enter_async_context(open_transport(settings, may_be_new=True))
+            archiver = await stack.enter_async_context(archiving(settings, store=store, transport=transport))
+            await _listen(stack, settings, archiver.ready)
+            await stack.enter_async_context(archiver)
+        settle()
+        await stopped.wait()
+    return 0
+
+
+async def _listen(stack: AsyncExitStack, settings: Settings, ready: ReadyCheck) -> None:
+    """Serve health and metrics, if TIW_ADMIN says where."""
+    if settings.admin is not None:
+        health = AdminListener(settings.admin.host, settings.admin.port, ready=ready)
+        await stack.enter_async_context(listening(health, variable="TIW_ADMIN", address=settings.admin))
+
+
+async def list_all(settings: Settings, args: argparse.Namespace) -> int:
+    """Print files, the one that is deleted next first; those that are settled behind."""
+    since_us = parse_since_us(args.since)
+    async with open_store(settings) as store:
+        await check_schema(store)
+        files = await list_archive_files(
+            store, state=args.state, task_id=args.task, app=args.app, since_us=since_us, limit=args.limit
+        )
+    if args.json:
+        print_json(files)
+        return 0
+    empty = nothing("files", args.state, args.task, args.app, args.since)
+    if settings.archive is None:
+        empty = f"{empty} TIW_ARCHIVE is not set: nothing is archived."
+    _print_files(files, empty=empty, wide=args.wide)
+    return 0
+
+
+def _print_files(files: Sequence[ArchiveFileRow], *, empty: str, wide: bool = False) -> None:
+    print_table(
+        ["recording", "file", "state", "size", "deleted UTC", "tries", "archived UTC", "why"],
+        [
+            (
+                file.task_id,
+                file.name,
+                _progress(file),
+                show_bytes(file.size),
+                "" if file.state == "archived" else show_iso(file.deleted_at),
+                file.attempts,
+                None if file.archived_at is None else show_iso(file.archived_at),
+                file.reason,
+            )
+            for file in files
+        ],
+        empty=empty,
+        spare=["tries", "archived UTC", "size"],
+        wide=wide,
+    )
+
+
+def _progress(file: ArchiveFileRow) -> str:
+    if file.state in ("waiting", "fetching") and file.fetched_bytes and file.size:
+        return f"{file.state} {100 * file.fetched_bytes // file.size} %"
+    return file.state
+
+
+class FetchReport(Struct, frozen=True, kw_only=True):
+    """What became of the files of one recording."""
+
+    files: list[ArchiveFileRow]
+    archived: int
+    missing: int
+
+
+async def fetch(settings: Settings, args: argparse.Namespace) -> int:
+    """Archive the files of one recording now, here or where `tiw up` or `tiw archive run` does; wait for the end.
+
+    Exit code 1 if one of them is not archived then.
+    """
+    require_archive(settings)
+    configure_logging(settings.log_format)
+    stopped = await stop_requests()
+    async with open_store(settings) as store, AsyncExitStack() as stack:
+        await check_schema(store)
+        app = await _app_of(store, args.task_id, args.app)
+        await retry_files(store, task_id=args.task_id, app=app)
+        transport = await stack.enter_async_context(open_transport(settings))
+        archiver = await stack.enter_async_context(
+            archiving(settings, store=store, transport=transport, recording=(app, args.task_id))
+        )
+        await stack.enter_async_context(archiver)
+        files = await _watch(store, args.task_id, app, stopped, is_quiet=args.json)
+    report = FetchReport(
+        files=files,
+        archived=sum(file.state == "archived" for file in files),
+        missing=sum(file.state != "archived" for file in files),
+    )
+    if args.json:
+        print_json(report)
+    else:
+        _print_files(files, empty="The recording has no files.")
+    return 0 if files and not report.missing else 1
+
+
+async def _app_of(store: Store, task_id: str, app: int | None) -> int:
+    """Return the SdkAppId of a recording. Raises `FailedError` if there is none, `UsageError` if there are several."""
+    from store import find_recordings  # noqa: PLC0415 - for two commands
+
+    found = [one.sdk_app_id for one in await find_recordings(store, task_id, app=app)]
+    if not found:
+        raise FailedError(f"no recording {task_id!r} is known: `tiw register` has the vendor asked about one")
+    if len(found) > 1:
+        raise UsageError(f"{task_id} is one of several applications: add --app, one of {', '.join(map(str, found))}")
+    return found[0]
+
+
+async def _watch(
+    store: Store, task_id: str, app: int, stopped: asyncio.Event, *, is_quiet: bool
+) -> list[ArchiveFileRow]:
+    """Show how far the files are until all are settled, or it is to stop; return them."""
+    with _bars(is_quiet=is_quiet) as bars:
+        tasks = {}
+        while True:
+            files = await list_archive_files(store, task_id=task_id, app=app, limit=0)
+            for file in files:
+                if file.name not in tasks:
+                    tasks[file.name] = bars.add_task(file.name, total=file.size)
+                is_here = file.state in ("staged", "archived")
+                done = file.size if is_here else file.fetched_bytes
+                bars.update(tasks[file.name], total=file.size, completed=done or 0, state=_said(file))
+            is_settled = bool(files) and all(file.state in ("archived", "lost", "refused") for file in files)
+            if is_settled or stopped.is_set():
+                return files
+            try:
+                await asyncio.wait_for(stopped.wait(), _LOOK_EVERY_S)
+            except TimeoutError:
+                continue
+
+
+def _said(file: ArchiveFileRow) -> str:
+    return f"{file.state}: {file.reason}" if file.reason and file.state != "archived" else file.state
+
+
+def _bars(*, is_quiet: bool) -> Progress:
+    console = make_progress_console()
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}", markup=False),
+        console=console,
+        disable=is_quiet or not console.is_terminal,
+    )
+
+
+class RetryReport(Struct, frozen=True, kw_only=True):
+    """How many files are tried again."""
+
+    files: int
+
+
+async def retry(settings: Settings, args: argparse.Namespace) -> int:
+    """Have what is not archived tried again at once."""
+    async with open_store(settings) as store:
+        await check_schema(store)
+        count = await retry_files(store, task_id=args.task_id, app=args.app)
+    if args.json:
+        print_json(RetryReport(files=count))
+    else:
+        where = "" if settings.archive is not None else "; they are fetched where TIW_ARCHIVE is set"
+        print_lines([f"{count} files are tried again{where}" if count else "Nothing is to be tried again."])
+    return 0
+
+
+class VerifyReport(Struct, frozen=True, kw_only=True):
+    """How many archived files are whole, and which are not."""
+
+    whole: int
+    not_whole: list[CheckedFile]
+
+
+async def verify(settings: Settings, args: argparse.Namespace) -> int:
+    """Read archived files and compare them with what they were; exit code 1 if one is not whole."""
+    stopped = await stop_requests()
+    whole = 0
+    not_whole: list[CheckedFile] = []
+    async with open_store(settings) as store:
+        await check_schema(store)
+        files = await list_archive_files(
+            store, state="archived", task_id=args.task_id, app=args.app, since_us=None, limit=0
+        )
+        async with open_target(settings) as place:
+            with _bars(is_quiet=args.json) as bars:
+                task = bars.add_task("verifying", total=sum(file.size or 0 for file in files), state="")
+                for file in files:
+                    if stopped.is_set():
+                        raise FailedError(f"interrupted: {whole} of {len(files)} files were read and are whole")
+                    bars.update(task, state=f"{file.folder}/{file.name}")
+                    checked = await check_file(place, _expected(file), on_bytes=lambda count: bars.advance(task, count))
+                    if checked.verdict == "whole":
+                        whole += 1
+                    else:
+                        not_whole.append(checked)
+    if args.json:
+        print_json(VerifyReport(whole=whole, not_whole=not_whole))
+    else:
+        if not_whole:
+            print_table(
+                ["recording", "file", "is", "detail"],
+                [(one.task_id, one.location, one.verdict, one.detail) for one in not_whole],
+                empty="",
+            )
+        print_lines([f"{whole} files are whole, {len(not_whole)} are not"])
+        if not_whole:
+            print_lines(["while the vendor has them: `tiw archive fetch TASK_ID`"])
+    return 1 if not_whole else 0
+
+
+def _expected(file: ArchiveFileRow) -> ExpectedFile:
+    return ExpectedFile(
+        sdk_app_id=file.sdk_app_id,
+        task_id=file.task_id,
+        key=f"{file.folder}/{file.name}",
+        size=file.size,
+        sha256=file.sha256,
+    )
+
+
+class RebuildReport(Struct, frozen=True, kw_only=True):
+    """How many manifests were found, how many recordings got rows or better ones, and which could not be read."""
+
+    manifests: int
+    restored: int
+    problems: list[FoundManifest]
+
+
+async def rebuild(settings: Settings, args: argparse.Namespace) -> int:
+    """Make the archive's rows from the manifests; exit code 1 if one of them cannot be read."""
+    found = 0
+    problems: list[FoundManifest] = []
+
+    def on_found(one: FoundManifest) -> None:
+        nonlocal found
+        found += 1
+        if one.manifest is None:
+            problems.append(one)
+        bars.update(task, completed=found, state=one.key)
+
+    async with open_store(settings, may_be_new=True) as store:
+        await check_schema(store)
+        async with open_target(settings) as place:
+            with _bars(is_quiet=args.json) as bars:
+                task = bars.add_task("manifests", total=None, state="")
+                try:
+                    restored = await rebuild_rows(store, place, on_found=on_found)
+                except PlaceError as error:
+                    raise FailedError(str(error)) from error
+    if args.json:
+        print_json(RebuildReport(manifests=found, restored=restored, problems=problems))
+    else:
+        print_lines(
+            [
+                f"{found} manifests, {restored} recordings restored",
+                *(f"{one.key}: {one.problem}" for one in problems),
+            ]
+        )
+    return 1 if problems else 0
