@@ -57,8 +57,12 @@ def file_name(number: int, video: RecordingVideo) -> str:
     `number` makes it unique there. The ending is the video's format or, without one, that of its address, if it is one
     of a video or a sound; else `.bin`.
     """
-    kind = "video" if video.video_type is None else _KINDS.get(VideoType(video.video_type), "video")
-    return f"{number}_{kind}.{_extension(video)}"
+    return f"{number}_{kind_of(video.video_type)}.{_extension(video)}"
+
+
+def kind_of(video_type: int | None) -> str:
+    """Return the word for what a video shows."""
+    return "video" if video_type is None else _KINDS.get(VideoType(video_type), "video")
 
 
 def check_key(key: str) -> tuple[str, ...]:
