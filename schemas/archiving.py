@@ -4,7 +4,7 @@ Unlike the five events these are ours, not the vendor's. `manifest.json` has the
 """
 
 import hashlib
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, final
 
 from msgspec import Struct
 
@@ -125,6 +125,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     files: tuple[ManifestFile, ...] = ()
 
 
+@final
 class RecordingArchived(Struct, frozen=True, kw_only=True, rename=wire_name):
     """All files of a recording are archived and were checked. An event of ours: the vendor knows nothing of it.
 

@@ -308,14 +308,14 @@ _known_envelope = msgspec.json.Decoder(_KnownEnvelope)
 
 
 def redecode(body: bytes, *, routing_key: str, received_at_us: int) -> Event:
-    """Return the event that `decode(body, received_at_us=received_at_us)` returns; or `RecordingArchived`, which is ours.
+    """Return the event that `decode(body, received_at_us=received_at_us)` returns, or our own `RecordingArchived`.
 
     For what a transport delivers, once per delivery: `routing_key` and `received_at_us` are those of the message. The
     event_id is in its header and need not be computed again. That a body under the routing key of one of the five
     events is strict JSON was seen to when it was accepted, and is relied on here: of a foreign message with a name
     twice, the last counts. Under any other key, and where its content is not quite what the vendor documents, it takes
-    as long as `decode`. No callback comes under the routing key of `RecordingArchived`: one that claims this EventType is
-    unrecognized, and comes under that key. Raises nothing.
+    as long as `decode`. No callback comes under the routing key of `RecordingArchived`: one that claims this EventType
+    is unrecognized, and comes under that key. Raises nothing.
     """
     event = _redecode(body, routing_key, received_at_us) if routing_key in _typed else None
     return decode(body, received_at_us=received_at_us).event if event is None else event

@@ -35,9 +35,9 @@ async def apply_events(store: Store, kept: Sequence[KeptEvent]) -> None:
     """Keep events and bring their recordings up to date, in one transaction, durable on return.
 
     Idempotent; any order, any grouping and any number of processes at the same moment give the same recordings
-    as `fold` does; what is no event of a recording's, or ours, changes none. An event that comes again stays as it was first accepted, but for `source` and `verified`, which say
-    what all its acceptances say together; one that was not recognized at first (its Timestamp lay too far ahead, or the
-    code was older) becomes recognized when it comes again.
+    as `fold` does. `RecordingArchived` and what is unrecognized change none. An event that comes again stays as it was
+    first accepted, but for `source` and `verified`, which say what all its acceptances say together; one that was not
+    recognized at first (its Timestamp lay too far ahead, or the code was older) becomes recognized when it comes again.
 
     Raises `StoreUnavailableError` and `SchemaMismatchError`; then nothing was applied, or all of it was: repeat.
     """

@@ -204,7 +204,8 @@ async def find_traces(store: Store, task_id: str) -> list[Traces]:
         patient.reading() as connection,
     ):
         apps: set[int] = set()
-        for table in _WITH_KEYS:
+        # Events, too: one of ours may be there alone, as it makes no recording.
+        for table in (*_WITH_KEYS, events):
             named = select(table.c.sdk_app_id).where(table.c.task_id == task_id, table.c.sdk_app_id.is_not(None))
             apps.update((await connection.execute(named)).scalars())
         found_events = await _naming(store.dialect, connection, events, task_id, events.c.routing_key == UNRECOGNIZED)

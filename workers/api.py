@@ -213,7 +213,8 @@ class Context(Struct, frozen=True, kw_only=True):
 
 
 #: The routing key of each kind of event.
-ROUTING_KEYS: dict[type[Event], str] = {kind: name for name, kind in EVENT_TYPES.items()} | {
+ROUTING_KEYS: dict[type[Event], str] = {
+    **{kind: name for name, kind in EVENT_TYPES.items()},
     RecordingArchived: RECORDING_ARCHIVED,
     Unrecognized: UNRECOGNIZED,
 }
@@ -388,8 +389,8 @@ def consumer(
 ) -> Consumer | Callable[[Callable[..., Any]], Consumer]:
     """Make a consumer of `async def name(event: SomeEvent, ctx: Context)`, or of a plain `def`.
 
-    The annotation of the first parameter chooses the events: one of the five, `RecordingArchived`, a union of
-    them, `RecordingEvent` (all five), `Unrecognized` (everything else) or `Event` (all). The function's name names the queue
+    The annotation of the first parameter chooses the events: one of the five, `RecordingArchived`, a union of them,
+    `RecordingEvent` (all five), `Unrecognized` (everything else) or `Event` (all). The function's name names the queue
     (`tiw.<name>`). It returns nothing, or raises or returns an outcome.
 
     With `batch` it is `async def name(batch: list[tuple[SomeEvent, Context]])`, called with the events that wait

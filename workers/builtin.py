@@ -1,4 +1,4 @@
-"""The built-in consumers: one for each event of the vendor's, one for ours, one for the rest. Each can run, and be scaled, alone."""
+"""The built-in consumers: one for each event, one for the rest. Each can run, and be scaled, alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import (
+    CallbackEvent,
     Event,
     FinishReason,
     OnlineRecordFinished,
@@ -60,7 +61,7 @@ def play(kind: ClassKind, seed: int) -> tuple[Callback, ...]:
     return play_class(kind, Random(seed), sdk_app_id=APP, room_id=880528)
 
 
-def decoded(callbacks: tuple[Callback, ...]) -> list[Event]:
+def decoded(callbacks: tuple[Callback, ...]) -> list[CallbackEvent]:
     return [decode(render(callback), received_at_us=NOW_US).event for callback in callbacks]
 
 

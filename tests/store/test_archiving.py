@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from sqlalchemy import update
 
-from schemas import file_key
+from schemas import FileOutcome, file_key
 from store import (
     ArchiveFile,
     ArchivePlan,
@@ -39,7 +39,7 @@ HOUR_S = 3600.0
 
 
 def planned(number: int = 1, *, deleted_in_s: float = HOUR_S, url: str = "", **values: Any) -> PlannedFile:
-    given = {
+    given: dict[str, Any] = {
         "file_key": f"k{number}",
         "number": number,
         "name": f"{number}_camera.mp4",
@@ -53,12 +53,17 @@ def planned(number: int = 1, *, deleted_in_s: float = HOUR_S, url: str = "", **v
 
 
 def plan(*files: PlannedFile, task_id: str = "t", active_at_us: int = 1, **values: Any) -> ArchivePlan:
-    given = {"sdk_app_id": 1, "task_id": task_id, "folder": f"1/{task_id}", "active_at_us": active_at_us}
+    given: dict[str, Any] = {
+        "sdk_app_id": 1,
+        "task_id": task_id,
+        "folder": f"1/{task_id}",
+        "active_at_us": active_at_us,
+    }
     return ArchivePlan(**given | {"files": files} | values)
 
 
 async def claimed(store: Store, **options: Any) -> list[ArchiveFile]:
-    usual = {"lease_holder": "h", "lease_s": 60.0, "limit": 100, "staged_on": "here"}
+    usual: dict[str, Any] = {"lease_holder": "h", "lease_s": 60.0, "limit": 100, "staged_on": "here"}
     return await claim_files(store, **usual | {"can_fetch": True, "can_place": True} | options)
 
 
@@ -82,7 +87,8 @@ async def pass_time(store: Store, by_s: float) -> None:
 
 
 async def manifests(store: Store, **options: Any) -> list[Any]:
-    return await claim_manifests(store, **{"lease_holder": "h", "lease_s": 60.0, "limit": 10} | options)
+    usual: dict[str, Any] = {"lease_holder": "h", "lease_s": 60.0, "limit": 10}
+    return await claim_manifests(store, **usual | options)
 
 
 async def test_files_are_claimed_once_and_first_those_that_the_vendor_deletes_first(store: Store) -> None:
@@ -269,7 +275,7 @@ async def test_an_archived_file_is_never_fetched_again(store: Store) -> None:
     await end(store, await claimed_one(store))
     moved = planned(url="https://example.com/moved.mp4", address_from="vendor")
     await plan_archive(store, [plan(moved)])
-    assert await retry_files(store, outcomes=("archived", "lost", "refused")) == 0
+    assert await retry_files(store, outcomes=["archived", "lost", "refused"]) == 0
     assert await claimed(store) == []
 
 
@@ -345,12 +351,13 @@ async def test_numbers_and_names_never_collide(store: Store) -> None:
 
 async def test_what_is_lost_or_waits_is_retried_when_asked(store: Store) -> None:
     await plan_archive(store, [plan(planned(1), planned(2), planned(3)), plan(planned(), task_id="u")])
-    for file, outcome in zip(await claimed(store, recording=(1, "t")), ("archived", "lost", "refused"), strict=True):
+    outcomes: tuple[FileOutcome, ...] = ("archived", "lost", "refused")
+    for file, outcome in zip(await claimed(store, recording=(1, "t")), outcomes, strict=True):
         await end(store, file, outcome)
     waiting = await claimed_one(store)
     await postpone_file(store, waiting.key, lease_holder="h", after_s=1000)
     assert await retry_files(store, task_id="t", app=2) == 0
-    assert await retry_files(store, task_id="t", outcomes=("lost",), also_due=False) == 1
+    assert await retry_files(store, task_id="t", outcomes=outcomes[:2], also_due=False) == 1
     assert [(file.number, file.attempts) for file in await claimed(store)] == [(2, 1)]
     assert await retry_files(store, task_id="u") == 1
     assert [file.task_id for file in await claimed(store)] == ["u"]
@@ -363,7 +370,7 @@ def finished(task_id: str = "t", *, at_us: int | None = None, **event_data: Any)
 
 
 async def unplanned(store: Store, **options: Any) -> list[str]:
-    given = {"since_us": 0, "needs_answer": False, "limit": 100} | options
+    given: dict[str, Any] = {"since_us": 0, "needs_answer": False, "limit": 100} | options
     return [one.task_id for one in await find_unplanned(store, **given)]
 
 

@@ -93,6 +93,7 @@ async def test_everything_of_a_recording_goes_and_nothing_else(store: Store) -> 
         leases=1,
         questions=1,
         notices=2,
+        archived_files=0,
     )
     assert await forget_recording(store, "t", traces[0], dry_run=True) == expected
     assert await forget_recording(store, "t", traces[0]) == expected

@@ -13,7 +13,17 @@ from msgspec import Struct
 
 from broker import Message, QueueState, Transport
 from broker.embedded.transport import EmbeddedTransport
-from schemas import UNRECOGNIZED, OnlineRecordStarted, RecordingEvent, decode
+from schemas import (
+    RECORDING_ARCHIVED,
+    UNRECOGNIZED,
+    Manifest,
+    ManifestFile,
+    OnlineRecordStarted,
+    RecordingArchived,
+    RecordingEvent,
+    decode,
+    encode_archived,
+)
 from store import Store, list_dead_letters, list_events
 from workers import Consumer, Context, Worker, consumer
 from workers.verification import wall_clock_us
@@ -85,6 +95,27 @@ def published(event_type: str, task_id: str, **members: Any) -> Message:
         "EventData": {"TaskId": task_id, **members},
     }
     return as_message(json.dumps(callback).encode())
+
+
+def archived_message(task_id: str = "task", *, timestamp: int = 1_575_545_412) -> Message:
+    """Return RecordingArchived as the archive publishes it."""
+    manifest = Manifest(
+        sdk_app_id=1_400_000_001,
+        task_id=task_id,
+        folder=f"1400000001/{task_id}",
+        location=f"/srv/classes/1400000001/{task_id}",
+        archived_at="2026-01-01T00:00:00Z",
+        files=(ManifestFile(file_key="k", name="1_camera.mp4", outcome="archived", size=5),),
+    )
+    event = RecordingArchived(timestamp=timestamp, sdk_app_id=1_400_000_001, task_id=task_id, manifest=manifest)
+    body, event_id = encode_archived(event)
+    return Message(
+        body=body,
+        event_id=event_id,
+        routing_key=RECORDING_ARCHIVED,
+        received_at_us=time.time_ns() // 1000,
+        source="archive",
+    )
 
 
 def as_message(body: bytes) -> Message:

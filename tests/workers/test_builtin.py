@@ -8,7 +8,7 @@ import pytest
 import structlog
 from msgspec import structs
 
-from schemas import EVENT_TYPES, UNRECOGNIZED, OnlineRecordFinished, RecordingError
+from schemas import EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED, OnlineRecordFinished, RecordingError
 from store import (
     KeptEvent,
     RecordingStatus,
@@ -18,7 +18,7 @@ from store import (
     list_dead_letters,
     list_events,
 )
-from tests.workers.house import House, as_message, eventually, published
+from tests.workers.house import House, archived_message, as_message, eventually, published
 from workers import BUILT_IN, Ack, Consumer, run_batch, run_consumer
 from workers.builtin import finished, started
 
@@ -28,13 +28,17 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 def test_each_event_has_exactly_one() -> None:
     keys = [key for consumer in BUILT_IN for key in consumer.routing_keys]
 
-    assert sorted(keys) == sorted([*EVENT_TYPES, UNRECOGNIZED])
+    assert sorted(keys) == sorted([*EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED])
 
 
 @pytest.mark.parametrize("consumer", BUILT_IN, ids=lambda consumer: consumer.name)
 async def test_each_can_run_alone(house: House, consumer: Consumer) -> None:
     (key,) = consumer.routing_keys
-    message = structs.replace(published("SomethingElse" if key == UNRECOGNIZED else key, "task"), source="reconcile")
+    if key == RECORDING_ARCHIVED:
+        message = archived_message("task")
+    else:
+        message = published("SomethingElse" if key == UNRECOGNIZED else key, "task")
+    message = structs.replace(message, source="reconcile")
 
     async with house.working(consumer) as transport:
         await transport.publish(message)

@@ -51,7 +51,7 @@ def test_recording_event_takes_the_five_and_event_takes_the_rest_too() -> None:
     async def rest(event: Unrecognized, ctx: Context) -> None: ...
 
     assert len(five.routing_keys) == 5
-    assert set(everything.routing_keys) == {*five.routing_keys, "unrecognized"}
+    assert set(everything.routing_keys) == {*five.routing_keys, "RecordingArchived", "unrecognized"}
     assert rest.routing_keys == ("unrecognized",)
 
 
@@ -171,7 +171,7 @@ def test_a_list_can_be_of_several_kinds_of_events() -> None:
 
     assert both.routing_keys == ("OnlineRecordStarted", "OnlineRecordStopped")
     assert len(five.routing_keys) == 5
-    assert set(everything.routing_keys) == {*five.routing_keys, "unrecognized"}
+    assert set(everything.routing_keys) == {*five.routing_keys, "RecordingArchived", "unrecognized"}
     assert rest.routing_keys == ("unrecognized",)
 
 
