@@ -159,7 +159,7 @@ def _host_rule(word: str) -> HostRule:
     if match is None or port == 0 or (port or 0) > _MAX_PORT:
         raise ValueError(f"{word!r} is no host: write files.example.com, .example.com or files.example.com:8080")
     try:
-        host = _checked_host(_parsed(f"http://{match['host']}/").raw_host or "")
+        host = _checked_host(_parsed(f"http://{match['host']}/").raw_host or "", is_bracketed="[" in word)
         is_literal = _literal(host) is not None
     except ForbiddenAddressError as error:
         raise ValueError(f"{word!r} is no host: {error.reason}") from None
@@ -198,7 +198,7 @@ def check_url(url: str, rules: AddressRules, *, is_vendors: bool) -> URL:
     if "@" in authority:
         raise ForbiddenAddressError("the address holds a user or a password")
     parsed = _parsed(url)
-    host = _checked_host(parsed.raw_host or "")
+    host = _checked_host(parsed.raw_host or "", is_bracketed="[" in authority)
     if (colon := authority.find(":", authority.rfind("]") + 1)) >= 0 and not _PORT.fullmatch(authority[colon:]):
         raise ForbiddenAddressError(f"the port of {host} is no port")
     port = parsed.port
@@ -213,7 +213,7 @@ def check_url(url: str, rules: AddressRules, *, is_vendors: bool) -> URL:
     exact = URL(url, encoded=True) if url.isascii() else parsed
     return URL.build(
         scheme=parsed.scheme,
-        host=host,
+        host=f"[{host}]" if ":" in host else host,
         port=None if port == _DEFAULT_PORTS[parsed.scheme] else port,
         path=exact.raw_path or "/",
         query_string=exact.raw_query_string,
@@ -229,13 +229,13 @@ def _parsed(url: str) -> URL:
         raise ForbiddenAddressError("the address cannot be read") from None
 
 
-def _checked_host(host: str) -> str:
-    """Return a host in lower case, without a dot at the end; an IP address as it is."""
+def _checked_host(host: str, *, is_bracketed: bool) -> str:
+    """Return a host in lower case, without a dot at the end; an IPv6 address, in brackets, as it is."""
     host = host.lower()
-    if ":" in host:
+    if is_bracketed and ":" in host:
         return host
     host = host.removesuffix(".")
-    if not host or len(host) > _MAX_HOST_CHARACTERS or not all(map(_LABEL.fullmatch, host.split("."))):
+    if is_bracketed or len(host) > _MAX_HOST_CHARACTERS or not all(map(_LABEL.fullmatch, host.split("."))):
         raise ForbiddenAddressError("the host of the address is no name")
     return host
 

@@ -1,8 +1,8 @@
 """Asking a server for an address, and for where it leads to: each hop is checked, and so is each connection."""
 
 import asyncio
+import re
 from typing import Final, Self
-from urllib.parse import urljoin
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -74,7 +74,12 @@ class CheckedSession:
 
     def _redirected(self, origin: URL, location: str, *, is_vendors: bool) -> URL:
         """Return where a redirect leads to: the vendor's word is for its own host, not for whatever that names."""
-        target = urljoin(str(origin), location)
+        target = location
+        if not re.match(r"[a-z][a-z0-9+.-]*:", location, re.IGNORECASE):
+            try:
+                target = str(origin.join(URL(location, encoded=True)))
+            except ValueError:
+                raise ForbiddenAddressError(f"{origin.host} redirects to what cannot be read") from None
         checked = check_url(target, self._rules, is_vendors=True)
         is_same = checked.host == origin.host and checked.port in (origin.port, 443)
         if not (is_vendors and is_same):

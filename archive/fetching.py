@@ -487,8 +487,7 @@ class _Batch:
 
     async def _written(self) -> None:
         if self._writing is not None:
-            writing, self._writing = self._writing, None
-            await asyncio.shield(writing)
+            await asyncio.shield(self._writing)
 
 
 class _Pace:

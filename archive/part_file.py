@@ -15,6 +15,8 @@ from fastcrc import crc64
 from archive.addresses import FetchError
 
 _BLOCK: Final = 1 << 20
+#: A disk fills up slowly.
+_CHECK_ROOM_EVERY: Final = 16 * _BLOCK
 #: https://www.man7.org/linux/man-pages/man2/readv.2.html: no more buffers than IOV_MAX, 1024 on Linux.
 MAX_PIECES: Final = 512
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -36,6 +38,7 @@ class PartFile:
         self._min_free_bytes = min_free_bytes
         self._free_bytes = free_bytes
         self._unchecked = 0
+        self._failure: FetchError | None = None
         self._file = -1
         self._given_up = Event()
         self._sha256 = hashlib.sha256()
@@ -94,10 +97,19 @@ class PartFile:
         self._given_up.set()
 
     def write(self, pieces: Sequence[bytes]) -> None:
-        """Write what comes next, at most MAX_PIECES. Raises DiskFullError."""
+        """Write what comes next, at most MAX_PIECES. Raises FetchError, and for good: nothing may follow a gap."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._write(pieces)
+        except FetchError as error:
+            self._failure = error
+            raise
+
+    def _write(self, pieces: Sequence[bytes]) -> None:
         size = sum(map(len, pieces))
         self._unchecked += size
-        if self._unchecked >= 16 * _BLOCK:
+        if self._unchecked >= _CHECK_ROOM_EVERY:
             self._unchecked = 0
             self.check_room(0)
         try:
