@@ -10,25 +10,24 @@ https://github.com/aio-libs/aiohttp/blob/v3.14.5/aiohttp/_http_parser.pyx leaves
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-import msgspec
 import structlog
-from aiohttp import web
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.typedefs import Handler
 from msgspec import Struct
 from yarl import URL
 
-from telemetry import metrics
-from telemetry.metrics import CONTENT_TYPE, render_metrics
+if TYPE_CHECKING:
+    # At run time `telemetry.pages` imports it, and that is imported where something listens: a worker whose parent
+    # listens for it would start a quarter later, and have it in memory for ever.
+    from aiohttp import web
+    from aiohttp.http_parser import RawRequestMessage
 
 _log = structlog.get_logger()
 
 _NOWHERE = URL()
 
 
-def with_target(message: RawRequestMessage) -> RawRequestMessage:
+def with_target(message: "RawRequestMessage") -> "RawRequestMessage":
     """Return `message`, or where it has no target, one whose empty target leads nowhere: it is answered 404."""
     # The parser's types promise that there is one.
     if getattr(message, "path", None) is None:
@@ -38,8 +37,6 @@ def with_target(message: RawRequestMessage) -> RawRequestMessage:
 
 #: A check of readiness that takes longer counts as not ready.
 READY_TIMEOUT_S = 2.0
-
-KEEPALIVE_TIMEOUT_S = 15.0
 
 
 class Readiness(Struct, frozen=True, kw_only=True):
@@ -66,78 +63,41 @@ class AdminListener:
         self.port = port
 
     async def __aenter__(self) -> Self:
-        app = web.Application(middlewares=[_errors_as_json])
-        app.router.add_get("/livez", self._livez)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=KEEPALIVE_TIMEOUT_S, shutdown_timeout=1.0, auto_decompress=False
-        )
+        from telemetry.pages import listen, make_runner  # noqa: PLC0415 - see above
+
+        self._runner = make_runner(self._not_ready)
         await self._runner.setup()
         give_every_request_a_target(self._runner)
         try:
-            site = web.TCPSite(self._runner, self._host, self.port)
-            await site.start()
+            self.port = await listen(self._runner, self._host, self.port)
         except BaseException:
             await self._runner.cleanup()
             raise
-        self.port = site.port
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _livez(self, request: web.Request) -> web.Response:
-        del request
-        return _json(200, {"live": True})
-
-    async def _readyz(self, request: web.Request) -> web.Response:
-        del request
-        readiness = await self._readiness()
-        ready = not readiness.not_ready
-        return _json(200 if ready else 503, {"ready": ready, "not_ready": readiness.not_ready})
-
-    async def _readiness(self) -> Readiness:
+    async def _not_ready(self) -> tuple[str, ...]:
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 answer = self._ready()
-                return await answer if inspect.isawaitable(answer) else answer
+                return (await answer if inspect.isawaitable(answer) else answer).not_ready
         except TimeoutError:
-            return Readiness(not_ready=("the check of readiness took too long",))
+            return ("the check of readiness took too long",)
         except Exception:  # noqa: BLE001 - a broken check means not ready, whatever broke
             _log.exception("readiness_check_failed")
-            return Readiness(not_ready=("the check of readiness failed",))
-
-    async def _metrics(self, request: web.Request) -> web.Response:
-        del request
-        metrics.READY.set(0 if (await self._readiness()).not_ready else 1)
-        # In a thread: with several processes it reads files.
-        return web.Response(body=await asyncio.to_thread(render_metrics), headers={"Content-Type": CONTENT_TYPE})
+            return ("the check of readiness failed",)
 
 
-def give_every_request_a_target(runner: web.AppRunner) -> None:
+def give_every_request_a_target(runner: "web.AppRunner") -> None:
     """Let a runner that was set up serve nothing but requests that `with_target` has seen."""
     server = runner.server
     assert server is not None  # noqa: S101 - it is made by `setup`
     factory = server.request_factory
 
-    def request(message: RawRequestMessage, *others: Any) -> web.BaseRequest:
+    def request(message: "RawRequestMessage", *others: Any) -> "web.BaseRequest":
         return factory(with_target(message), *others)
 
     server.request_factory = request
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        answer = _json(error.status, {"error": error.reason.lower()})
-        if "Allow" in error.headers:
-            answer.headers["Allow"] = error.headers["Allow"]
-        return answer
-
-
-def _json(status: int, content: object) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(content), content_type="application/json")

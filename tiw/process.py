@@ -93,6 +93,7 @@ def _command(settings: Settings, parsed: argparse.Namespace) -> int:
     configure_logging(settings.log_format, level=logging.WARNING)
     module, _, function = parsed.runs.partition(":")
     command = getattr(importlib.import_module(f"tiw.commands.{module}"), function)
+    gc.enable()
     code = command(settings, parsed)
     return int(run_loop(code) if inspect.iscoroutine(code) else code)
 

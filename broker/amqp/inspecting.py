@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
 import aiormq
 import structlog
 from msgspec import Struct
@@ -100,6 +99,9 @@ class Management:
         )
 
     async def _get(self, path: str) -> Any:
+        # Imported where it is asked: a worker that never asks would have it in memory for ever.
+        import aiohttp  # noqa: PLC0415
+
         url = URL(f"{str(self._base).rstrip('/')}/api/{path}", encoded=True)
         try:
             async with (

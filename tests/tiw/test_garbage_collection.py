@@ -25,3 +25,17 @@ assert seen() is None
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert gc.get_freeze_count() == 0
+
+
+def test_a_command_searches_for_cycles_though_its_imports_were_not_searched() -> None:
+    code = """
+import gc, sys
+from tiw.__main__ import run
+from tiw.commands import schema
+seen = []
+schema.schema = lambda settings, args: seen.append(gc.isenabled()) or 0
+sys.argv = ["tiw", "schema"]
+assert run() == 0
+assert seen == [True], seen
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

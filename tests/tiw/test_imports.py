@@ -47,6 +47,13 @@ def test_a_worker_imports_no_ingest_and_no_migrations() -> None:
     assert not modules & {"simulator", "alembic", "ingest"}
 
 
+def test_a_worker_that_listens_nowhere_imports_no_web_server() -> None:
+    code = "import tiw.process, telemetry, tiw.commands.work, broker.embedded.transport, broker.amqp.transport"
+    modules = imported(code)
+    assert {"sqlalchemy", "workers", "aio_pika"} <= modules
+    assert "aiohttp" not in modules
+
+
 def test_a_pipeline_that_tells_nobody_imports_nothing_for_it() -> None:
     modules = imported("import tiw.process, telemetry, tiw.commands.up, tiw.pipeline, broker.embedded.transport")
     assert {"store", "ingest", "workers"} <= modules
