@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,16 +85,23 @@ def name_of(path: Path) -> str:
 MODULES = [path for package in ARROWS for path in modules(package)]
 
 
-def imports(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield every import, also those inside functions: the module and the name taken from it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return all that a module is made of: most of what these tests take is parsing."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[str, str], ...]:
+    """Return every import, also those inside functions: the module and the name taken from it."""
+    found: list[tuple[str, str]] = []
+    for node in nodes(path):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, ""
+            found += [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative import"
-            for alias in node.names:
-                yield node.module or "", alias.name
+            found += [(node.module or "", alias.name) for alias in node.names]
+    return tuple(found)
 
 
 def kept_files() -> list[Path]:
@@ -113,7 +121,7 @@ def dotted_name(path: Path) -> str:
 
 def imported_at_the_top(path: Path, ours: set[str]) -> Iterator[str]:
     """Yield the modules of ours that a module imports when it is imported itself."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in ast.iter_child_nodes(nodes(path)[0]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in ours)
         elif isinstance(node, ast.ImportFrom):
@@ -166,11 +174,10 @@ def test_no_two_files_import_each_other() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_fields_words_are_used_and_not_our_own(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     names = [*path.relative_to(ROOT).with_suffix("").parts]
-    names += [node.name for node in ast.walk(tree) if isinstance(node, definitions)]
-    names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    names += [node.name for node in nodes(path) if isinstance(node, definitions)]
+    names += [node.id for node in nodes(path) if isinstance(node, ast.Name)]
     parts = {part for name in names for part in re.findall(r"[a-z]+", re.sub(r"([A-Z]+)", r"_\1", name).lower())}
     assert parts & RETIRED_WORDS == set()
 
@@ -184,7 +191,7 @@ def test_only_the_command_line_reads_the_environment(path: Path) -> None:
         return
     reading = [
         node.attr
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
         if isinstance(node.value, ast.Name) and node.value.id == "os"
     ]
