@@ -86,17 +86,18 @@ async def find_manifests(place: Place) -> AsyncIterator[FoundManifest]:
                 if len(content) > MAX_BYTES:
                     break
             manifest = read_manifest(bytes(content))
-            folder = key.removesuffix(f"/{MANIFEST_NAME}")
-            if manifest.folder != folder:
-                raise ValueError(f"it is that of {manifest.folder!r}: the folder was moved or renamed")
         except (PlaceError, ValueError) as error:
             yield FoundManifest(key=key, manifest=None, problem=str(error))
-        else:
+            continue
+        if f"{manifest.folder}/{MANIFEST_NAME}" == key:
             yield FoundManifest(key=key, manifest=manifest)
+        else:
+            problem = f"it is that of {manifest.folder!r}: the folder was moved or renamed"
+            yield FoundManifest(key=key, manifest=None, problem=problem)
 
 
 async def rebuild(store: Store, place: Place, *, on_found: Callable[[FoundManifest], None]) -> int:
-    """Make the archive's rows from the manifests of the target; return how many recordings got rows or better ones.
+    """Make the archive's rows from the manifests of the target; return how many files got rows or better ones.
 
     What the store knows already stays unless the manifest knows more; nothing is removed. Raises `PlaceError` and
     `StoreError`.

@@ -204,7 +204,13 @@ async def test_a_folder_that_is_not_mounted_is_told_and_stays_empty(root: Path, 
     staged = Staged(tmp_path)
     async with place(root) as folder:
         for _ in range(2):
-            for ask in (folder.check(must_exist=True), staged.put(folder), folder.put_bytes(KEY, b"", ""), folder.size_of(KEY)):
+            asked = (
+                folder.check(must_exist=True),
+                staged.put(folder),
+                folder.put_bytes(KEY, b"", ""),
+                folder.size_of(KEY),
+            )
+            for ask in asked:
                 with pytest.raises(PlaceError, match="mount what belongs there"):
                     await ask
             replace_by_an_empty_one(root)

@@ -274,7 +274,7 @@ def _expected(file: ArchiveFileRow) -> ExpectedFile:
 
 
 class RebuildReport(Struct, frozen=True, kw_only=True):
-    """How many manifests were found, how many recordings got rows or better ones, and which could not be read."""
+    """How many manifests were found, how many files got rows or better ones, and which manifests could not be read."""
 
     manifests: int
     restored: int
@@ -307,7 +307,7 @@ async def rebuild(settings: Settings, args: argparse.Namespace) -> int:
     else:
         print_lines(
             [
-                f"{found} manifests, {restored} recordings restored",
+                f"{found} manifests, {restored} files restored",
                 *(f"{one.key}: {one.problem}" for one in problems),
             ]
         )
