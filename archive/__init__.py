@@ -1,9 +1,20 @@
 """Fetches the files of recordings, proves them whole, and places them where they are to be kept."""
 
-from archive.addresses import DEFAULT_HOSTS, AddressRules, parse_hosts, parse_networks
+from archive.addresses import (
+    DEFAULT_HOSTS,
+    AddressRules,
+    FetchError,
+    ForbiddenAddressError,
+    HostRule,
+    check_url,
+    is_forbidden_ip,
+    parse_hosts,
+    parse_networks,
+)
 from archive.checking import CheckedFile, ExpectedFile, FoundManifest, check_file, rebuild
-from archive.fetching import Fetcher, FetchLimits
+from archive.fetching import Fetched, Fetcher, FetchLimits, FileHeaders, NotThereError, TooLargeError, Wanted
 from archive.files import FileConfig
+from archive.part_file import DiskFullError
 from archive.places import Place, PlaceError, S3Settings, open_place, parse_target, usual_style
 from archive.planning import PlanConfig
 from archive.service import ArchiveConfig, Archiver
@@ -15,18 +26,29 @@ __all__ = [
     "ArchiveConfig",
     "Archiver",
     "CheckedFile",
+    "DiskFullError",
     "ExpectedFile",
+    "FetchError",
     "FetchLimits",
+    "Fetched",
     "Fetcher",
     "FileConfig",
+    "FileHeaders",
+    "ForbiddenAddressError",
     "FoundManifest",
+    "HostRule",
+    "NotThereError",
     "Place",
     "PlaceError",
     "PlanConfig",
     "S3Settings",
     "Staging",
     "StagingError",
+    "TooLargeError",
+    "Wanted",
     "check_file",
+    "check_url",
+    "is_forbidden_ip",
     "open_place",
     "parse_hosts",
     "parse_networks",

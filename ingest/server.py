@@ -185,7 +185,7 @@ class IngestServer:
         """Give those who have just connected the time to send: a load balancer does not repeat what is cut off here."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_REQUEST_S):
-                while connections.is_expecting:
+                while connections.is_expecting:  # noqa: ASYNC110 - who connects and sends tells nobody of it
                     await asyncio.sleep(_TURN_S)
 
     @property

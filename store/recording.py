@@ -76,8 +76,7 @@ class RecordingEventRef(Struct, frozen=True, kw_only=True):
     """An event of a recording: `timestamp` in Unix seconds, `received_at` as ISO 8601 text.
 
     `source` is empty for a callback, `reconcile` for what the vendor answered when it was asked, `archive` for what we
-    say of our archive. `verified` says
-    whether the vendor confirms it; None until it was asked.
+    say of our archive. `verified` says whether the vendor confirms it; None until it was asked.
     """
 
     event_id: str
