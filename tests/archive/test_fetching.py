@@ -30,6 +30,7 @@ from archive import (
     Wanted,
     parse_networks,
 )
+from archive.part_file import PartFile
 from simulator import FileFailure, FileFaults, VendorFile, VendorFiles
 from tests.archive.serving import SECRET, Answer, Caller, answering, until
 
@@ -513,6 +514,7 @@ async def test_a_size_that_no_longer_is_as_announced_costs_nothing_of_what_is_th
     [
         pytest.param(("bytes 0-399/1000", 400, FILE[:400]), id="from the start"),
         pytest.param(("bytes 599-999/1000", 401, FILE[599:]), id="one before"),
+        pytest.param(("bytes 599-999/1000", 400, FILE[599:999]), id="one before, with the length of the rest"),
         pytest.param(("bytes 601-999/1000", 399, FILE[601:]), id="one behind"),
         pytest.param(("bytes 600-998/1000", 399, FILE[600:999]), id="not to the end"),
         pytest.param(("bytes 600-999/1000", 500, bytes(500)), id="longer than it says"),
@@ -635,6 +637,10 @@ def link(part: Path, elsewhere: Path) -> None:
     part.symlink_to(elsewhere)
 
 
+def link_to_nothing(part: Path, elsewhere: Path) -> None:
+    part.symlink_to(elsewhere.with_name("nothing"))
+
+
 def hard_link(part: Path, elsewhere: Path) -> None:
     part.hardlink_to(elsewhere)
 
@@ -647,7 +653,7 @@ def folder(part: Path, elsewhere: Path) -> None:
     part.mkdir()
 
 
-@pytest.mark.parametrize("make", [link, hard_link, fifo, folder])
+@pytest.mark.parametrize("make", [link, link_to_nothing, hard_link, fifo, folder])
 async def test_a_part_file_that_is_no_file_of_ours_is_not_written(
     tmp_path: Path, make: Callable[[Path, Path], None]
 ) -> None:
@@ -657,6 +663,7 @@ async def test_a_part_file_that_is_no_file_of_ours_is_not_written(
         make(there.caller.part, elsewhere)
         assert "part file" in (await there.caller.fail()).reason
         assert elsewhere.read_bytes() == b"not ours"
+        assert not elsewhere.with_name("nothing").exists()
         assert there.files.requests == []
 
 
@@ -685,8 +692,11 @@ async def test_a_disk_keeps_its_floor(tmp_path: Path) -> None:
 
 
 async def test_files_that_come_at_once_share_what_a_disk_has_left(tmp_path: Path) -> None:
-    limits = FetchLimits(min_free_bytes=1_000)
-    async with VendorFiles() as files, fetching(limits, free_bytes=lambda _: 501_000) as fetcher:
+    def free_bytes(folder: Path) -> int:
+        return 501_000 - sum(part.stat().st_size for part in folder.iterdir())
+
+    faults, limits = FileFaults(bytes_per_s=600_000), FetchLimits(min_free_bytes=1_000)
+    async with VendorFiles(faults=faults) as files, fetching(limits, free_bytes=free_bytes) as fetcher:
         callers = []
         for number in range(3):
             file = files.put(f"/{number}.mp4", 300_000)
@@ -709,6 +719,17 @@ async def test_a_disk_that_fills_up_meanwhile_ends_it_and_what_is_there_is_resum
         free = 10**13
         there.assert_whole(await there.caller.fetch())
         assert there.resumed_at() == ["", f"bytes={kept}-"]
+
+
+def test_nothing_is_written_behind_what_could_not_be(tmp_path: Path) -> None:
+    part = PartFile(tmp_path / "a.part", min_free_bytes=1, free_bytes=lambda _: 0)
+    part.open()
+    part.write([b"hello"])
+    for pieces in ([bytes(1 << 24)], [b"world"]):
+        with pytest.raises(DiskFullError):
+            part.write(pieces)
+    part.close()
+    assert part.path.read_bytes() == b"hello"
 
 
 async def test_a_caller_that_cannot_note_what_comes_gets_nothing_written(tmp_path: Path) -> None:
