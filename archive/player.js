@@ -5,7 +5,7 @@
 
 const LARGE_FIRST = ["screen", "whiteboard", "mixed", "video", "camera", "audio"];
 // Further off than this, a stream jumps; nearer, it runs a little faster or slower, which nobody hears.
-const JUMP_S = 0.25;
+const JUMP_S = 0.2;
 const NEAR_S = 0.03;
 const MOST = 0.12;
 
@@ -17,7 +17,7 @@ const TEXTS = {
     empty: "No file of this recording is here.", ended: "The end.", files: "Files", file: "File", shows: "Shows",
     person: "Person", size: "Size", begins: "Begins", length: "Length", state: "State", archived: "archived",
     lost: "lost", refused: "refused", failed: "cannot be played here", vendorError: "The recording failed",
-    missing: "These files are not here:", omitted: "Left out, because the recording was paused:", at: "at", unknown: "?",
+    missing: "These files are not here:", omitted: "Left out, because the recording was paused:", for: "at {at}, for {length}", unknown: "?",
     camera: "Camera", screen: "Screen", whiteboard: "Whiteboard", mixed: "Mixed", audio: "Sound", video: "Video",
     blocked: "The browser does not let it play: press Play once more.",
     keys: "Keys: Space plays and pauses, ← and → jump 5 s, J and L 30 s, Home and End, < and > change the speed, M the sound, F the full screen.",
@@ -29,7 +29,7 @@ const TEXTS = {
     empty: "此录制没有可播放的文件。", ended: "播放结束。", files: "文件", file: "文件名", shows: "内容",
     person: "用户", size: "大小", begins: "开始", length: "时长", state: "状态", archived: "已归档",
     lost: "已丢失", refused: "已拒绝", failed: "无法在此播放", vendorError: "录制失败",
-    missing: "以下文件不在此处：", omitted: "录制暂停期间未录制：", at: "位于", unknown: "未知",
+    missing: "以下文件不在此处：", omitted: "录制暂停期间未录制：", for: "{at} 处，时长 {length}", unknown: "未知",
     camera: "摄像头", screen: "屏幕共享", whiteboard: "白板", mixed: "混流", audio: "音频", video: "视频",
     blocked: "浏览器阻止了播放：请再次点击播放。",
     keys: "快捷键：空格 播放/暂停，← → 跳转 5 秒，J L 跳转 30 秒，Home End 首尾，< > 倍速，M 静音，F 全屏。",
@@ -103,7 +103,7 @@ function silentOf(streams) {
 function correctionOf(aheadS, rate) {
   if (Math.abs(aheadS) > JUMP_S) return { jump: true, rate };
   if (Math.abs(aheadS) < NEAR_S) return { jump: false, rate };
-  return { jump: false, rate: rate * (1 - Math.max(-MOST, Math.min(MOST, aheadS))) };
+  return { jump: false, rate: rate * (1 - Math.max(-MOST, Math.min(MOST, 2 * aheadS))) };
 }
 
 function omissionsOf(omitted) {
@@ -133,6 +133,20 @@ function start(recording) {
     element.append(...children);
     return element;
   };
+  // Drawn, because not every system has a font with these.
+  const icon = (...paths) => {
+    const space = "http://www.w3.org/2000/svg";
+    const drawing = document.createElementNS(space, "svg");
+    drawing.setAttribute("viewBox", "0 0 16 16");
+    drawing.setAttribute("aria-hidden", "true");
+    for (const path of paths) {
+      const line = document.createElementNS(space, "path");
+      line.setAttribute("d", path);
+      drawing.append(line);
+    }
+    return drawing;
+  };
+  const speaker = "M2 6h3l4-3v10l-4-3H2z";
   const speeds = [0.5, 0.75, 1, 1.25, 1.5, 2, 3];
   const streams = streamsOf(recording.files);
   const omissions = omissionsOf(recording.omitted_durations);
@@ -157,7 +171,7 @@ function start(recording) {
     const isAudio = stream.kind === "audio" || /\.(mp3|m4a|aac|ogg|opus|wav)$/.test(stream.name);
     const media = make(isAudio ? "audio" : "video", { preload: "metadata", src: addressOf(stream.name), playsInline: true });
     const label = make("span", {});
-    const enlarge = make("button", { type: "button", className: "enlarge", textContent: "⤢" });
+    const enlarge = make("button", { type: "button", className: "enlarge" }, icon("M9 3h4v4M13 3L9 7M7 13H3V9M3 13l4-4"));
     const sound = make("button", { type: "button", className: "mute" });
     const caption = make("figcaption", {}, label, sound, enlarge);
     const tile = make("figure", { className: `tile ${stream.kind}`, hidden: true });
@@ -296,7 +310,7 @@ function start(recording) {
   function drawSound() {
     for (const stream of streams.filter((each) => each.isHere)) {
       stream.media.muted = isMuted || silent.has(stream.index);
-      show(stream.sound, stream.media.muted ? "🔇" : "🔊");
+      stream.sound.replaceChildren(icon(speaker, stream.media.muted ? "M11 6l4 4M15 6l-4 4" : "M11 6q2 2 0 4M13 4q4 4 0 8"));
       stream.sound.setAttribute("aria-label", `${labelOf(stream)}: ${silent.has(stream.index) ? text.unmute : text.mute}`);
     }
     show(byId("mute"), isMuted ? text.unmute : text.mute);
@@ -328,7 +342,7 @@ function start(recording) {
 
   function omissionText(omission) {
     const length = omission.lengthMs === null ? text.unknown : timeText(omission.lengthMs);
-    return `${text.at} ${timeText(omission.atMs)}: ${length}`;
+    return text.for.replace("{at}", timeText(omission.atMs)).replace("{length}", length);
   }
 
   function drawNotes() {

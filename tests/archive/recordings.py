@@ -5,8 +5,8 @@ from typing import Any
 from schemas import Manifest, ManifestFile, ManifestOmission, RecordingStatus
 from store import Recording, RecordingEventRef, RecordingVideo
 
-#: 2026-11-30 08:00:00 in China, where it is still the 29th elsewhere.
-STARTED_AT = 1_795_996_800
+#: 2026-11-30 01:00:00 in China, when it is still the 29th in Europe.
+STARTED_AT = 1_795_971_600
 
 
 def recording(**changes: Any) -> Recording:
