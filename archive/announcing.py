@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from archive.manifest import make_manifest, render_manifest
-from archive.naming import MANIFEST_NAME
+from archive.naming import MANIFEST_NAME, PAGE_NAME
 from archive.page import index_html
 from archive.places import Place, PlaceError
 from broker import Message, NotPublishedError
@@ -16,8 +16,6 @@ from telemetry import metrics
 
 #: The `source` of events that tell of what was archived.
 SOURCE: Final = "archive"
-
-PAGE_NAME: Final = "index.html"
 
 _AGAIN_S: Final = 30.0
 

@@ -36,7 +36,8 @@ def recording(**changes: Any) -> Recording:
 
 
 def video(**changes: Any) -> RecordingVideo:
-    return RecordingVideo(**{"video_type": 2, "video_format": "mp4"} | changes)
+    values: dict[str, Any] = {"video_type": 2, "video_format": "mp4"}
+    return RecordingVideo(**values | changes)
 
 
 def event(timestamp: int) -> RecordingEventRef:
