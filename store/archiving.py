@@ -395,14 +395,23 @@ async def retry_files(
 ) -> int:
     """Make files due now whose outcome is one of these, and with `also_due` those that wait; return how many.
 
-    Their attempts count anew. An archived file is never due again. Raises `StoreUnavailableError` and
-    `SchemaMismatchError`.
+    Their attempts count anew. A file that was archived is fetched anew: what is at the target is no more trusted.
+    Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
-    ended = _file.outcome.in_([one for one in outcomes if one != "archived"])
+    ended = _file.outcome.in_(outcomes)
+    has_ended = _file.outcome.is_not(None)
     retrying = (
         update(archived_files)
         .where(or_(ended, _file.state == literal_column(f"'{DUE}'")) if also_due else ended)
-        .values(state=DUE, outcome=None, due_at_us=AT_ONCE, attempts=0, not_found=0)
+        .values(
+            state=DUE,
+            outcome=None,
+            due_at_us=AT_ONCE,
+            attempts=0,
+            not_found=0,
+            fetched_bytes=case((has_ended, 0), else_=_file.fetched_bytes),
+            archived_at_us=case((has_ended, null()), else_=_file.archived_at_us),
+        )
     )
     if task_id is not None:
         retrying = retrying.where(_file.task_id == task_id)

@@ -211,6 +211,7 @@ def _add_archive(commands: Any) -> None:
     _selection(listing)
     fetch = _command(archive, "fetch", "archive:fetch", "Archive the files of one recording now, and show how it goes.")
     fetch.add_argument("task_id", metavar="TASK_ID")
+    fetch.add_argument("--again", action="store_true", help="also what is archived: where it was found damaged")
     retry = _command(archive, "retry", "archive:retry", "Have what is lost, refused or waiting tried again at once.")
     retry.add_argument("task_id", nargs="?", metavar="TASK_ID", help="of one recording (none: all)")
     verify = _command(archive, "verify", "archive:verify", "Read archived files, and say which are not what they were.")

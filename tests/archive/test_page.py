@@ -194,7 +194,7 @@ def test_what_is_worth_reading_is_large_unless_another_is_chosen(
 
 
 def test_no_sound_is_heard_twice() -> None:
-    cases = [
+    cases: list[tuple[list[dict[str, Any]], list[int]]] = [
         ([{"kind": "camera"}, {"kind": "mixed"}, {"kind": "mixed"}, {"kind": "whiteboard"}], [0, 2, 3]),
         ([{"kind": "camera", "user_id": "a"}, {"kind": "audio", "user_id": "a"}], [1]),
         ([{"kind": "camera", "user_id": "a"}, {"kind": "audio", "user_id": "b"}], []),

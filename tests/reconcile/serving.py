@@ -1,22 +1,25 @@
-"""The fake of the vendor's API in a thread of its own, for tests that run processes."""
+"""The fakes of the vendor's API and files in threads of their own, for tests that run processes."""
 
 import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
-from simulator import VendorApi
+from simulator import VendorApi, VendorFiles
+
+Server = TypeVar("Server", VendorApi, VendorFiles)
 
 
 @contextmanager
-def in_thread(api: VendorApi) -> Iterator[VendorApi]:
-    """Let the API answer while the block runs. What it knows and how it fails may be changed meanwhile."""
+def in_thread(server: Server) -> Iterator[Server]:
+    """Let a fake answer while the block runs. What it knows and how it fails may be changed meanwhile."""
     started = threading.Event()
     ended = threading.Event()
 
     async def serve() -> None:
-        async with api:
+        async with server:
             started.set()
             await asyncio.to_thread(ended.wait)
 
@@ -27,7 +30,7 @@ def in_thread(api: VendorApi) -> Iterator[VendorApi]:
         try:
             if running.done():
                 running.result()
-            yield api
+            yield server
         finally:
             ended.set()
             running.result()

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from archive import CheckedFile, ExpectedFile, FoundManifest, PlaceError, check_file
 from archive import rebuild as rebuild_rows
+from schemas import FileOutcome
 from store import ArchiveFileRow, Store, check_schema, list_archive_files, retry_files
 from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
 from tiw.opening import archiving, listening, open_store, open_target, open_transport, require_amqp, require_archive
@@ -30,6 +31,9 @@ from tiw.settings import FailedError, Settings, UsageError
 
 #: How often what is shown of a recording is brought up to date.
 _LOOK_EVERY_S: Final = 0.5
+
+_MISSING: Final[tuple[FileOutcome, ...]] = ("lost", "refused")
+_ALL: Final[tuple[FileOutcome, ...]] = (*_MISSING, "archived")
 
 _log = structlog.get_logger()
 
@@ -128,7 +132,8 @@ async def fetch(settings: Settings, args: argparse.Namespace) -> int:
     async with open_store(settings) as store, AsyncExitStack() as stack:
         await check_schema(store)
         app = await _app_of(store, args.task_id, args.app)
-        await retry_files(store, task_id=args.task_id, app=app)
+        outcomes = _ALL if args.again else _MISSING
+        await retry_files(store, task_id=args.task_id, app=app, outcomes=outcomes)
         transport = await stack.enter_async_context(open_transport(settings))
         archiver = await stack.enter_async_context(
             archiving(settings, store=store, transport=transport, recording=(app, args.task_id))
@@ -259,7 +264,7 @@ async def verify(settings: Settings, args: argparse.Namespace) -> int:
             )
         print_lines([f"{whole} files are whole, {len(not_whole)} are not"])
         if not_whole:
-            print_lines(["while the vendor has them: `tiw archive fetch TASK_ID`"])
+            print_lines(["while the vendor has them: `tiw archive fetch TASK_ID --again`"])
     return 1 if not_whole else 0
 
 

@@ -9,8 +9,17 @@ import msgspec
 from ingest import SpoolFileState
 from schemas import callback_schema
 from simulator import SimulationCounts
-from store import DeadLetterRow, EventRow, NoticeRow, Recording, RecordingSummary, UnaccountedRoom
+from store import (
+    ArchiveFileRow,
+    DeadLetterRow,
+    EventRow,
+    NoticeRow,
+    Recording,
+    RecordingSummary,
+    UnaccountedRoom,
+)
 from tiw.awaiting import Awaited
+from tiw.commands.archive import FetchReport, RebuildReport, RetryReport, VerifyReport
 from tiw.commands.config import EffectiveSettings
 from tiw.commands.dead_letters import PurgedDeadLetters, ReplayedDeadLetters
 from tiw.commands.events import ReplayedEvents
@@ -31,6 +40,11 @@ from tiw.settings import Settings
 DOCUMENTS: dict[str, Any] = {
     "recordings list": list[RecordingSummary],
     "recordings show": Recording,
+    "archive list": list[ArchiveFileRow],
+    "archive fetch": FetchReport,
+    "archive retry": RetryReport,
+    "archive verify": VerifyReport,
+    "archive rebuild": RebuildReport,
     "events list": list[EventRow],
     "events replay": ReplayedEvents,
     "dead-letters list": list[DeadLetterRow],

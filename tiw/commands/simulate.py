@@ -107,7 +107,9 @@ async def _play_with_vendor(config: SimulationConfig, class_time: ClassTime, ven
         print(
             f"The vendor's API of these classes answers on {api.url}. For whoever is to ask it:\n"
             f"TIW_VENDOR_ENDPOINT={api.url} TIW_VENDOR_SITE={site} "
-            f"TIW_VENDOR_SECRET_ID={api.secret_id} TIW_VENDOR_SECRET_KEY={api.secret_key}",
+            f"TIW_VENDOR_SECRET_ID={api.secret_id} TIW_VENDOR_SECRET_KEY={api.secret_key}\n"
+            "Their files lie beside it. For whoever is to archive them:\n"
+            f"TIW_ARCHIVE_HOSTS={files.url.removeprefix('http://')} TIW_ARCHIVE_NETWORKS=127.0.0.0/8",
             file=sys.stderr,
         )
         # With the key that the API was told last, as the vendor.
