@@ -21,6 +21,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from aiohttp import ClientError as ConnectionFault
 from aiohttp.abc import AbstractResolver
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import BotoCoreError, ClientError
 from fastcrc import crc64
 from msgspec import Struct
@@ -70,6 +71,7 @@ _REMEDIES: dict[str, str] = {
     "IllegalLocationConstraintException": "the region is wrong: set the bucket's",
     "PermanentRedirect": "the bucket is elsewhere: set its endpoint and region",
     "TemporaryRedirect": "the bucket is elsewhere: set its endpoint and region",
+    "NoSuchKey": "there is no such file",
     "NoSuchBucket": "there is no such bucket: create it, or correct its name, endpoint and region",
     "PathStyleDomainForbidden": "this server wants the bucket in the host's name: set the style to virtual",
     "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
@@ -247,10 +249,14 @@ class S3Place:
                 config=self._config,
             )
         )
+        self._client.meta.events.register("before-send.s3", _without_expect)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
+        # The connections close in the next round of the loop, which may be about to end:
+        # https://docs.aiohttp.org/en/stable/client_advanced.html#graceful-shutdown
+        await asyncio.sleep(0)
 
     @property
     def name(self) -> str:
@@ -530,6 +536,14 @@ def _session() -> AioSession:
             "credentials_file": nothing,
         }
     )
+
+
+def _without_expect(request: AWSPreparedRequest, **_: object) -> None:
+    """Send bodies at once: aiohttp would wait for ever for the `100 Continue` of a server that knows none.
+
+    Servers may leave it out, and some do: https://github.com/boto/botocore/issues/3755
+    """
+    request.headers.pop("Expect", None)
 
 
 def _base64(digest: bytes) -> str:

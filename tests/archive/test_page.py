@@ -187,7 +187,7 @@ def test_what_is_worth_reading_is_large_unless_another_is_chosen(
 ) -> None:
     found = run(
         "largeOf(activeAt(streamsOf(files), 0), chosen)?.index ?? null",
-        files=streams(*({"kind": kind} for kind in kinds)),
+        files=streams(*[{"kind": kind} for kind in kinds]),
         chosen=chosen,
     )
     assert found == large

@@ -31,9 +31,13 @@ class Loopback(AbstractResolver):
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def resolve(self, host: str, port: int = 0, *_: Any) -> list[Any]:
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
         self.asked.append(host)
-        result = ResolveResult(hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0)
+        assert family in (socket.AF_INET, socket.AF_UNSPEC)
+        family = socket.AF_INET
+        result = ResolveResult(hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0)
         return [result]
 
     async def close(self) -> None:
@@ -45,18 +49,22 @@ def settings(url: str, **changes: Any) -> S3Settings:
     return S3Settings(endpoint=url, **values)
 
 
-def place(url: str, *, bucket: str = "classes", part: int = PART, **options: Any) -> S3Place:
-    target = S3Target(bucket=bucket, prefix="kept/here")
+def place(url: str, *, bucket: str = "classes", prefix: str = "kept/here", part: int = PART, **options: Any) -> S3Place:
+    target = S3Target(bucket=bucket, prefix=prefix)
     changes = {name: options.pop(name) for name in ("style", "secret_access_key", "access_key_id") if name in options}
     return S3Place(target, settings(url, **changes), attempts=1, part_size_bytes=part, **options)
 
 
-@pytest.fixture
-def rclone(tmp_path: Path) -> Iterator[RcloneS3]:
-    buckets = tmp_path / "buckets"
-    (buckets / "classes").mkdir(parents=True)
-    with RcloneS3(buckets) as server:
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneS3]:
+    with RcloneS3(buckets(tmp_path_factory.mktemp("rclone"))) as server:
         yield server
+
+
+def buckets(folder: Path) -> Path:
+    """Return a folder with a bucket in it."""
+    (folder / "buckets" / "classes").mkdir(parents=True)
+    return folder / "buckets"
 
 
 @pytest.fixture(scope="module")
@@ -94,24 +102,24 @@ async def content(of: S3Place, key: str = KEY) -> bytes:
     return b"".join([block async for block in of.read(key)])
 
 
-@pytest.mark.parametrize("size", [0, 1, PART, PART + 1, 2 * PART + 7], ids=str)
-async def test_a_file_is_placed_whole_and_read_again(rclone: RcloneS3, tmp_path: Path, size: int) -> None:
-    staged = Staged(tmp_path, size)
-    async with place(rclone.url) as bucket:
-        await bucket.check()
-        assert await bucket.size_of(KEY) is None
-        assert await staged.put(bucket) == f"s3://classes/kept/here/{KEY}"
-        assert await bucket.size_of(KEY) == size
-        assert await content(bucket) == staged.bytes
-    assert (tmp_path / "buckets" / "classes" / "kept" / "here" / KEY).read_bytes() == staged.bytes
-    assert staged.progress[-1] == size
-    assert len(staged.upload_ids) == (1 if size > PART else 0)
-    assert staged.path.exists()
+async def test_a_file_is_placed_whole_and_read_again(rclone: RcloneS3, tmp_path: Path) -> None:
+    for size in (0, 1, PART, PART + 1, 2 * PART + 7):
+        staged = Staged(tmp_path, size)
+        async with place(rclone.url, prefix=f"of/{size}") as bucket:
+            await bucket.check()
+            await bucket.check()
+            assert await bucket.size_of(KEY) is None
+            assert await staged.put(bucket) == f"s3://classes/of/{size}/{KEY}"
+            assert await bucket.size_of(KEY) == size
+            assert await content(bucket) == staged.bytes
+        assert staged.progress[-1] == size
+        assert len(staged.upload_ids) == (1 if size > PART else 0)
+        assert staged.path.exists()
 
 
 async def test_manifests_are_found_below_the_prefix_alone(rclone: RcloneS3) -> None:
     keys = {f"{app}/2026-11-30_1_t{number}/manifest.json" for app in (1, 2) for number in range(3)}
-    async with place(rclone.url) as bucket:
+    async with place(rclone.url, prefix="many") as bucket:
         for key in sorted(keys):
             await bucket.put_bytes(key, b"{}", "application/json")
         await bucket.put_bytes("1/2026-11-30_1_t0/index.html", b"<!doctype html>", "text/html")
@@ -128,10 +136,8 @@ async def test_a_wrong_key_is_told_and_no_secret(rclone: RcloneS3, tmp_path: Pat
 
 
 async def test_a_bucket_can_stand_in_the_hosts_name(tmp_path: Path) -> None:
-    buckets = tmp_path / "buckets"
-    (buckets / "classes").mkdir(parents=True)
     staged, resolver = Staged(tmp_path, PART + 1), Loopback()
-    with RcloneS3(buckets, is_virtual=True) as server:
+    with RcloneS3(buckets(tmp_path), is_virtual=True) as server:
         url = f"http://cos.example.test:{server.port}"
         async with place(url, style="virtual", resolver=resolver) as bucket:
             await bucket.check()
@@ -216,21 +222,21 @@ async def test_a_part_of_other_bytes_is_sent_again(moto: str, tmp_path: Path) ->
         assert await content(bucket) == new.bytes
 
 
-async def test_a_server_that_dies_in_the_middle_is_asked_and_begun_anew(rclone: RcloneS3, tmp_path: Path) -> None:
+async def test_a_server_that_dies_in_the_middle_is_asked_and_begun_anew(tmp_path: Path) -> None:
     staged = Staged(tmp_path, 4 * PART)
-    async with place(rclone.url) as bucket:
+    with RcloneS3(buckets(tmp_path)) as server:
 
         def kill_at_the_third(size: int) -> None:
-            staged.progress.append(size)
             if size == 2 * PART:
-                rclone.kill()
+                server.kill()
 
-        with pytest.raises(PlaceError, match=r"does not answer .* look after its endpoint and the network"):
-            await staged.put(bucket, on_progress=kill_at_the_third)
-        rclone.start()
-        await staged.put(bucket, upload_id=staged.upload_ids[-1])
-        assert len(staged.upload_ids) == 2
-        assert await content(bucket) == staged.bytes
+        async with place(server.url) as bucket:
+            with pytest.raises(PlaceError, match=r"does not answer .* look after its endpoint and the network"):
+                await staged.put(bucket, on_progress=kill_at_the_third)
+            await asyncio.to_thread(server.start)
+            await staged.put(bucket, upload_id=staged.upload_ids[-1])
+            assert len(staged.upload_ids) == 2
+            assert await content(bucket) == staged.bytes
 
 
 async def test_an_upload_is_forgotten_when_asked(moto: str, tmp_path: Path) -> None:
@@ -320,43 +326,84 @@ async def fake() -> AsyncIterator[Fake]:
         await runner.cleanup()
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "remedy"),
-    [
-        ("AccessDenied", 403, "allow it to list the bucket"),
-        ("SignatureDoesNotMatch", 403, "the secret does not belong to the access key"),
-        ("InvalidAccessKeyId", 403, "correct it"),
-        ("RequestTimeTooSkewed", 403, "clock"),
-        ("PermanentRedirect", 301, "set its endpoint and region"),
-        ("AuthorizationHeaderMalformed", 400, "region"),
-        ("PathStyleDomainForbidden", 403, "set the style to virtual"),
-        ("SlowDown", 503, "tried again later"),
-        ("InternalError", 500, "tried again later"),
-        ("SomethingNew", 418, "server's log"),
-    ],
-)
-async def test_a_refusal_says_what_to_do(tmp_path: Path, code: str, status: int, remedy: str) -> None:
+REFUSALS = [
+    ("AccessDenied", 403, "allow it to list the bucket"),
+    ("SignatureDoesNotMatch", 403, "the secret does not belong to the access key"),
+    ("InvalidAccessKeyId", 403, "correct it"),
+    ("RequestTimeTooSkewed", 403, "clock"),
+    ("PermanentRedirect", 301, "set its endpoint and region"),
+    ("AuthorizationHeaderMalformed", 400, "region"),
+    ("PathStyleDomainForbidden", 403, "set the style to virtual"),
+    ("SlowDown", 503, "tried again later"),
+    ("InternalError", 500, "tried again later"),
+    ("SomethingNew", 418, "server's log"),
+]
+
+
+async def test_a_refusal_says_what_to_do_and_nothing_secret(tmp_path: Path) -> None:
     staged = Staged(tmp_path, 10)
     async with fake() as server, place(server.url) as bucket:
-        server.answer = lambda request: None if request.method == "HEAD" else refusal(code, status)
-        with pytest.raises(PlaceError) as refused:
-            await staged.put(bucket)
-    assert f"({code})" in refused.value.reason
-    assert remedy in refused.value.reason
-    assert not refused.value.is_full
-    assert SECRET_ACCESS_KEY not in refused.value.reason
-    assert "secret of" not in refused.value.reason
+        for code, status, remedy in REFUSALS:
+            server.answer = lambda request, answer=(code, status): (  # type: ignore[misc]
+                None if request.method == "HEAD" else refusal(*answer)
+            )
+            with pytest.raises(PlaceError) as refused:
+                await staged.put(bucket)
+            assert f"({code})" in refused.value.reason
+            assert remedy in refused.value.reason
+            assert not refused.value.is_full
+            assert "secret of" not in refused.value.reason
 
 
-@pytest.mark.parametrize(
-    ("code", "status"), [("QuotaExceeded", 403), ("XMinioStorageFull", 507), ("", 507), ("InsufficientCapacity", 507)]
-)
-async def test_a_full_bucket_is_told_as_one(tmp_path: Path, code: str, status: int) -> None:
+async def test_a_full_bucket_is_told_as_one(tmp_path: Path) -> None:
     async with fake() as server, place(server.url) as bucket:
-        server.answer = lambda _: refusal(code, status)
-        with pytest.raises(PlaceError, match="make room there") as refused:
-            await bucket.check()
-    assert refused.value.is_full
+        for code, status in (
+            ("QuotaExceeded", 403),
+            ("XMinioStorageFull", 507),
+            ("", 507),
+            ("InsufficientCapacity", 507),
+        ):
+            server.answer = lambda _, answer=(code, status): refusal(*answer)  # type: ignore[misc]
+            with pytest.raises(PlaceError, match="make room there") as refused:
+                await bucket.check()
+            assert refused.value.is_full
+
+
+async def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:
+    staged, refusals = Staged(tmp_path, 10), [refusal("SlowDown", 503)]
+    async with fake() as server, S3Place(S3Target(bucket="classes"), settings(server.url), attempts=2) as bucket:
+
+        def answer(request: web.Request) -> Answer:
+            if request.method == "PUT":
+                return refusals.pop() if refusals else None
+            return head(staged.size) if not refusals else None
+
+        server.answer = answer
+        await staged.put(bucket)
+
+
+async def test_a_server_that_never_says_continue_gets_the_body(tmp_path: Path) -> None:
+    """Some servers and proxies know nothing of `Expect: 100-continue`."""
+    staged, bodies = Staged(tmp_path, 100_000), []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begin = await reader.readuntil(b"\r\n\r\n")
+        if begin.startswith(b"PUT"):
+            bodies.append(await reader.readexactly(staged.size))
+            writer.write(b'HTTP/1.1 200 OK\r\nETag: "e"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+        elif bodies:
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % staged.size)
+        else:
+            writer.write(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with place(f"http://127.0.0.1:{port}", stalled_after_s=5) as bucket:
+        await staged.put(bucket)
+    assert bodies == [staged.bytes]
+    server.close()
+    await server.wait_closed()
 
 
 @pytest.mark.parametrize("code", ["InvalidPart", "InvalidPartOrder", "NoSuchUpload"])
