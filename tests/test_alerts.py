@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from ingest.refusals import Refusal
+from schemas import FileOutcome
 from telemetry import metrics
 from tiw.parser import build_parser
 from workers import job as bookkeeping
@@ -67,4 +68,4 @@ def test_values_of_labels_are_ones_that_occur() -> None:
     }
     assert values - {"disk"} <= {refusal.label for refusal in Refusal}
     outcomes = {value for rule in RULES for value in re.findall(r'outcome="([^"]*)"', rule["expr"])}
-    assert outcomes <= set(bookkeeping._LEVELS)
+    assert outcomes <= {*bookkeeping._LEVELS, *get_args(FileOutcome)}

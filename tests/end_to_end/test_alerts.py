@@ -79,6 +79,12 @@ FIRING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "TiwNoticesLate": ({'tiw_notices_total{channel="wecom",result="gave_up"}': "0x13 1x20"}, {"channel": "wecom"}),
     "TiwStoreAway": ({"tiw_store_away": "0x3 1x20"}, {}),
+    "TiwFileExpiring": ({"tiw_archive_next_deletion_seconds": "86399x20"}, {}),
+    "TiwFileLost": ({'tiw_archived_files_total{outcome="lost"}': "0x13 1x20"}, {}),
+    "TiwFileRefused": ({'tiw_archived_files_total{outcome="refused"}': "0x13 1x20"}, {}),
+    "TiwArchiveTargetAway": ({"tiw_archive_target_up": "0x20"}, {}),
+    "TiwArchiveStagingFull": ({"tiw_archive_staging_free_bytes": "-1x20"}, {}),
+    "TiwArchiveFailing": ({'tiw_archive_files{state="failing"}': "1x20"}, {}),
 }
 
 #: When it is looked: late enough for every rule's `for`.

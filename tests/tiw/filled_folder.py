@@ -12,8 +12,10 @@ from ingest.rejected import Rejected, keep_rejected
 from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, render_record
 from store import (
+    ArchivePlan,
     DeadLetter,
     Notice,
+    PlannedFile,
     Store,
     UnaccountedRoom,
     add_notices,
@@ -21,6 +23,7 @@ from store import (
     keep_dead_letters,
     keep_unaccounted,
     migrate,
+    plan_archive,
 )
 from tests.store.classes import callback, keep
 
@@ -65,6 +68,23 @@ async def fill(folder: Path) -> None:
             expires_after_s=3600,
         )
         await add_notices(store, [notice])
+        file = PlannedFile(
+            file_key="k",
+            number=1,
+            name="1_whiteboard.mp4",
+            url="http://127.0.0.1:9/whiteboard.mp4",
+            address_from="callback",
+            announced_size=1000,
+            deleted_at_us=now_us + 3 * 86_400_000_000,
+        )
+        plan = ArchivePlan(
+            sdk_app_id=APP,
+            task_id=TASK,
+            folder=f"{APP}/2026-11-23_1_{TASK}",
+            active_at_us=now_us,
+            files=(file,),
+        )
+        await plan_archive(store, [plan])
         room = UnaccountedRoom(sdk_app_id=APP, day="2026-11-23", room_id=3711256266, minutes=45)
         await keep_unaccounted(store, [room])
     async with EmbeddedTransport(folder) as transport:

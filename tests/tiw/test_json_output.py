@@ -21,6 +21,8 @@ KEY = "4fd1c0a96b7e4c7f8a2e5d3b1c9f7a6e"
 #: What a command needs to have something to say, and further ways to run it. ADDRESS stands for a receiver's.
 ARGUMENTS = {
     "recordings show": [TASK],
+    # Nothing may be fetched from where its only file lies.
+    "archive fetch": [TASK, f"{TASK} --again"],
     "events list": ["", "--bodies"],
     "events replay": ["--consumer finished", "--consumer finished --dry-run"],
     "dead-letters replay": ["--consumer finished", "--dry-run"],
@@ -65,6 +67,8 @@ def folder(filled_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TIW_HTTP", "127.0.0.1:0")
     monkeypatch.setenv("TIW_ADMIN", "127.0.0.1:9")
     monkeypatch.setenv("TIW_NOTIFY", "webhook=http://127.0.0.1:9/nobody")
+    monkeypatch.setenv("TIW_ARCHIVE", str(filled_folder.parent / "classes"))
+    monkeypatch.setenv("TIW_ARCHIVE_MIN_FREE_BYTES", "0")
     monkeypatch.setattr("sys.stdin", io.StringIO("from the vendor\n"))
     (filled_folder / "callback_keys.json").write_text(json.dumps({APP: [KEY, KEY[::-1]]}), encoding="utf-8")
     return filled_folder

@@ -17,6 +17,9 @@ EVERYTHING = {
     "TIW_DATABASE_URL": f"postgresql+asyncpg://user:{SECRET}@db/tiw",
     "TIW_VENDOR_SECRET_ID": f"AKID{SECRET}",
     "TIW_VENDOR_SECRET_KEY": SECRET,
+    "TIW_ARCHIVE": "s3://classes",
+    "TIW_ARCHIVE_S3_KEY_ID": f"AKID{SECRET}",
+    "TIW_ARCHIVE_S3_SECRET": SECRET,
     "TIW_ALLOW_UNSIGNED": "2,0",
 }
 
@@ -88,6 +91,21 @@ def test_everything_else_is_shown_as_it_is() -> None:
         "notify": None,
         "notify_language": "en",
         "notify_templates": None,
+        "archive": None,
+        "archive_s3_endpoint": None,
+        "archive_s3_region": None,
+        "archive_s3_style": None,
+        "archive_s3_key_id": None,
+        "archive_s3_secret": None,
+        "archive_hosts": None,
+        "archive_networks": None,
+        "archive_staging": "/data/staging",
+        "archive_at_once": 4,
+        "archive_bytes_per_s": None,
+        "archive_least_bytes_per_s": 65_536,
+        "archive_max_file_bytes": 64 * 1024**3,
+        "archive_min_free_bytes": 2 * 1024**3,
+        "files_kept_hours": 72.0,
     }
     assert masked(read_settings(EVERYTHING, is_terminal=False))["allow_unsigned"] == [0, 2]
 
