@@ -4,7 +4,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Row, Select, and_, func, literal_column, select
+from sqlalchemy import ColumnElement, Row, and_, func, literal_column, select
 
 from schemas import FileOutcome
 from store.archiving import is_same
@@ -176,18 +176,20 @@ class FailingFiles(Struct, frozen=True, kw_only=True):
 
 async def find_failing(store: Store, *, since_us: int) -> list[FailingFiles]:
     """Return what keeps files from being archived since `since_us` or longer, what does so for longest first."""
-    reason = func.coalesce(_file.reason, "")
     first_us = func.min(_file.failing_since_us)
-    query: Select[Any] = (
-        select(
-            func.coalesce(_file.failing_at, "").label("failing_at"),
-            reason.label("reason"),
-            func.count().label("count"),
-            (first_us // 1_000_000).label("since_s"),
-        )
+    query = (
+        select(_file.failing_at, _file.reason, func.count().label("files"), first_us.label("first_us"))
         .where(_IS_DUE, _file.failing_since_us <= since_us)
-        .group_by(func.coalesce(_file.failing_at, ""), reason)
-        .order_by(first_us, reason)
+        .group_by(_file.failing_at, _file.reason)
+        .order_by(first_us, _file.reason)
     )
     async with store.reading() as connection:
-        return [FailingFiles(**members(row)) for row in await connection.execute(query)]
+        return [
+            FailingFiles(
+                failing_at=row.failing_at or "",
+                reason=row.reason or "",
+                count=row.files,
+                since_s=row.first_us // 1_000_000,
+            )
+            for row in await connection.execute(query)
+        ]

@@ -197,7 +197,7 @@ async def claim_files(
     its start: nothing is known of what was fetched, and `staged_on` is None.
     """
     is_elsewhere = and_(_file.staged_on.is_not(None), _file.staged_on != staged_on)
-    is_left = _file.due_at_us <= now_us() - _us(STAGED_ELSEWHERE_S)
+    is_left = _file.due_at_us <= select(now_us() - _us(STAGED_ELSEWHERE_S)).scalar_subquery()
     ways = []
     if can_fetch:
         ways += [and_(~_file.is_staged, or_(_file.staged_on.is_(None), ~is_elsewhere)), and_(is_elsewhere, is_left)]

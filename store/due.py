@@ -178,8 +178,10 @@ def _is_due(table: Table) -> ColumnElement[bool]:
 
 
 def _is_due_now(table: Table) -> ColumnElement[bool]:
-    is_free = or_(table.c.leased_until_us.is_(None), table.c.leased_until_us <= now_us())
-    return and_(_is_due(table), table.c.due_at_us <= now_us(), is_free)
+    # As a query of its own, which PostgreSQL runs once: else it looks at the clock for every row that it passes over.
+    at_us = select(now_us()).scalar_subquery()
+    is_free = or_(table.c.leased_until_us.is_(None), table.c.leased_until_us <= at_us)
+    return and_(_is_due(table), table.c.due_at_us <= at_us, is_free)
 
 
 def _is_wanted_sooner(table: Table) -> ColumnElement[bool]:

@@ -8,29 +8,40 @@ import msgspec
 import pytest
 from sqlalchemy import update
 
-from schemas import FileOutcome, file_key
+from schemas import FileOutcome, Manifest, ManifestFile, file_key
 from store import (
+    ArchiveCounts,
     ArchiveFile,
     ArchivePlan,
     PlannedFile,
+    Question,
     Store,
     apply_events,
     archived_files,
     archived_recordings,
+    ask,
     claim_files,
     claim_manifests,
+    claim_questions,
+    count_archive,
     extend_leases,
+    find_expiring_files,
+    find_failing,
     find_recordings,
     find_traces,
     find_unplanned,
     finish_file,
     finish_manifest,
+    finish_question,
     forget_recording,
+    iso8601,
     known_archive_numbers,
+    list_archive_files,
     note_file,
     plan_archive,
     postpone_file,
     postpone_manifest,
+    restore_archive,
     retry_files,
 )
 from tests.store.classes import callback, keep
@@ -410,6 +421,116 @@ async def test_a_recording_shows_what_became_of_each_file(store: Store) -> None:
         "sha256": "s",
         "archived_at": "1970-01-01T00:00:00.000005Z",
     }
+
+
+async def test_a_recording_waits_for_the_vendors_answer_but_not_for_ever(store: Store) -> None:
+    forged, real = finished(at_us=5_000_000), finished(at_us=4_000_000, TotalTime=7)
+    await apply_events(store, [msgspec.structs.replace(forged, verified=False), finished("other", at_us=6_000_000)])
+    # What the vendor contradicts is no reason to fetch anything.
+    assert await unplanned(store) == ["other"]
+    assert await unplanned(store, needs_answer=True) == []
+    assert await unplanned(store, needs_answer=True, unanswered_until_us=5_999_999) == []
+    assert await unplanned(store, needs_answer=True, unanswered_until_us=6_000_000) == ["other"]
+    await ask(store, [Question(sdk_app_id=1, task_id="t", why="w")])
+    (question,) = await claim_questions(store, apps=[1], lease_holder="h", lease_s=60, limit=1)
+    await finish_question(store, question, lease_holder="h", answer_status="FINISHED", answer=real.body)
+    (one,) = await find_unplanned(store, since_us=0, needs_answer=True, limit=9)
+    assert (one.task_id, one.answer, one.active_at_us) == ("t", real.body, 5_000_000)
+    assert one.answered_at_us is not None
+    await plan_archive(store, [plan(active_at_us=one.active_at_us)])
+    assert await unplanned(store, needs_answer=True) == ["t"], "it was planned without the answer"
+    await plan_archive(store, [plan(active_at_us=one.active_at_us, answered_at_us=one.answered_at_us)])
+    assert await unplanned(store, needs_answer=True) == []
+
+
+async def test_files_are_listed_counted_and_told_of(store: Store) -> None:
+    assert await count_archive(store) == ArchiveCounts()
+    await plan_archive(store, [plan(*(planned(number, deleted_in_s=number * 100) for number in range(1, 6)))])
+    first, second, third, fourth, _ = await claimed(store)
+    await end(store, first, location="/a/1", size=7, sha256="s", archived_at_us=5)
+    await end(store, second, "lost", reason="404")
+    await note_file(store, third.key, lease_holder="h", is_staged=True, staged_on="here", fetched_bytes=7)
+    await postpone_file(store, third.key, lease_holder="h", after_s=0, reason="full", failing_at="placing")
+    await postpone_file(store, fourth.key, lease_holder="h", after_s=0)
+    states = {row.name[0]: row.state for row in await list_archive_files(store)}
+    assert states == {"1": "archived", "2": "lost", "3": "staged", "4": "waiting", "5": "fetching"}
+    for number, state in states.items():
+        assert [row.name[0] for row in await list_archive_files(store, state=state, task_id="t", app=1)] == [number]
+    assert await list_archive_files(store, since_us=time.time_ns() // 1000 + 60_000_000) == []
+    assert len(await list_archive_files(store, limit=2)) == 2
+    (row,) = await list_archive_files(store, state="archived")
+    assert (row.size, row.location, row.archived_at) == (7, "/a/1", "1970-01-01T00:00:00.000005Z")
+    assert (row.folder, row.deleted_at) == ("1/t", iso8601(first.deadline_at_us))
+    counts = await count_archive(store)
+    assert (counts.waiting, counts.staged, counts.failing) == (2, 1, 1)
+    assert (counts.archived, counts.lost, counts.refused) == (1, 1, 0)
+    assert 200 < (counts.next_deletion_in_s or 0) <= 300
+    expiring = await find_expiring_files(store, within_s=410)
+    assert [(one.name[0], one.room_id) for one in expiring] == [("3", None), ("4", None)]
+    assert expiring[0].expires_at_s == third.deadline_at_us // 1_000_000
+    now_us = time.time_ns() // 1000 + 60_000_000
+    (failing,) = await find_failing(store, since_us=now_us)
+    assert (failing.failing_at, failing.reason, failing.count) == ("placing", "full", 1)
+    assert await find_failing(store, since_us=5) == []
+
+
+def manifest(*files: ManifestFile, task_id: str = "t") -> Manifest:
+    return Manifest(
+        sdk_app_id=1,
+        task_id=task_id,
+        folder=f"1/{task_id}",
+        location=f"/a/1/{task_id}",
+        archived_at="2026-01-01T00:00:00Z",
+        files=files,
+    )
+
+
+ARCHIVED = ManifestFile(
+    file_key="k1",
+    name="1_camera.mp4",
+    outcome="archived",
+    size=7,
+    sha256="s",
+    checked=("size",),
+    archived_at="2026-01-01T00:00:00.000005Z",
+    last_modified="2025-12-31T00:00:00+00:00",
+    video_id="v1",
+)
+LOST = ManifestFile(file_key="k2", name="2_screen.mp4", outcome="lost", reason="404")
+
+
+async def test_an_archive_is_restored_from_its_manifests(store: Store) -> None:
+    for expected in (3, 0):
+        assert await restore_archive(store, [manifest(ARCHIVED, LOST), manifest(ARCHIVED, task_id="u")]) == expected
+    assert await restore_archive(store, []) == 0
+    rows = {(row.task_id, row.name): row for row in await list_archive_files(store)}
+    assert len(rows) == 3
+    row = rows["t", "1_camera.mp4"]
+    assert (row.state, row.size, row.location) == ("archived", 7, "/a/1/t/1_camera.mp4")
+    assert row.archived_at == "2026-01-01T00:00:00.000005Z"
+    assert rows["t", "2_screen.mp4"].reason == "404"
+    assert await manifests(store) == []
+    # What is found of it again is not fetched again, but what is new is.
+    assert await plan_archive(store, [plan(planned(1), planned(3))]) == {(1, "t")}
+    (new,) = await claimed(store)
+    await end(store, new)
+    (work,) = await manifests(store)
+    assert [(file.number, file.outcome) for file in work.files] == [(1, "archived"), (2, "lost"), (3, "archived")]
+
+
+async def test_a_manifest_makes_nothing_worse_and_ends_what_it_knows_to_be_archived(store: Store) -> None:
+    await plan_archive(store, [plan(planned(1), planned(2))])
+    files = await claimed(store)
+    second = next(file for file in files if file.number == 2)
+    await end(store, second, location="/a/2")
+    worse = msgspec.structs.replace(LOST, name="2_camera.mp4")
+    assert await restore_archive(store, [manifest(ARCHIVED, worse)]) == 1
+    assert {row.name: row.state for row in await list_archive_files(store)} == {
+        "1_camera.mp4": "archived",
+        "2_camera.mp4": "archived",
+    }
+    assert not await end(store, next(file for file in files if file.number == 1), "lost")
+    assert [len(work.files) for work in await manifests(store)] == [2]
 
 
 async def test_the_rows_of_the_archive_go_with_their_recording(store: Store) -> None:
