@@ -93,6 +93,7 @@ def test_a_finished_recording_is_shown_field_for_field(posted: Deployment) -> No
                 "user_id": video["UserId"],
                 "width": None,
                 "height": None,
+                "archive": None,
             }
             for video in data["VideoInfos"]
         ],

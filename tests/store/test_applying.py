@@ -117,6 +117,7 @@ async def test_the_samples_come_out_field_for_field(store: Store) -> None:
                 "user_id": video["UserId"],
                 "width": None,
                 "height": None,
+                "archive": None,
             }
             for video in finished["VideoInfos"]
         ],
