@@ -71,7 +71,10 @@ def test_a_consumer_that_never_ran_is_no_consumer_without_dead_letters(
     assert main(f"dead-letters {command} --consumer finnished".split()) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "no consumer 'finnished' ever ran here; there are a_consumer_with_a_long_name, archived, finished, " in printed.err
+    assert (
+        "no consumer 'finnished' ever ran here; there are a_consumer_with_a_long_name, archived, finished, "
+        in printed.err
+    )
     assert main(f"dead-letters {command} --consumer a_consumer_with_a_long_name".split()) == 0
 
 
