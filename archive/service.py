@@ -272,7 +272,7 @@ class Archiver:
         for state in ("waiting", "staged", "failing", "archived", "lost", "refused"):
             metrics.ARCHIVE_FILES.labels(state).set(getattr(counts, state))
         next_s = counts.next_deletion_in_s
-        metrics.ARCHIVE_NEXT_DELETION_SECONDS.set(float("inf") if next_s is None else next_s)
+        metrics.ARCHIVE_NEXT_DELETION_SECONDS.set(metrics.NO_DELETION_S if next_s is None else next_s)
         metrics.ARCHIVE_TARGET_UP.set(1 if self._target.is_there else 0)
 
     async def _clear(self) -> None:

@@ -347,11 +347,13 @@ ARCHIVE_FILES = Gauge(
 )
 ARCHIVE_NEXT_DELETION_SECONDS = Gauge(
     "tiw_archive_next_deletion_seconds",
-    "How long until the vendor deletes a file that is not archived; +Inf if there is none.",
+    "How long until the vendor deletes a file that is not archived; 1e9 if there is none.",
     multiprocess_mode="livemin",
     registry=REGISTRY,
 )
-ARCHIVE_NEXT_DELETION_SECONDS.set(float("inf"))
+#: There is none. Not +Inf, which tests of alerting rules cannot be given.
+NO_DELETION_S = 1e9
+ARCHIVE_NEXT_DELETION_SECONDS.set(NO_DELETION_S)
 ARCHIVE_TARGET_UP = Gauge(
     "tiw_archive_target_up",
     "Whether files can be placed where they are to be kept; -1 in a process that does not archive.",
@@ -361,12 +363,10 @@ ARCHIVE_TARGET_UP = Gauge(
 ARCHIVE_TARGET_UP.set(-1)
 ARCHIVE_STAGING_FREE_BYTES = Gauge(
     "tiw_archive_staging_free_bytes",
-    "What may still be written to the staging disk before nothing more is fetched; negative below that, +Inf in a "
-    "process that does not archive.",
-    multiprocess_mode="livemin",
+    "What may still be written to the staging disk before nothing more is fetched; negative below that.",
+    multiprocess_mode="livemostrecent",
     registry=REGISTRY,
 )
-ARCHIVE_STAGING_FREE_BYTES.set(float("inf"))
 ARCHIVED_FILES = Counter(
     "tiw_archived_files", "Files that are settled: archived, lost or refused.", ["outcome"], registry=REGISTRY
 )
