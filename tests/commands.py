@@ -1,41 +1,30 @@
-"""Runs commands of `tiw` in processes of their own that begin where everything is imported: hundreds take seconds.
-
-Run as a program, this file is the process that the commands are forks of.
-"""
+"""Runs commands of `tiw` in processes of their own that begin where everything is imported: hundreds take seconds."""
 
 import atexit
-import ctypes
-import gc
-import importlib
 import json
 import os
-import pkgutil
-import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import traceback
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import msgspec
 from msgspec import Struct
+
+from telemetry.metrics import MULTIPROCESS_VARIABLE
+from tests import preloaded
+from tests.preloaded import Order
 
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Nothing takes so long but on two very busy cores.
 GIVE_UP_AFTER_S = 60.0
-
-#: What commands import as they run.
-IMPORTED_LATE = ("aiosqlite", "alembic.command", "uvloop")
-
-#: An order has an environment in it.
-_MAX_ORDER_BYTES = 1 << 17
 
 
 class Finished(Struct, frozen=True, kw_only=True):
@@ -65,42 +54,78 @@ def run_command(
     `as_stranger`: the modes of files hold for it, even if it is root's. After `stop_after_s` it gets SIGTERM. Raises
     `TimeoutError` if it does not end.
     """
-    order = _Order(
-        arguments=list(arguments), environ=dict(environ), cwd=str(cwd or Path.cwd()), as_stranger=as_stranger
-    )
-    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    with ours, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        with theirs:
-            descriptors = [theirs.fileno(), out.fileno(), err.fileno()]
-            socket.send_fds(_server(), [msgspec.json.encode(order)], descriptors)
-        return Finished(code=_exit_code(ours, stop_after_s), out=_text(out), err=_text(err))
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        command = StartedCommand(arguments, environ, out=out, err=err, cwd=cwd, as_stranger=as_stranger)
+        try:
+            code = _wait(command, stop_after_s)
+        finally:
+            command.close()
+        return Finished(code=code, out=_text(out), err=_text(err))
 
 
-class _Order(Struct, frozen=True, kw_only=True):
-    arguments: list[str]
-    environ: dict[str, str]
-    cwd: str
-    as_stranger: bool
+class StartedCommand:
+    """`tiw` with `arguments`, which runs. Its session is its own, and what it starts with `tiw` is forked as it is."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        out: IO[bytes],
+        err: IO[bytes],
+        cwd: Path | None = None,
+        as_stranger: bool = False,
+    ) -> None:
+        has_children = _has_children(arguments, environ)
+        order = Order(
+            arguments=list(arguments),
+            environ=dict(environ),
+            cwd=str(cwd or Path.cwd()),
+            descriptors=[0, 1, 2],
+            as_stranger=as_stranger,
+            starts_children=has_children,
+        )
+        self._answers, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        self._code: int | None = None
+        with theirs, Path(os.devnull).open("rb") as nothing:
+            descriptors = [theirs.fileno(), nothing.fileno(), out.fileno(), err.fileno()]
+            socket.send_fds(_server(shares_metrics=has_children), [msgspec.json.encode(order)], descriptors)
+        self._answers.settimeout(GIVE_UP_AFTER_S)
+        self.pid = int(self._answers.recv(64))
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while it runs."""
+        with suppress(TimeoutError, BlockingIOError):
+            return self.wait(0)
+        return None
+
+    def wait(self, within_s: float | None = None) -> int:
+        """Return the exit code once it has ended. Raises `TimeoutError` if it does not in time."""
+        if self._code is None:
+            self._answers.settimeout(within_s)
+            self._code = int(self._answers.recv(64))
+            self._answers.close()
+        return self._code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """End it with all that it has started, if it still runs, and forget it."""
+        if self._code is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._answers.close()
 
 
-def _exit_code(answers: socket.socket, stop_after_s: float | None) -> int:
-    answers.settimeout(GIVE_UP_AFTER_S)
-    pid = int(answers.recv(64))
-    try:
-        answers.settimeout(stop_after_s or GIVE_UP_AFTER_S)
-        return int(answers.recv(64))
-    except TimeoutError:
-        if stop_after_s is None:
-            os.killpg(pid, signal.SIGKILL)
-            raise
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    try:
-        answers.settimeout(GIVE_UP_AFTER_S)
-        return int(answers.recv(64))
-    except TimeoutError:
-        os.killpg(pid, signal.SIGKILL)
-        raise
+def _wait(command: StartedCommand, stop_after_s: float | None) -> int:
+    if stop_after_s is not None:
+        with suppress(TimeoutError):
+            return command.wait(stop_after_s)
+        command.send_signal(signal.SIGTERM)
+    return command.wait(GIVE_UP_AFTER_S)
 
 
 def _text(file: IO[bytes]) -> str:
@@ -108,125 +133,42 @@ def _text(file: IO[bytes]) -> str:
     return file.read().decode(errors="replace")
 
 
-@cache
-@cache
-def _server() -> socket.socket:
-    """Start the process that the commands are forks of; it ends with this one."""
-    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    with theirs:
-        server = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(theirs.fileno())],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            pass_fds=[theirs.fileno()],
-        )
-
-    def end() -> None:
-        ours.close()
-        server.wait(GIVE_UP_AFTER_S)
-
-    atexit.register(end)
-    return ours
+def _has_children(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Say whether a command may start others, with which it shares its metrics: so does `tiw.process`."""
+    if not preloaded.can_fork_children():
+        return False
+    return "--processes" in arguments or (arguments[0] in ("up", "work") and bool(environ.get("TIW_CONSUMERS")))
 
 
-def _serve(orders: socket.socket) -> None:
-    """Start a process for each order, until whoever gives them ends."""
-    running: dict[int, int] = {}
-    woken, wakes = os.pipe()
-    os.set_blocking(wakes, False)
-    signal.set_wakeup_fd(wakes)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    while True:
-        ready, _, _ = select.select([orders.fileno(), woken], [], [])
-        if woken in ready:
-            os.read(woken, 512)
-            _tell_ended(running)
-        if orders.fileno() in ready:
-            content, descriptors, _, _ = socket.recv_fds(orders, _MAX_ORDER_BYTES, 3)
-            if not content:
-                return
-            answers, *standard = descriptors
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _become(msgspec.json.decode(content, type=_Order), *standard)
-            os.write(answers, str(pid).encode())
-            running[pid] = answers
-            for descriptor in standard:
-                os.close(descriptor)
+_servers: dict[bool, socket.socket] = {}
+_starting = threading.Lock()
 
 
-def _tell_ended(running: dict[int, int]) -> None:
-    """Tell the exit codes of all that have ended since, and take them out of `running`."""
-    while running:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
-            return
-        answers = running.pop(pid)
-        with suppress(OSError):  # who asked has given up
-            os.write(answers, str(os.waitstatus_to_exitcode(status)).encode())
-        os.close(answers)
+def _server(*, shares_metrics: bool) -> socket.socket:
+    """Start the process that commands are forks of; it ends with this one.
 
+    Where metrics live is decided when they are imported.
+    """
+    with _starting:
+        if shares_metrics in _servers:
+            return _servers[shares_metrics]
+        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        folder = tempfile.TemporaryDirectory(prefix="tiw-preloaded-")
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        if shares_metrics:
+            environ[MULTIPROCESS_VARIABLE] = folder.name
+        with theirs:
+            server = subprocess.Popen(
+                [sys.executable, "-P", preloaded.__file__, str(theirs.fileno())],
+                env=environ,
+                pass_fds=[theirs.fileno()],
+            )
 
-def _become(order: _Order, out: int, err: int) -> NoReturn:
-    code = 70
-    try:
-        os.setsid()
-        for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), out, err)):
-            os.dup2(descriptor, number)
-        os.closerange(3, 1024)
-        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
-        os.environ.clear()
-        os.environ.update(order.environ)
-        os.chdir(order.cwd)
-        if order.as_stranger:
-            _lay_down_privileges()
-        from tiw.__main__ import run  # noqa: PLC0415 - see above
+        def end() -> None:
+            ours.close()
+            server.wait(GIVE_UP_AFTER_S)
+            folder.cleanup()
 
-        sys.argv = ["tiw", *order.arguments]
-        code = run()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001 - as the interpreter does
-        traceback.print_exc()
-        code = 1
-    finally:
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code & 0xFF)
-
-
-def _lay_down_privileges() -> None:
-    """Let the modes of files hold for this process, even if it is root's: capabilities(7), capset(2)."""
-    version, dac_override_and_read_search = 0x20080522, 0b110
-    header = (ctypes.c_uint32 * 2)(version, 0)
-    words = (ctypes.c_uint32 * 6)()
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.capget(header, words)
-    for word in (0, 1):  # effective, permitted
-        words[word] &= ~dac_override_and_read_search
-    if libc.capset(header, words) != 0:
-        raise OSError(ctypes.get_errno(), "capset")
-
-
-def _import_everything() -> None:
-    # Imported here: whoever starts this program needs none of it.
-    from tiw.__main__ import PACKAGES  # noqa: PLC0415
-    from tiw.parser import build_parser  # noqa: PLC0415
-
-    for package in PACKAGES:
-        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
-    for library in IMPORTED_LATE:
-        with suppress(ModuleNotFoundError):
-            importlib.import_module(library)
-    build_parser()
-    gc.freeze()
-
-
-if __name__ == "__main__":
-    _import_everything()
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+        atexit.register(end)
+        _servers[shares_metrics] = ours
+        return ours

@@ -56,6 +56,8 @@ class Deployment:
         self.programs: list[Program] = []
         self.killed: list[Program] = []
         self.address = ""
+        #: Whether programs are started as users start them, not where everything is imported.
+        self.anew = False
         self.settings = {
             "TIW_DATA_DIR": str(self.data),
             "TIW_CALLBACK_KEYS": json.dumps({str(APP): [KEY]}),
@@ -102,7 +104,7 @@ class Deployment:
 
     def program(self, *arguments: str, **settings: str) -> Program:
         """Start a command that runs until it is stopped."""
-        program = Program(self.logs, {**self.settings, **settings}, *arguments)
+        program = Program(self.logs, {**self.settings, **settings}, *arguments, anew=self.anew)
         self.programs.append(program)
         return program
 

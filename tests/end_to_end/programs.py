@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.commands import Finished, run_command
+from tests.commands import Finished, StartedCommand, run_command
+from tests.preloaded import BESIDE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -56,24 +57,39 @@ def is_running(pid: int) -> bool:
         return False
 
 
-class Program:
-    """A command that runs until it is stopped. Whoever makes one stops or kills it."""
+def name_of(pid: int) -> str:
+    """Return what a process is called; nothing if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], *arguments: str) -> None:
+
+class Program:
+    """A command that runs until it is stopped. Whoever makes one stops or kills it.
+
+    It begins where everything is imported, see `tests.preloaded`, and so do its children; `anew`: as users start it.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], *arguments: str, anew: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.err")))
         self._out = folder / f"{number:02}-{arguments[0]}.out"
         self._err = self._out.with_suffix(".err")
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(
-                command_line(*arguments),
-                env=environment(settings),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                # A group of its own, so that what it leaves behind can be found.
-                start_new_session=True,
-            )
+            self._process: StartedCommand | subprocess.Popen[bytes]
+            if anew:
+                self._process = subprocess.Popen(
+                    command_line(*arguments),
+                    env=environment(settings),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    # A group of its own, so that what it leaves behind can be found.
+                    start_new_session=True,
+                )
+            else:
+                self._process = StartedCommand(arguments, environment(settings), out=out, err=err)
         self.pid = self._process.pid
 
     @property
@@ -113,7 +129,8 @@ class Program:
 
     def children(self) -> list[int]:
         """Return the process ids of its children."""
-        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        pids = map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())
+        return [pid for pid in pids if name_of(pid) != BESIDE]
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

@@ -143,10 +143,15 @@ def no_alert(promtool: str, folder: Path, *pages: str) -> None:
 
 
 def metrics_of(address: str) -> str:
-    """Return the metrics of a process that says that it is ready."""
+    """Return the metrics of a process that says that it is ready, once it has its broker: its spool is there before."""
     eventually(lambda: get(f"{address}/readyz")[0] == 200)
-    status, page = get(f"{address}/metrics")
-    assert status == 200
+
+    def connected() -> str:
+        status, page = get(f"{address}/metrics")
+        assert status == 200
+        return "" if "\ntiw_breaker_open 1.0" in page else page
+
+    page = eventually(connected)
     assert "\ntiw_ready 1.0" in page, page
     return page
 

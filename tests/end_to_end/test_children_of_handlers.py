@@ -17,6 +17,7 @@ NOT_OURS = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1 | ~(2**31 - 1)
 @pytest.fixture(scope="module")
 def running(deployment: Deployment) -> Deployment:
     deployment.install("starts_children")
+    deployment.anew = True
     deployment.start()
     # An event goes to the queues that are there.
     eventually(

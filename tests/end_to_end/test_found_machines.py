@@ -23,6 +23,7 @@ from tests.end_to_end.sending import callback, post, send, signed
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
     with embedded(tmp_path) as deployment:
+        deployment.anew = True
         deployment.data.mkdir(parents=True)
         yield deployment
 

@@ -169,6 +169,8 @@ def test_processes_share_a_unix_socket_that_outlives_each_of_them(
 ) -> None:
     path = tmp_path / "ingest.sock"
     deployment = make_distributed(TIW_HTTP=f"unix:{path}")
+    # The socket is passed on as it is to users' processes.
+    deployment.anew = True
     program = deployment.program("ingest", "--processes", "2")
     eventually(lambda: len(program.logged("ingest_started", socket=str(path))) == 2)
     first, second = program.children()

@@ -233,6 +233,7 @@ def test_plugins_are_a_package_with_neighbours_and_processes_of_their_own(
     elsewhere.mkdir()
     (elsewhere / "beside_pythonpath.py").write_text("")
     deployment.settings["PYTHONPATH"] = f"{ROOT}{os.pathsep}{elsewhere}"
+    deployment.anew = True
     has_aliases = sys.version_info >= (3, 12)
     alias = "type Either = OnlineRecordStarted" if has_aliases else ""
     (deployment.plugins / "names.py").write_text("def spelled(text): return text.upper()\n")
@@ -270,6 +271,7 @@ def test_no_folder_for_temporary_files_is_needed(deployment: Deployment, tmp_pat
         "tempfile.gettempdir = tempfile._get_default_tempdir = refuse\n"
     )
     deployment.settings["PYTHONPATH"] = f"{ROOT}{os.pathsep}{site}"
+    deployment.anew = True
     write(deployment, "mine", CONSUMER.format(name="mine", before=""))
     up, health = start(deployment)
     eventually(lambda: get(health)[0] == 200)
