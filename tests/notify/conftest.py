@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from notify import delivery
-from store import Store, migrate
+from store import Store
 from tests.notify.sinks import MailSink, WebSink, run_mail_sink, run_web_sink
+from tests.servers.migrated import copy_migrated_sqlite
 
 
 @pytest.fixture
@@ -27,8 +28,7 @@ async def mail_sink() -> AsyncIterator[MailSink]:
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """Give an empty SQLite store with its tables."""
-    async with Store(f"sqlite+aiosqlite:///{tmp_path}/store.db") as store:
-        await migrate(store)
+    async with Store(copy_migrated_sqlite(tmp_path / "store.db")) as store:
         yield store
 
 

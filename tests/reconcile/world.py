@@ -20,7 +20,8 @@ from reconcile.listing import Listing
 from reconcile.pauses import Pauses
 from schemas import decode
 from simulator import ApiFaults, Callback, ClassKind, SimulatedClass, Site, VendorApi, make_class, render
-from store import KeptEvent, Recording, Store, apply_events, find_recordings, list_recordings, migrate, sweep
+from store import KeptEvent, Recording, Store, apply_events, find_recordings, list_recordings, sweep
+from tests.servers.migrated import copy_migrated_sqlite
 from vendor_api import Credentials, NoLimiter, VendorClient, VendorSite, parse_endpoint
 
 APP = 1400000001
@@ -161,8 +162,7 @@ async def a_world(
     """Yield a world with these classes, in which nothing was sent yet."""
     clock = OwnClock(now_s)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(clock.rule(Store(f"sqlite+aiosqlite:///{folder}/store.db")))
-        await migrate(store)
+        store = await stack.enter_async_context(clock.rule(Store(copy_migrated_sqlite(folder / "store.db"))))
         api = await stack.enter_async_context(
             VendorApi(
                 classes,

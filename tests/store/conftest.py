@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from store import Store, migrate
+from store import Store
+from tests.servers.migrated import copy_migrated_sqlite
 
 
 @pytest.fixture
@@ -16,13 +17,16 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest) -> str:
-    """Give the URL of an empty database, of each kind in turn."""
-    return str(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url"))
+    """Give the URL of an empty database, of each kind in turn: for tests that take `store`, with its tables."""
+    is_migrated = "store" in request.fixturenames
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("migrated_postgres_url" if is_migrated else "postgres_url"))
+    url: str = request.getfixturevalue("sqlite_url")
+    return copy_migrated_sqlite(Path(url.partition(":///")[2])) if is_migrated else url
 
 
 @pytest.fixture
 async def store(store_url: str) -> AsyncIterator[Store]:
     """Give an empty store with its tables, of each kind in turn."""
     async with Store(store_url) as store:
-        await migrate(store)
         yield store
