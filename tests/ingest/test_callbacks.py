@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import ingest.callbacks
@@ -21,6 +21,7 @@ from tests.ingest.conftest import Serve
 from tests.ingest.raw_http import connected, post, request
 from tests.ingest.recording_transport import RecordingTransport
 from tests.ingest.waiting import until
+from tests.profiles import examples
 
 DOCUMENTED = {200, 400, 401, 408, 413, 503}
 
@@ -310,7 +311,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(st.tuples(st.integers(min_value=0, max_value=400), PIECES, st.booleans()), max_size=6), st.binary())
-@settings(max_examples=150, deadline=None)
+@examples(quick=75, thorough=1500)
 def test_any_bytes_get_a_documented_answer(edits: list[tuple[int, bytes, bool]], anything: bytes) -> None:
     mangled = callback()
     for position, piece, replace in edits:

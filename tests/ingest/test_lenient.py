@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ingest.lenient import NAMES, find_members
 from ingest.refusals import Refusal, RefusedError
+from tests.profiles import examples
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -48,7 +49,7 @@ def written(content: list[tuple[str, Any]], draw: Any) -> bytes:
 
 
 @given(members, st.data())
-@settings(max_examples=300, deadline=None)
+@examples(quick=100, thorough=3000)
 def test_it_finds_what_the_standard_library_finds(content: list[tuple[str, Any]], data: st.DataObject) -> None:
     body = written(content, data.draw)
     expected, got = reference(body), found(body)
@@ -71,7 +72,7 @@ def test_any_bytes_are_an_object_or_not(body: bytes) -> None:
 
 
 @given(st.text(alphabet='[]{}",:\\aS 1', max_size=40))
-@settings(max_examples=500, deadline=None)
+@examples(quick=100, thorough=5000)
 def test_what_the_standard_library_reads_as_an_object_is_one(text: str) -> None:
     body = text.encode()
     try:

@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas import EVENT_TYPES, NotStrictError, Unrecognized, decode, read_members, redecode
 from schemas import decoding as redecoding
+from tests.profiles import examples
 from tests.schemas.bodies import RECEIVED_AT_US, SAMPLES, callback, envelope, sample
 
 values = st.recursive(
@@ -82,7 +83,7 @@ def check(body: bytes, routing_key: str) -> None:
 
 
 @given(envelope=envelopes, layout=layouts)
-@settings(max_examples=300, deadline=None)
+@examples(quick=100, thorough=3000)
 @example(envelope={"EventType": "OnlineRecordFinished", "EventData": {}, "Timestamp": 1}, layout={})
 @example(envelope={"EventType": "OnlineRecordFinished", "EventData": {"Timestamp": 5}, "Timestamp": 1}, layout={})
 @example(envelope={"EventType": "OnlineRecordStarted", "EventData": {"TaskId": "\0"}, "Timestamp": 1}, layout={})

@@ -4,10 +4,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import event, example, given, settings
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from schemas.strict_json import DuplicateNameError, proves_unique_names, refuse_duplicate_names
+from tests.profiles import examples
 
 space = st.text(alphabet=" \t\r\n", max_size=2)
 characters = st.sampled_from(['\\"', "\\u0022", "\\\\", "\\/", "\\n", "\\u00e9", "\\u0061", ":", "://", ",", "{", "}"])
@@ -43,7 +44,7 @@ def is_proven(body: bytes) -> bool:
 
 
 @given(text=texts())
-@settings(max_examples=250, deadline=None)
+@examples(quick=100, thorough=2500)
 @example(text='{"a":1,"a":2}')
 @example(text='{"a":"\\u0022\\u0022","a":1}')
 @example(text='{"a":{"b":"\\"","b":1},"c":"\\""}')
