@@ -46,6 +46,14 @@ class NotThereError(FetchError):
     """The server has no such file, or does not show it: 403, 404, 410. It may have it later."""
 
 
+class OtherSizeError(FetchError):
+    """The file has another `size` than was announced."""
+
+    def __init__(self, reason: str, *, size: int) -> None:
+        super().__init__(reason)
+        self.size = size
+
+
 class TooLargeError(FetchError):
     """The file is larger than a file may be."""
 
@@ -74,7 +82,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
     `is_vendors_address`: the vendor's API named `url`. `etag` and `last_modified_at` are those of FileHeaders; a part
     file of which neither is known is begun anew. `accept_other_size`: the server's size will do, whatever
-    was announced.
+    was announced, if it says none, or `seen_size`, which it said before: half a file may come once, as if it were all.
     """
 
     url: str
@@ -82,6 +90,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     is_vendors_address: bool = False
     announced_size: int | None = None
     accept_other_size: bool = False
+    seen_size: int | None = None
     etag: str | None = None
     last_modified_at: float | None = None
 
@@ -327,10 +336,10 @@ class _Fetch:
         largest = self._limits.max_file_bytes
         if largest is not None and (size or 0) > largest:
             raise TooLargeError(f"the file has {size} bytes, more than the {largest} that a file may have")
-        if self._wanted.accept_other_size or size is None:
+        if size is None or (self._wanted.accept_other_size and size == self._wanted.seen_size):
             return
         if announced is not None and size != announced:
-            raise FetchError(f"{self._host} has {size} bytes, announced were {announced}")
+            raise OtherSizeError(f"{self._host} has {size} bytes, announced were {announced}", size=size)
         if size == 0 and announced is None:
             raise FetchError(f"{self._host} has an empty file")
 

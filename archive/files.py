@@ -14,7 +14,7 @@ import structlog
 from msgspec import Struct, structs
 
 from archive.addresses import FetchError, ForbiddenAddressError
-from archive.fetching import Fetched, Fetcher, FileHeaders, NotThereError, TooLargeError, Wanted
+from archive.fetching import Fetched, Fetcher, FileHeaders, NotThereError, OtherSizeError, TooLargeError, Wanted
 from archive.part_file import DiskFullError
 from archive.places import NotStagedError, Place, PlaceError
 from archive.staging import Staging
@@ -43,7 +43,8 @@ LAST_PAUSE_S: Final = 600.0
 #: neither when the three days begin nor that it is punctual.
 LOST_AFTER_S: Final = 3600.0
 
-#: So often the size that was announced and the size that is there may differ before the one that is there is taken.
+#: After so many attempts the size that is there is taken instead of the one that was announced, if the attempt before
+#: has seen the same one.
 _SIZE_TRIES: Final = 3
 
 #: How often progress is written into the row.
@@ -126,8 +127,10 @@ class FileWork:
             await self._not_there(file, error)
         except DiskFullError as error:
             await self._postpone(file, str(error), "fetching", after_s=self._config.last_pause_s / 10)
+        except OtherSizeError as error:
+            await self._postpone(file, str(error), "fetching", size=error.size)
         except FetchError as error:
-            await self._postpone(file, str(error), "fetching", after_s=error.again_after_s)
+            await self._postpone(file, str(error), "fetching", after_s=error.again_after_s, size=None)
         except PlaceError as error:
             await self._postpone(file, str(error), "placing")
         return False
@@ -168,6 +171,7 @@ class FileWork:
                     is_vendors_address=file.address_from == "vendor",
                     announced_size=file.announced_size,
                     accept_other_size=file.attempts > _SIZE_TRIES,
+                    seen_size=file.size,
                     etag=file.etag,
                     last_modified_at=file.last_modified_at,
                     part=part,
@@ -266,7 +270,7 @@ class FileWork:
             await self._end(file, "lost", f"the vendor deleted it before it could be had: {error}")
             _log.error("file_lost", **_names(file), reason=str(error))
         else:
-            await self._postpone(file, str(error), "fetching", not_found=file.not_found + 1)
+            await self._postpone(file, str(error), "fetching", not_found=file.not_found + 1, size=None)
 
     async def _refuse(self, file: ArchiveFile, reason: str) -> None:
         await self._end(file, "refused", reason)

@@ -142,6 +142,7 @@ class Caller:
         self.url = url
         self.announced_size = announced_size
         self.accept_other_size = False
+        self.seen_size: int | None = None
         self.headers: list[FileHeaders] = []
         self.progress: list[int] = []
 
@@ -153,6 +154,7 @@ class Caller:
             is_vendors_address=True,
             announced_size=self.announced_size,
             accept_other_size=self.accept_other_size,
+            seen_size=self.seen_size,
             etag=last.etag if last else None,
             last_modified_at=last.last_modified_at if last else None,
         )

@@ -260,6 +260,18 @@ def remove(location: str | None) -> None:
     Path(location or "").unlink()
 
 
+async def test_half_a_file_is_not_taken_for_all_of_it_however_often_it_failed_before(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        cls = a_class(w)
+        videos = len(msgspec.json.decode(finished(cls).event_data)["VideoInfos"])
+        w.vendor_files.faults.fail_next(FileFailure.BUSY, 4 * videos)
+        w.vendor_files.faults.fail_next(FileFailure.SHORT, videos)
+        await end(w, cls)
+        await w.settle()
+        await w.pass_by(HOUR_S)
+        w.check_bytes(await w.recording(cls.task_id))
+
+
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=st.lists(st.sampled_from([*FileFailure, None, "away", "back"]), max_size=30), seed=st.integers(0, 999))
 async def test_in_any_mixture_of_failures_each_file_is_archived_once_and_right(

@@ -291,6 +291,9 @@ async def test_another_size_than_announced_will_do_once_the_caller_says_so(tmp_p
         there.caller.announced_size = SIZE + 1
         assert "announced" in (await there.caller.fail()).reason
         there.caller.accept_other_size = True
+        there.caller.seen_size = SIZE
+        there.files.faults.fail_next(FileFailure.SHORT)
+        assert f"has {SIZE // 2} bytes" in (await there.caller.fail()).reason
         there.assert_whole(await there.caller.fetch())
 
 
