@@ -74,7 +74,8 @@ async def read_store(store: Store, *, key: str) -> Stored:
                             sha256=hashlib.sha256(row.body).hexdigest(),
                         )
                     )
-                if row.task_id is not None:
+                # What we tell of our own archive makes no recording, and changes none.
+                if row.task_id is not None and row.source != "archive":
                     event = decode(row.body, received_at_us=row.received_at_us).event
                     accepted = _Accepted(
                         event=event,

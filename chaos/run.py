@@ -222,7 +222,19 @@ STATE = ROOT / ".chaos"
 
 #: A result holds for this code only.
 _PACKAGES = (
-    *("broker", "chaos", "ingest", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw", "vendor_api"),
+    *(
+        "archive",
+        "broker",
+        "chaos",
+        "ingest",
+        "reconcile",
+        "schemas",
+        "simulator",
+        "store",
+        "telemetry",
+        "tiw",
+        "vendor_api",
+    ),
     "workers",
 )
 

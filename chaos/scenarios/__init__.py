@@ -3,6 +3,7 @@
 from chaos.scenario import Scenario
 from chaos.scenarios import (
     alarms,
+    archiving,
     broker_down,
     clocks,
     cluster,
@@ -34,5 +35,6 @@ ALL: tuple[Scenario, ...] = (
     *disk.SCENARIOS,
     *clocks.SCENARIOS,
     *lost_callbacks.SCENARIOS,
+    *archiving.SCENARIOS,
     *cluster.SCENARIOS,
 )

@@ -1,138 +1,64 @@
 """Callbacks that never come, a vendor's API that fails, and processes that ask it and are killed meanwhile."""
 
 import asyncio
-import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from random import Random
-from threading import Thread
 
 import msgspec
-from msgspec import Struct
 
 from chaos.errors import ChaosError
 from chaos.machine.deployment import OTHER_APP
-from chaos.machine.node import Node
 from chaos.machine.servers import Servers
 from chaos.scenario import Layout, Scenario, Traffic, Wiring, arrange_directly
-from chaos.scenarios.killing import RESTART_AFTER_S
+from chaos.scenarios.accelerated_day import (
+    BEGIN_WITHIN_S,
+    REPLICAS,
+    SPEED,
+    WITH_FILES,
+    Day,
+    forged,
+    held,
+    kill_and_restart,
+    make_classes,
+    new_clock,
+    sending,
+    start_asking,
+)
 from chaos.stage import Stage
-from reconcile import Registration, register
 from schemas import OnlineRecordFinished, decode
 from simulator import (
     PASSING_FAILURES,
     ApiFaults,
-    Callback,
     ClassKind,
-    ClassTime,
-    Patience,
-    Sender,
     SimulatedClass,
-    VendorApi,
-    make_class,
     render,
 )
 from store import Recording, Store, find_recordings
-from tests.reconcile.serving import in_thread, settings_for
 
-#: Classes are held so many times as fast as in truth: what takes an hour there takes two minutes here.
-SPEED = 30.0
-
-#: In their own time: when they begin, and how long they last.
-_BEGIN_WITHIN_S = 3600
-_LENGTHS_S = (600, 1500)
-
-#: Files come of these; of a failed one, none.
-_WITH_FILES = (ClassKind.NORMAL, ClassKind.SEVERAL_STREAMS)
-_ALL_KINDS = (*_WITH_FILES, ClassKind.FAILED)
-
-_REPLICAS = 2
-
-#: By the clock of the machine: half a minute, and some minutes, in the classes' time.
-_SETTINGS = {
-    "TIW_RECONCILE_APPS": str(OTHER_APP),
-    "TIW_RECONCILE_LIST_EVERY_S": "1",
-    "TIW_RECONCILE_ASK_AFTER_S": "5",
-}
+_ALL_KINDS = (*WITH_FILES, ClassKind.FAILED)
 
 #: How long all may take, after the last class has ended.
 _FOUND_WITHIN_S = 240.0
 
-_SHARE = 0.2
-
-
-class _Clock:
-    """The time of classes, in Unix seconds; it stands still until it is started."""
-
-    def __init__(self, starts_at: int) -> None:
-        self.starts_at = starts_at
-        self._running: ClassTime | None = None
-
-    def start(self) -> None:
-        """Let it go, `SPEED` times as fast as any other."""
-        self._running = ClassTime(self.starts_at, speed=SPEED)
-
-    def __call__(self) -> float:
-        return float(self.starts_at) if self._running is None else self._running()
-
-    def at(self, moment_s: float) -> float:
-        """Return what it was, or will be, at a moment of the machine's clock."""
-        return self() + (moment_s - time.time()) * SPEED
-
-    async def wait_until(self, at: float) -> None:
-        """Return once it is `at`."""
-        await asyncio.sleep(max(0.0, at - self()) / SPEED)
-
-
-class _Day(Struct, frozen=True, kw_only=True):
-    """Classes of another application, which go on by a time of their own, and the API that knows them."""
-
-    classes: tuple[SimulatedClass, ...]
-    clock: _Clock
-    api: VendorApi
-
 
 @contextmanager
-def _held(rng: Random, kinds: Sequence[ClassKind], count: int, faults: ApiFaults | None = None) -> Iterator[_Day]:
-    # All of it lies in the past: nothing of it may be from the future for anybody.
-    starts_at = int(time.time()) - 4 * 3600
-    classes = tuple(
-        make_class(
-            kinds[number % len(kinds)],
-            rng,
-            sdk_app_id=OTHER_APP,
-            room_id=60_000 + number,
-            started_at=starts_at + 60 + rng.randrange(_BEGIN_WITHIN_S),
-            length_s=rng.randrange(*_LENGTHS_S),
-        )
-        for number in range(count)
-    )
-    clock = _Clock(starts_at)
-    api = VendorApi(classes, clock=clock, sdk_app_ids=[OTHER_APP], faults=faults)
-    with in_thread(api):
-        yield _Day(classes=classes, clock=clock, api=api)
-
-
-def _start(stage: Stage, day: _Day) -> list[Node]:
-    settings = settings_for(day.api) | _SETTINGS
-    nodes = [stage.deployment.add(f"reconcile-{number}", "reconcile", **settings) for number in range(1, _REPLICAS + 1)]
-    for node in nodes:
-        node.start()
-    for node in nodes:
-        node.wait_ready()
-    day.clock.start()
-    return nodes
+def _held(stage: Stage, kinds: Sequence[ClassKind], count: int, faults: ApiFaults | None = None) -> Iterator[Day]:
+    clock = new_clock()
+    classes = make_classes(stage.rng, kinds, count, starts_at=clock.starts_at)
+    with held(classes, clock, faults) as day:
+        yield day
 
 
 def _inject_lost(stage: Stage) -> None:
     count = stage.pick(200, 1000)
-    stage.plan(f"{count} classes of which every callback is lost; one of {_REPLICAS} replicas is killed half-way")
-    with _held(stage.rng, _WITH_FILES, count) as day:
-        victim = stage.rng.choice(_start(stage, day))
-        stage.sleep(_BEGIN_WITHIN_S / SPEED / 2)
-        _kill(stage, victim)
+    stage.plan(f"{count} classes of which every callback is lost; one of {REPLICAS} replicas is killed half-way")
+    with _held(stage, WITH_FILES, count) as day:
+        victim = stage.rng.choice(start_asking(stage, day))
+        stage.sleep(BEGIN_WITHIN_S / SPEED / 2)
+        kill_and_restart(stage, victim)
         found = _wait_found(stage, day)
         starts = [
             day.clock.at(datetime.fromisoformat(one.found_at).timestamp()) - cls.created_at
@@ -156,81 +82,23 @@ def _inject_faults(stage: Stage) -> None:
         f"{count} classes; a fifth of their callbacks is lost, a fifth comes twice, some ends are forged; the API "
         "fails a third of the time; its credentials are revoked for a while; replicas are killed"
     )
-    with _held(stage.rng, _ALL_KINDS, count, faults) as day, ExitStack() as stack:
-        nodes = _start(stage, day)
-        sending = stack.enter_context(_sending(stage, day))
+    with _held(stage, _ALL_KINDS, count, faults) as day, ExitStack() as stack:
+        nodes = start_asking(stage, day)
+        sent = stack.enter_context(sending(stage, day, forge=forged))
         for _ in range(stage.pick(3, 20)):
             stage.sleep(stage.rng.uniform(5, 15))
-            _kill(stage, stage.rng.choice(nodes))
+            kill_and_restart(stage, stage.rng.choice(nodes))
         with stage.fault("credentials revoked", "the vendor's API"):
             faults.is_revoked = True
             stage.sleep(stage.rng.uniform(5, 20))
             faults.is_revoked = False
-        sending()
+        sent()
         faults.share = 0.0
         found = _wait_found(stage, day)
         _judge(stage, day, found)
 
 
-def _kill(stage: Stage, node: Node) -> None:
-    with stage.fault("SIGKILL", node.name):
-        node.kill()
-        stage.sleep(RESTART_AFTER_S)
-        node.start()
-        node.wait_ready()
-
-
-@contextmanager
-def _sending(stage: Stage, day: _Day) -> Iterator[Callable[[], None]]:
-    """Send what is not lost while the block runs; yield what waits for the end of it."""
-    thread = Thread(target=lambda: asyncio.run(_send(stage, day, Random(stage.seed))), name="callbacks")
-    thread.start()
-    try:
-        yield thread.join
-    finally:
-        thread.join()
-
-
-async def _send(stage: Stage, day: _Day, rng: Random) -> None:
-    """Register each class and send its callbacks when they come to be, in a sender's order and out of it."""
-    due: list[tuple[float, int, SimulatedClass, Callback | None]] = []
-    for cls in day.classes:
-        due.append((cls.created_at + 1, len(due), cls, None))
-        for one in cls.callbacks:
-            if rng.random() >= _SHARE:
-                due.append((one.timestamp + rng.choice((1, 1, 60, 600)), len(due), cls, one))
-                if rng.random() < _SHARE:
-                    due.append((one.timestamp + rng.randrange(60, 900), len(due), cls, one))
-        if rng.random() < _SHARE:
-            due.append((cls.created_at + rng.randrange(120, 2000), len(due), cls, _forged(cls)))
-    (address, *_) = stage.deployment.addresses
-    async with (
-        Store(stage.deployment.wiring.direct_database_url) as store,
-        Sender(address, key=None, patience=Patience()) as sender,
-    ):
-        for at, _, cls, callback in sorted(due, key=lambda one: one[:2]):
-            await day.clock.wait_until(at)
-            if callback is None:
-                await register(store, Registration(sdk_app_id=OTHER_APP, task_id=cls.task_id), after_s=0.0)
-            else:
-                await sender.send(callback)
-
-
-_EVIL = "evil.example"
-
-
-def _forged(cls: SimulatedClass) -> Callback:
-    real = cls.callbacks[-1]
-    content = msgspec.json.decode(real.event_data) | {
-        "Error": None,
-        "VideoInfos": [{"VideoId": "e", "VideoUrl": f"http://{_EVIL}/e.mp4", "VideoSize": 1}],
-    }
-    return msgspec.structs.replace(
-        real, event_data=msgspec.json.encode(content).decode(), timestamp=real.timestamp + 3600
-    )
-
-
-def _wait_found(stage: Stage, day: _Day) -> dict[str, Recording]:
+def _wait_found(stage: Stage, day: Day) -> dict[str, Recording]:
     """Return what is known of each class once all are finished and verified, or it is clear that they will not be."""
 
     def look() -> dict[str, Recording]:
@@ -246,13 +114,13 @@ def _wait_found(stage: Stage, day: _Day) -> dict[str, Recording]:
     return look()
 
 
-async def _read(url: str, day: _Day) -> dict[str, Recording]:
+async def _read(url: str, day: Day) -> dict[str, Recording]:
     async with Store(url) as store:
         found = [await find_recordings(store, cls.task_id, app=OTHER_APP) for cls in day.classes]
     return {one.task_id: one for recordings in found for one in recordings}
 
 
-def _judge(stage: Stage, day: _Day, found: dict[str, Recording]) -> None:
+def _judge(stage: Stage, day: Day, found: dict[str, Recording]) -> None:
     differing = [cls.task_id for cls in day.classes if not _is_as_the_vendor_says(cls, found.get(cls.task_id))]
     for task_id in differing[:5]:
         stage.say(f"not as the vendor says: {found.get(task_id)}"[:1_500])

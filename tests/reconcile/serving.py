@@ -1,20 +1,20 @@
-"""The fakes of the vendor's API and files in threads of their own, for tests that run processes."""
+"""The fakes of the vendor in a thread of their own, for tests that run processes."""
 
 import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, TypeVar
 
-from simulator import VendorApi, VendorFiles
+from simulator import VendorApi
 
-Server = TypeVar("Server", VendorApi, VendorFiles)
+Server = TypeVar("Server", bound=AbstractAsyncContextManager[Any])
 
 
 @contextmanager
 def in_thread(server: Server) -> Iterator[Server]:
-    """Let a fake answer while the block runs. What it knows and how it fails may be changed meanwhile."""
+    """Let a server answer while the block runs. What it knows and how it fails may be changed meanwhile."""
     started = threading.Event()
     ended = threading.Event()
 

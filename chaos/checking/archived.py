@@ -1,0 +1,110 @@
+"""What must be true of an archive, whatever failed: judged from rows, from bytes, and from what was asked for. Pure."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from msgspec import Struct
+
+from simulator import Content, FileRequest
+from store import ArchiveFileRow
+
+#: What lies beside the files: of the archive, and of each recording.
+_MARKER = ".tiw-archive"
+_BESIDE = {"manifest.json", "index.html"}
+
+_BLOCK = 1024 * 1024
+
+
+class Original(Struct, frozen=True, kw_only=True):
+    """A file as the vendor has it: whose it is, its bytes, and when it came to be, in Unix seconds."""
+
+    task_id: str
+    path: str
+    content: Content
+    modified_at: float
+
+    @property
+    def sha256(self) -> str:
+        """In hex."""
+        return _sha256_of(self.content)
+
+
+@cache
+def _sha256_of(content: Content) -> str:
+    digest = hashlib.sha256()
+    for piece in content.read(0, content.size):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+class Looked(Struct, frozen=True, kw_only=True):
+    """A target as it was found: the SHA-256 of each file below it, by its path there."""
+
+    files: dict[str, str]
+
+    @property
+    def strays(self) -> list[str]:
+        """What lies beside the files of recordings and is neither the marker nor written beside them."""
+        return [path for path in self.files if path != _MARKER and Path(path).name not in _BESIDE]
+
+
+def look(root: Path) -> Looked:
+    """Read all files of a target that lies in a folder."""
+    return Looked(
+        files={path.relative_to(root).as_posix(): sha256_of(path) for path in sorted(root.rglob("*")) if path.is_file()}
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex; empty if there is none."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except FileNotFoundError:
+        return ""
+    return digest.hexdigest()
+
+
+def not_archived(originals: Iterable[Original], rows: Sequence[ArchiveFileRow]) -> list[str]:
+    """Name the files of the vendor that no row says are archived with their bytes."""
+    archived = {(row.task_id, row.sha256) for row in rows if row.state == "archived"}
+    return [one.path for one in originals if (one.task_id, one.sha256) not in archived]
+
+
+def not_as_marked(rows: Iterable[ArchiveFileRow], root: Path) -> list[str]:
+    """Name the files that a row says are archived and whose bytes are not there."""
+    return [
+        f"{row.folder}/{row.name}"
+        for row in rows
+        if row.state == "archived"
+        if row.sha256 is None or sha256_of(root / row.folder / row.name) != row.sha256
+    ]
+
+
+def too_many(originals: Sequence[Original], rows: Sequence[ArchiveFileRow], looked: Looked) -> list[str]:
+    """Name what is more than once each file of the vendor: rows, and files of the target."""
+    wanted = Counter((one.task_id, one.sha256) for one in originals)
+    rows_more = Counter((row.task_id, row.sha256 or row.name) for row in rows) - wanted
+    named = {f"{row.folder}/{row.name}" for row in rows if row.state == "archived"}
+    return [
+        *(f"a row of {task_id}: {what}" for task_id, what in rows_more.elements()),
+        *(f"a file: {path}" for path in looked.strays if path not in named),
+    ]
+
+
+def begun_again(requests: Iterable[FileRequest], survived_s: Mapping[str, float]) -> list[str]:
+    """Name the files that were asked for from their start after a part of them was seen on disk.
+
+    `survived_s`: when that was first seen, by the file's path, on the monotonic clock.
+    """
+    return [
+        one.path
+        for one in requests
+        if one.method == "GET" and one.range in ("", "bytes=0-")
+        if one.at_s > survived_s.get(one.path, float("inf"))
+    ]
