@@ -129,7 +129,9 @@ def _differing(
             differing.append(f"{name}: there is a recording, but no event")
         else:
             stored = _content(rows[key])
-            expected = msgspec.convert(msgspec.structs.asdict(fold(by_recording[key])) | {"events": None}, _Folded)
+            expected = msgspec.convert(
+                msgspec.structs.asdict(fold(by_recording[key])) | {"events": None}, _Folded, from_attributes=True
+            )
             fields = [
                 field for field in _Folded.__struct_fields__ if getattr(stored, field) != getattr(expected, field)
             ]
