@@ -376,7 +376,8 @@ async def finish_manifest(
         lease_holder=lease_holder,
         location=storable(location),
         manifest_at_us=now_us(),
-        archived_at_us=case((is_missing_files, null()), else_=archived_at_us),
+        # With its type: PostgreSQL takes two NULLs for text.
+        archived_at_us=case((is_missing_files, null()), else_=literal(archived_at_us, _archived.archived_at_us.type)),
     )
 
 

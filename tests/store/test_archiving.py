@@ -231,7 +231,7 @@ async def test_the_manifest_is_due_when_no_file_is_due_any_more(store: Store) ->
     assert await manifests(store) == []
     await pass_time(store, 6)
     (work,) = await manifests(store, recording=(1, "t"))
-    assert await finish_manifest(store, work.key, lease_holder="h", location="/a", archived_at_us=5)
+    assert await finish_manifest(store, work.key, lease_holder="h", location="/a", archived_at_us=None)
     await pass_time(store, 1000)
     assert await manifests(store) == []
 
