@@ -339,10 +339,10 @@ class VendorFiles:
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
         response = web.StreamResponse(status=200 if wanted is None else 206, headers=headers)
         noted.answer = noted.answer or str(response.status)
-        await response.prepare(request)
-        if request.method == "GET":
-            # Whoever has had enough goes; that is no fault of the server's.
-            with suppress(ConnectionError):
+        # Whoever has had enough goes; that is no fault of the server's.
+        with suppress(ConnectionError):
+            await response.prepare(request)
+            if request.method == "GET":
                 async for piece in self._paced(file.content.read(begin, end), noted, failure, (end - begin) // 2):
                     await response.write(piece)
                     noted.sent += len(piece)
