@@ -38,6 +38,8 @@ _BATCH_S: Final = 1.0
 _PAGES: Final = frozenset({"text/html", "application/xhtml+xml", "text/xml", "application/xml", "application/json"})
 _PAGE_BEGINS: Final = (b"<!doctype", b"<html", b"<?xml", b"<error")
 
+_END_OF_YEARS_S: Final = 253_402_300_800
+
 #: CRC-64/XZ of the whole object, in decimal: https://cloud.tencent.com/document/product/436/40334
 _CRC64_HEADER: Final = "x-cos-hash-crc64ecma"
 
@@ -387,8 +389,10 @@ class _Fetch:
         pace = _Pace(self._limits, self._shared.clock_s)
         try:
             while True:
+                # What is no body, such as what may stand behind a chunk's length, keeps the connection alive.
                 with pace:
-                    piece, is_end = await content.readchunk()
+                    async with asyncio.timeout(self._limits.least_over_s):
+                        piece, is_end = await content.readchunk()
                 if piece:
                     pace.count(len(piece), self._host)
                     yield piece
@@ -545,18 +549,25 @@ def _headers(response: aiohttp.ClientResponse, begin: int, size: int | None) -> 
     return FileHeaders(
         begin=begin,
         size=size,
-        etag=response.headers.get("ETag") or None,
+        etag=_etag(response.headers.get("ETag")),
         last_modified_at=_time(response.headers.get("Last-Modified")),
         content_type=response.content_type if "Content-Type" in response.headers else None,
         crc64=str(int(crc64)) if fullmatch(r"[0-9]{1,20}", crc64) else None,
     )
 
 
+def _etag(text: str | None) -> str | None:
+    """Return an entity tag that can be sent back as it came; any other is as good as none."""
+    return text if text and fullmatch(r"[\x21-\x7e]{1,256}", text) else None
+
+
 def _time(text: str | None) -> float | None:
     try:
-        return None if text is None else parsedate_to_datetime(text).timestamp()
+        at = 0.0 if text is None else parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
+    # What a calendar of four digits has.
+    return at if 0 < at < _END_OF_YEARS_S else None
 
 
 def _again_after_s(response: aiohttp.ClientResponse) -> float | None:

@@ -43,6 +43,12 @@ LAST_PAUSE_S: Final = 600.0
 #: neither when the three days begin nor that it is punctual.
 LOST_AFTER_S: Final = 3600.0
 
+#: What fails otherwise is given up so long after it should have been deleted: nothing is tried for ever.
+GIVEN_UP_AFTER_S: Final = 86_400.0
+
+#: A file is there so soon after it was planned, whatever its source says of its age.
+_THERE_WITHIN_S: Final = 86_400.0
+
 #: After so many attempts the size that is there is taken instead of the one that was announced, if the attempt before
 #: has seen the same one.
 _SIZE_TRIES: Final = 3
@@ -130,7 +136,10 @@ class FileWork:
         except OtherSizeError as error:
             await self._postpone(file, str(error), "fetching", size=error.size)
         except FetchError as error:
-            await self._postpone(file, str(error), "fetching", after_s=error.again_after_s, size=None)
+            if self._is_late(file, GIVEN_UP_AFTER_S):
+                await self._lose(file, f"it could not be had before it was to be deleted: {error}")
+            else:
+                await self._postpone(file, str(error), "fetching", after_s=error.again_after_s, size=None)
         except PlaceError as error:
             await self._postpone(file, str(error), "placing")
         return False
@@ -158,7 +167,7 @@ class FileWork:
             values: dict[str, Any] = {"etag": headers.etag, "staged_on": self._staging.identity}
             if headers.last_modified_at is not None:
                 values["last_modified_at"] = round(headers.last_modified_at)
-                values["deadline_at_us"] = round((headers.last_modified_at + self._config.kept_s) * 1_000_000)
+                values["deadline_at_us"] = self._deadline_us(file, headers.last_modified_at)
             await self._note(file, **values)
 
         fetched = await self._reporting(
@@ -184,6 +193,12 @@ class FileWork:
         values = self._proved(fetched)
         await self._note(file, **values)
         return _with(file, values)
+
+    def _deadline_us(self, file: ArchiveFile, modified_at: float) -> int:
+        """Return when the vendor deletes a file, within bounds: a source may say anything, and this orders the work."""
+        latest_us = file.planned_at_us + round((self._config.kept_s + _THERE_WITHIN_S) * 1_000_000)
+        said_us = round((modified_at + self._config.kept_s) * 1_000_000)
+        return min(max(said_us, file.planned_at_us), latest_us)
 
     def _proved(self, fetched: Fetched) -> dict[str, Any]:
         return {
@@ -266,11 +281,17 @@ class FileWork:
 
     async def _not_there(self, file: ArchiveFile, error: NotThereError) -> None:
         """Soon after the end of a recording its files are not there yet; long after they were deleted they are lost."""
-        if self._now_s() > file.deadline_at_us / 1_000_000 + self._config.lost_after_s:
-            await self._end(file, "lost", f"the vendor deleted it before it could be had: {error}")
-            _log.error("file_lost", **_names(file), reason=str(error))
+        if self._is_late(file, self._config.lost_after_s):
+            await self._lose(file, f"the vendor deleted it before it could be had: {error}")
         else:
             await self._postpone(file, str(error), "fetching", not_found=file.not_found + 1, size=None)
+
+    def _is_late(self, file: ArchiveFile, seconds: float) -> bool:
+        return self._now_s() > file.deadline_at_us / 1_000_000 + seconds
+
+    async def _lose(self, file: ArchiveFile, reason: str) -> None:
+        await self._end(file, "lost", reason)
+        _log.error("file_lost", **_names(file), reason=reason)
 
     async def _refuse(self, file: ArchiveFile, reason: str) -> None:
         await self._end(file, "refused", reason)

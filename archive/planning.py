@@ -33,7 +33,11 @@ ANSWER_AWAITED_UNTIL_S: Final = 86_400.0
 #: Recordings that ended longer ago than this after their files were deleted are not planned: nothing is there.
 _LATE_S: Final = 86_400.0
 
-_AT_ONCE: Final = 200
+#: A callback tells of a recording's end so soon, however long the vendor processes its files.
+_TOLD_WITHIN_S: Final = 6 * 3_600.0
+
+#: Each may have tens of thousands of files, if its event was forged: all of them are in memory together.
+_AT_ONCE: Final = 20
 
 _log = structlog.get_logger()
 
@@ -108,9 +112,13 @@ def make_plan(found: UnplannedRecording, *, numbers: Mapping[str, tuple[int, str
     `numbers` are those that its files have, with their names, by file_key: each keeps its own, and no other gets it.
     """
     recording = found.recording
-    answered = _answered_videos(found.answer)
-    videos = recording.videos if answered is None else answered
-    ended_s = recording.record_stop_time or found.active_at_us / 1_000_000
+    answer = _finished(found.answer)
+    videos = recording.videos if answer is None else _videos(answer)
+    stop_time = (recording if answer is None else answer).record_stop_time
+    accepted_s = found.active_at_us / 1_000_000
+    # What an event says of its end orders the work and may be forged, or no time at all.
+    earliest_s = accepted_s - (min(_TOLD_WITHIN_S, kept_s) if answer is None else kept_s)
+    ended_s = min(max(stop_time or accepted_s, earliest_s), accepted_s)
     return ArchivePlan(
         sdk_app_id=found.sdk_app_id,
         task_id=found.task_id,
@@ -121,19 +129,21 @@ def make_plan(found: UnplannedRecording, *, numbers: Mapping[str, tuple[int, str
             _planned_files(
                 videos,
                 numbers=numbers,
-                address_from="callback" if answered is None else "vendor",
+                address_from="callback" if answer is None else "vendor",
                 deleted_at_us=_us(ended_s + kept_s),
             )
         ),
     )
 
 
-def _answered_videos(answer: bytes | None) -> tuple[RecordingVideo, ...] | None:
+def _finished(answer: bytes | None) -> OnlineRecordFinished | None:
     if answer is None:
         return None
     event = decode(answer, received_at_us=_FAR_US).event
-    if not isinstance(event, OnlineRecordFinished):
-        return None
+    return event if isinstance(event, OnlineRecordFinished) else None
+
+
+def _videos(event: OnlineRecordFinished) -> tuple[RecordingVideo, ...]:
     return tuple(RecordingVideo(**structs.asdict(video)) for video in event.video_infos)
 
 

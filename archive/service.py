@@ -265,7 +265,12 @@ class Archiver:
             recording=self._config.recording,
         )
         for work in claimed:
-            await self._announcer.announce(work)
+            try:
+                await self._announcer.announce(work)
+            except StoreError:
+                raise
+            except Exception:  # noqa: BLE001 - logged; its lease ends, and the others do not wait for it
+                _log.exception("archiving_failed", task="manifest", task_id=work.task_id)
 
     async def _count(self) -> None:
         counts = await count_archive(self._store)

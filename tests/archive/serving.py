@@ -86,6 +86,11 @@ class RawServer:
         self.requests: list[str] = []
         self.url = ""
 
+    @property
+    def host(self) -> str:
+        """Its address and port."""
+        return self.url.split("/")[2]
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())

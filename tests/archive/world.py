@@ -158,9 +158,14 @@ class SwitchedPlace:
 
 @asynccontextmanager
 async def a_world(
-    folder: Path, *, kept_s: float = 3 * 86_400.0, faults: FileFaults | None = None, limits: FetchLimits | None = None
+    folder: Path,
+    *,
+    kept_s: float = 3 * 86_400.0,
+    faults: FileFaults | None = None,
+    limits: FetchLimits | None = None,
+    more_hosts: str | None = None,
 ) -> AsyncIterator[World]:
-    """Yield a world of which nothing is known yet."""
+    """Yield a world of which nothing is known yet. `more_hosts` may be fetched from beside the vendor's."""
     clock = OwnClock(MORNING_S)
     root = folder / "classes"
     async with AsyncExitStack() as stack:
@@ -172,7 +177,10 @@ async def a_world(
         place = await stack.enter_async_context(open_place(FolderTarget(path=root)))
         await place.check()
         host = vendor_files.url.removeprefix("http://")
-        rules = AddressRules(hosts=parse_hosts(host), networks=parse_networks("127.0.0.0/8"))
+        rules = AddressRules(
+            hosts=parse_hosts(host if more_hosts is None else f"{host} {more_hosts}"),
+            networks=parse_networks("127.0.0.0/8"),
+        )
         fetcher = await stack.enter_async_context(
             Fetcher(rules, limits or FetchLimits(at_once=AT_ONCE, stalled_after_s=0.5))
         )
