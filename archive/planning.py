@@ -36,6 +36,10 @@ _LATE_S: Final = 86_400.0
 #: A callback tells of a recording's end so soon, however long the vendor processes its files.
 _TOLD_WITHIN_S: Final = 6 * 3_600.0
 
+#: Of what callbacks name no recording has more files; the vendor may answer any number. A body of 1 MiB could name
+#: 60,000, and one after the other without end.
+MAX_FORGEABLE_FILES: Final = 1_000
+
 #: Each may have tens of thousands of files, if its event was forged: all of them are in memory together.
 _AT_ONCE: Final = 20
 
@@ -129,6 +133,7 @@ def make_plan(found: UnplannedRecording, *, numbers: Mapping[str, tuple[int, str
             _planned_files(
                 videos,
                 numbers=numbers,
+                task_id=found.task_id,
                 address_from="callback" if answer is None else "vendor",
                 deleted_at_us=_us(ended_s + kept_s),
             )
@@ -155,14 +160,19 @@ def _planned_files(
     videos: Iterable[RecordingVideo],
     *,
     numbers: Mapping[str, tuple[int, str]],
+    task_id: str,
     address_from: AddressSource,
     deleted_at_us: int,
 ) -> Iterable[PlannedFile]:
     known = {key: number for key, (number, _) in numbers.items()}
     seen: set[str] = set()
+    left_out = 0
     for video in videos:
         key = file_key(video)
         if video.video_url is None or key in seen:
+            continue
+        if address_from == "callback" and key not in known and len(known) >= MAX_FORGEABLE_FILES:
+            left_out += 1
             continue
         seen.add(key)
         number = known.setdefault(key, max(known.values(), default=0) + 1)
@@ -176,6 +186,8 @@ def _planned_files(
             details=_details(video),
             deleted_at_us=deleted_at_us,
         )
+    if left_out:
+        _log.error("files_left_out", task_id=task_id, files=left_out, most=MAX_FORGEABLE_FILES)
 
 
 def _details(video: RecordingVideo) -> dict[str, Any]:
