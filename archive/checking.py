@@ -69,7 +69,7 @@ async def check_file(place: Place, file: ExpectedFile, *, on_bytes: Callable[[in
 
 
 class FoundManifest(Struct, frozen=True, kw_only=True):
-    """A manifest that lies at the target; None, and a `problem` in words, if it cannot be read."""
+    """A manifest that lies at the target, without files that do not; None if it cannot be read. `problem` says why."""
 
     key: str
     manifest: Manifest | None
@@ -99,12 +99,13 @@ async def find_manifests(place: Place) -> AsyncIterator[FoundManifest]:
 async def rebuild(store: Store, place: Place, *, on_found: Callable[[FoundManifest], None]) -> int:
     """Make the archive's rows from the manifests of the target; return how many files got rows or better ones.
 
-    What the store knows already stays unless the manifest knows more; nothing is removed. Raises `PlaceError` and
-    `StoreError`.
+    What the store knows already stays unless the manifest knows more; nothing is removed. A file that does not lie
+    beside its manifest with its size gets no row, and `on_found` is told. Raises `PlaceError` and `StoreError`.
     """
     restored = 0
     waiting: list[Manifest] = []
-    async for found in find_manifests(place):
+    async for one in find_manifests(place):
+        found = await _without_missing(place, one)
         on_found(found)
         if found.manifest is not None:
             waiting.append(structs.replace(found.manifest, location=place.location(found.manifest.folder)))
@@ -112,3 +113,19 @@ async def rebuild(store: Store, place: Place, *, on_found: Callable[[FoundManife
             restored += await restore_archive(store, waiting)
             waiting.clear()
     return restored + (await restore_archive(store, waiting) if waiting else 0)
+
+
+async def _without_missing(place: Place, found: FoundManifest) -> FoundManifest:
+    """Return a manifest without the archived files that are not there: nothing would fetch them again."""
+    if found.manifest is None:
+        return found
+    missing = {
+        file.name
+        for file in found.manifest.files
+        if file.outcome == "archived" and await place.size_of(f"{found.manifest.folder}/{file.name}") != file.size
+    }
+    if not missing:
+        return found
+    files = tuple(file for file in found.manifest.files if file.name not in missing)
+    problem = f"{len(missing)} of its files are not there, or have other sizes, such as {min(missing)}"
+    return FoundManifest(key=found.key, manifest=structs.replace(found.manifest, files=files), problem=problem)

@@ -51,6 +51,11 @@ def recording_folder(recording: Recording) -> str:
     return f"{recording.sdk_app_id}/{_date(started_at)}_{room}_{_safe(recording.task_id)}"
 
 
+def is_folder_of(folder: str, sdk_app_id: int, task_id: str) -> bool:
+    """Say whether a folder is one that a recording may have, whatever its date and room."""
+    return folder.startswith(f"{sdk_app_id}/") and folder.count("/") == 1 and folder.endswith(f"_{_safe(task_id)}")
+
+
 def file_name(number: int, video: RecordingVideo) -> str:
     """Return the name of a file in its recording's folder: `1_whiteboard.mp4`.
 

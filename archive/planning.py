@@ -165,6 +165,7 @@ def _planned_files(
     deleted_at_us: int,
 ) -> Iterable[PlannedFile]:
     known = {key: number for key, (number, _) in numbers.items()}
+    last = max(known.values(), default=0)
     seen: set[str] = set()
     left_out = 0
     for video in videos:
@@ -175,7 +176,8 @@ def _planned_files(
             left_out += 1
             continue
         seen.add(key)
-        number = known.setdefault(key, max(known.values(), default=0) + 1)
+        number = known.setdefault(key, last + 1)
+        last = max(last, number)
         yield PlannedFile(
             file_key=key,
             number=number,

@@ -396,7 +396,8 @@ def _restored_files(manifest: Manifest) -> list[dict[str, Any]]:
             "number": _number(file.name) or number,
             "name": file.name,
             "url": file.url or "",
-            "address_from": file.address_from or "callback",
+            # What is to be fetched yet is not believed to be the vendor's word: that may lead to any host.
+            "address_from": (file.outcome == "archived" and file.address_from) or "callback",
             "announced_size": file.announced_size,
             "details": {name: getattr(file, name) for name in _DETAILS},
             "outcome": file.outcome,

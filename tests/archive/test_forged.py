@@ -3,11 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from store import count_archive
+from archive import FoundManifest, rebuild
+from archive.manifest import render_manifest
+from archive.planning import MAX_FORGEABLE_FILES, plan_new
+from schemas import ManifestFile, file_key
+from store import Question, ask, claim_questions, count_archive, finish_question, retry_files
+from tests.archive.recordings import file, manifest
 from tests.archive.serving import SECRET, answering
-from tests.archive.world import World, a_class, a_world, end, finished
+from tests.archive.world import APP, World, a_class, a_world, end, finished
 from tests.reconcile.world import forged
 
 HOUR_S = 3600.0
@@ -56,3 +62,87 @@ async def test_a_source_cannot_choose_when_its_file_is_to_be_deleted(tmp_path: P
         assert SECRET not in repr(row)
         await w.pass_by(200 * HOUR_S, step_s=20 * HOUR_S)
         assert await w.states() == ["lost"]
+
+
+@pytest.mark.parametrize("many", [1, 3])
+async def test_callbacks_bound_the_files_of_a_recording_and_the_vendor_does_not(tmp_path: Path, many: int) -> None:
+    async with a_world(tmp_path) as w:
+        for event in range(many):
+            w.clock.pass_by(1.0)
+            urls = (f"http://evil.example/{event}/{number}" for number in range(3 * MAX_FORGEABLE_FILES // 2))
+            await forge(w, videos=[a_video(url, VideoId=url) for url in urls])
+            await plan_new(w.store, w.config, now_s=w.clock())
+        (counts,) = [await count_archive(w.store)]
+        assert counts.waiting == MAX_FORGEABLE_FILES
+        # It still has the vendor's own.
+        await answer(w, "forged", [a_video(f"{w.vendor_files.url}/true.mp4", VideoId="true")])
+        await plan_new(w.store, w.config, now_s=w.clock())
+        assert (await count_archive(w.store)).waiting == MAX_FORGEABLE_FILES + 1
+
+
+async def answer(w: World, task_id: str, videos: list[dict[str, Any]]) -> None:
+    """Have the vendor answer about a recording."""
+    event = forged(finished(a_class(w, 99)))
+    event["EventData"] |= {"TaskId": task_id, "VideoInfos": videos}
+    await ask(w.store, [Question(sdk_app_id=APP, task_id=task_id, why="test")])
+    (question,) = await claim_questions(w.store, apps=[APP], lease_holder="other", lease_s=60.0, limit=1)
+    body = msgspec.json.encode(event)
+    await finish_question(w.store, question, lease_holder="other", answer_status="FINISHED", answer=body)
+
+
+def write_manifest(w: World, *files: ManifestFile, task_id: str = "forged") -> Path:
+    """Put a manifest into the target, as anybody can who may write there."""
+    folder = f"{APP}/2026-01-05_1_{task_id}"
+    path = w.root / folder / "manifest.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = manifest(*files, sdk_app_id=APP, task_id=task_id, folder=folder)
+    path.write_bytes(render_manifest(made))
+    return path
+
+
+async def rebuilt(w: World) -> list[str]:
+    found: list[FoundManifest] = []
+    await rebuild(w.store, w.place, on_found=found.append)
+    return [one.problem for one in found]
+
+
+async def test_a_manifest_does_not_make_a_file_archived_that_is_not_there(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as w:
+        w.is_place_away = True
+        cls = a_class(w)
+        await end(w, cls)
+        await w.settle()
+        (video, *_) = (await w.recording(cls.task_id)).videos
+        path = write_manifest(w, file("1_a.mp4", size=7, file_key=file_key(video)), task_id=cls.task_id)
+        assert "1 of its files are not there" in (await rebuilt(w))[0]
+        path.with_name("1_a.mp4").write_bytes(b"other")
+        assert "1 of its files are not there" in (await rebuilt(w))[0]
+        w.is_place_away = False
+        await w.pass_by(HOUR_S)
+        w.check_bytes(await w.recording(cls.task_id))
+
+
+async def test_an_address_of_a_manifest_is_never_the_vendors_word(tmp_path: Path) -> None:
+    async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd") as raw, a_world(tmp_path) as w:
+        lost = file(outcome="lost", url=raw.url, address_from="vendor", size=None, sha256=None, archived_at=None)
+        write_manifest(w, lost)
+        assert await rebuilt(w) == [""]
+        await retry_files(w.store)
+        await w.settle()
+        assert (await w.states(), raw.requests) == (["refused"], [])
+
+
+async def test_a_manifest_that_cannot_be_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as w:
+        cls = a_class(w)
+        await end(w, cls)
+        await w.settle()
+        before = await w.rows()
+        (path,) = w.root.rglob("manifest.json")
+        odd = path.parent.with_name("0000-01-01_1_\x1b[31m") / "manifest.json"
+        odd.parent.mkdir()
+        odd.write_bytes(path.read_bytes())
+        write_manifest(w, file(file_key="k"))
+        problems = await rebuilt(w)
+        assert [bool(problem) for problem in problems].count(True) == 2
+        assert await w.rows() == before

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from archive.manifest import make_manifest, read_manifest, render_manifest
+from archive.naming import recording_folder
 from schemas import Manifest
 from store import RecordingFailure, RecordingOmission
 from tests.archive.recordings import file, manifest, recording
@@ -39,9 +41,18 @@ def test_a_manifest_has_all_that_is_known() -> None:
     ]
 
 
-@given(task_id=st.text(min_size=1, max_size=60), reason=st.text(max_size=60), size=st.integers(0, 2**63 - 1))
+# No event and no row has that character.
+_TEXTS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+
+
+@given(
+    task_id=st.text(_TEXTS, min_size=1, max_size=60),
+    reason=st.text(_TEXTS, max_size=60),
+    size=st.integers(0, 2**63 - 1),
+)
 def test_a_manifest_is_read_as_it_was_and_always_the_same(task_id: str, reason: str, size: int) -> None:
-    made = make(task_id=task_id, files=(file(reason=reason, size=size),))
+    folder = recording_folder(recording(task_id=task_id))
+    made = structs.replace(make(task_id=task_id, files=(file(reason=reason, size=size),)), folder=folder)
     written = render_manifest(made)
     assert read_manifest(written) == made
     assert render_manifest(read_manifest(written)) == written
@@ -83,6 +94,21 @@ def test_a_member_of_a_later_version_is_passed_over() -> None:
         (render_manifest(manifest(folder="../other")), "cannot be a path"),
         (render_manifest(manifest(file("../1.mp4"))), "cannot be a path"),
         (render_manifest(manifest(file("a/1.mp4"))), "leads out of the folder"),
+        (render_manifest(manifest(file(), file())), "are the same"),
+        (render_manifest(manifest(task_id="other")), "another recording"),
+        (render_manifest(manifest(sdk_app_id=2)), "another recording"),
+        (render_manifest(manifest(folder="1400000001/a/b_ghucnligqtgtvk2624mb")), "another recording"),
+        (render_manifest(manifest(folder="a" * 255)), "cannot be a path"),
+        (render_manifest(manifest(sdk_app_id=2**63, folder=f"{2**63}/d_1_ghucnligqtgtvk2624mb")), "no sdk_app_id|none"),
+        (render_manifest(manifest(archived_at="yesterday")), "Invalid isoformat"),
+        (render_manifest(manifest(archived_at="9999-12-31T23:59:59-23:00")), "no time"),
+        (render_manifest(manifest(file(archived_at="0001-01-01T00:00:00+23:00"))), "no time"),
+        (render_manifest(manifest(file(last_modified="x"))), "Invalid isoformat"),
+        (render_manifest(manifest(file(file_key="k" * 5000))), "no value"),
+        (render_manifest(manifest(file(address_from="me"))), "no value"),
+        (render_manifest(manifest(file(sha256="0"))), "no value"),
+        (render_manifest(manifest(file(sha256=None))), "without a size or a digest"),
+        (render_manifest(manifest(file(user_id="a\0"))), "U.0000"),
         (b" " * (32 * 1024 * 1024 + 1), "at most"),
     ],
 )

@@ -287,14 +287,14 @@ class RebuildReport(Struct, frozen=True, kw_only=True):
 
 
 async def rebuild(settings: Settings, args: argparse.Namespace) -> int:
-    """Make the archive's rows from the manifests; exit code 1 if one of them cannot be read."""
+    """Make the archive's rows from the manifests; exit code 1 if one cannot be read, or a file of it is not there."""
     found = 0
     problems: list[FoundManifest] = []
 
     def on_found(one: FoundManifest) -> None:
         nonlocal found
         found += 1
-        if one.manifest is None:
+        if one.problem:
             problems.append(one)
         bars.update(task, completed=found, state=one.key)
 
