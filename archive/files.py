@@ -27,6 +27,7 @@ from store import (
     archived_files,
     extend_leases,
     finish_file,
+    has_waiting_files,
     note_file,
     postpone_file,
 )
@@ -49,6 +50,10 @@ GIVEN_UP_AFTER_S: Final = 86_400.0
 #: A file is there so soon after it was planned, whatever its source says of its age.
 _THERE_WITHIN_S: Final = 86_400.0
 
+#: So long a file may be fetched while others wait, and so long it waits then. What came of it stays.
+TURN_S: Final = 600.0
+_AFTER_TURN_S: Final = 60.0
+
 #: After so many attempts the size that is there is taken instead of the one that was announced, if the attempt before
 #: has seen the same one.
 _SIZE_TRIES: Final = 3
@@ -60,12 +65,17 @@ _log = structlog.get_logger()
 
 
 class FileConfig(Struct, frozen=True, kw_only=True):
-    """`kept_s`: for how long the vendor keeps a file after its Last-Modified. Pauses as the constants above."""
+    """`kept_s`: for how long the vendor keeps a file after its Last-Modified. Pauses as the constants above.
+
+    A file that is fetched for `turn_s` lets others go first that wait: a few that never end, at
+    just the least speed, would keep all others from being fetched.
+    """
 
     kept_s: float = 3 * 86_400.0
     first_pause_s: float = FIRST_PAUSE_S
     last_pause_s: float = LAST_PAUSE_S
     lost_after_s: float = LOST_AFTER_S
+    turn_s: float = TURN_S
 
 
 class FileWork:
@@ -125,6 +135,14 @@ class FileWork:
             _log.warning("file_lease_lost", **_names(file))
         except _StoppedError:
             await postpone_file(self._store, file.key, lease_holder=self._lease_holder, after_s=0.0)
+        except _TurnOverError:
+            await postpone_file(
+                self._store,
+                file.key,
+                lease_holder=self._lease_holder,
+                after_s=_AFTER_TURN_S,
+                attempts=file.attempts - 1,
+            )
         except ForbiddenAddressError as error:
             await self._refuse(file, f"its address may not be fetched from: {error}")
         except TooLargeError as error:
@@ -191,7 +209,7 @@ class FileWork:
         )
         metrics.ARCHIVE_FETCHED_BYTES.inc(fetched.size)
         values = self._proved(fetched)
-        await self._note(file, **values)
+        await self._note(file, fetched_from=(file.address_from, file.url), **values)
         return _with(file, values)
 
     def _deadline_us(self, file: ArchiveFile, modified_at: float) -> int:
@@ -244,6 +262,7 @@ class FileWork:
             file.key,
             lease_holder=self._lease_holder,
             outcome="archived",
+            fetched_from=(file.address_from, file.url),
             location=location,
             archived_at_us=round(self._now_s() * 1_000_000),
         )
@@ -258,9 +277,13 @@ class FileWork:
     ) -> Fetched:
         """Fetch, and write now and then into the row how far that is."""
 
+        turn_ends_s = time.monotonic() + self._config.turn_s
+
         async def report() -> None:
             while True:
                 await asyncio.sleep(_PROGRESS_EVERY_S)
+                if time.monotonic() > turn_ends_s:
+                    await self._let_others_go(transfer)
                 if progress.take():
                     try:
                         await note_file(
@@ -275,6 +298,14 @@ class FileWork:
         finally:
             reporting.cancel()
             await asyncio.wait({reporting})
+
+    async def _let_others_go(self, transfer: "_Transfer") -> None:
+        """End a transfer if others wait."""
+        try:
+            if await has_waiting_files(self._store, staged_on=self._staging.identity):
+                transfer.end(_TurnOverError())
+        except StoreError:
+            return
 
     async def _note(self, file: ArchiveFile, **values: Any) -> None:
         await note_file(self._store, file.key, lease_holder=self._lease_holder, **values)
@@ -334,6 +365,10 @@ class _LeaseLostError(Exception):
 
 
 class _StoppedError(Exception):
+    pass
+
+
+class _TurnOverError(Exception):
     pass
 
 

@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from schemas import Manifest, RecordingStatus
 from store.archiving import (
     AT_ONCE,
+    NOTHING_FETCHED,
     AddressSource,
     end_files,
     has_due_files,
@@ -265,6 +266,8 @@ def _planning(dialect: Dialect) -> TextClause:
     is_moved = or_(new.url != _file.url, new.address_from != _file.address_from)
     has_ended = _file.state == DONE
     is_first_word = and_(_file.last_modified_at.is_(None), ~has_ended)
+    # What came from a callback's address is none of the vendor's, if that is another.
+    is_outranked = and_(new.address_from == "vendor", _file.address_from != "vendor", new.url != _file.url)
     upsert = insert.on_conflict_do_update(
         index_elements=[*archived_files.primary_key],
         set_={
@@ -281,9 +284,14 @@ def _planning(dialect: Dialect) -> TextClause:
             "attempts": case((is_moved, 0), else_=_file.attempts),
             "not_found": case((is_moved, 0), else_=_file.not_found),
             "outcome": case((is_moved, null()), else_=_file.outcome),
+            **{
+                name: case((is_outranked, value), else_=_file[name])
+                for name, value in {**NOTHING_FETCHED, "last_modified_at": null(), "upload_id": null()}.items()
+            },
         },
         where=and_(
             _file.outcome.is_distinct_from("archived"),
+            or_(~_file.is_staged, new.address_from != _file.address_from),
             or_(new.address_from == "vendor", _file.address_from != "vendor"),
         ),
     )

@@ -20,6 +20,7 @@ from sqlalchemy import (
     and_,
     case,
     exists,
+    false,
     literal,
     literal_column,
     null,
@@ -31,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import FileOutcome
-from store.due import claim_due, finish, postpone
+from store.due import claim_due, finish, next_due_in_s, postpone
 from store.reading import read_recordings
 from store.recording import Recording
 from store.statements import RecordingKey
@@ -50,6 +51,9 @@ STAGED_ELSEWHERE_S: Final = 600.0
 
 AddressSource: TypeAlias = Literal["vendor", "callback"]
 Step: TypeAlias = Literal["fetching", "placing"]
+
+#: Who named an address, and the address.
+Address: TypeAlias = tuple[AddressSource, str]
 
 #: (sdk_app_id, task_id, file_key)
 FileKey: TypeAlias = tuple[int, str, str]
@@ -217,7 +221,7 @@ async def claim_files(
         limit=limit,
         **{
             name: case((is_elsewhere, value), else_=_file[name])
-            for name, value in {**_NOTHING_FETCHED, "staged_on": null()}.items()
+            for name, value in {**NOTHING_FETCHED, "staged_on": null()}.items()
         },
     )
     if not rows:
@@ -237,6 +241,12 @@ async def claim_files(
     ]
 
 
+async def has_waiting_files(store: Store, *, staged_on: str) -> bool:
+    """Say whether a file could be claimed now to be fetched into a folder."""
+    is_here = or_(_file.staged_on.is_(None), _file.staged_on == staged_on)
+    return await next_due_in_s(store, archived_files, ~_file.is_staged, is_here) == 0
+
+
 async def list_due_files(store: Store) -> list[FileKey]:
     """Return the keys of all files that are not done: the parts of others are left over."""
     query = select(_file.sdk_app_id, _file.task_id, _file.file_key).where(_file.state == literal_column(f"'{DUE}'"))
@@ -245,7 +255,7 @@ async def list_due_files(store: Store) -> list[FileKey]:
 
 
 #: What is known of a file of which nothing was fetched. Its entity tag goes, too: it is that of the part.
-_NOTHING_FETCHED: Final[dict[str, Any]] = {
+NOTHING_FETCHED: Final[dict[str, Any]] = {
     "fetched_bytes": 0,
     "is_staged": False,
     "etag": null(),
@@ -256,11 +266,16 @@ _NOTHING_FETCHED: Final[dict[str, Any]] = {
 }
 
 
-async def note_file(store: Store, key: FileKey, *, lease_holder: str, **values: Any) -> bool:
-    """Set columns of a leased file, which stays leased. Returns whether it was the lease holder's, as in `postpone`."""
+async def note_file(
+    store: Store, key: FileKey, *, lease_holder: str, fetched_from: Address | None = None, **values: Any
+) -> bool:
+    """Set columns of a leased file, which stays leased. Returns whether it was the lease holder's, as in `postpone`.
+
+    With `fetched_from` nothing is set, either, once the vendor has named another address than that of a callback.
+    """
     noting = (
         update(archived_files)
-        .where(_is(key), _file.state == DUE, _file.lease_holder == lease_holder)
+        .where(_is(key), _file.state == DUE, _file.lease_holder == lease_holder, ~_is_outranked(fetched_from))
         .values(storable_values(values))
     )
     return bool((await store.write(lambda connection: connection.execute(noting))).rowcount)
@@ -290,16 +305,33 @@ async def postpone_file(
     )
 
 
+def _is_outranked(fetched_from: Address | None) -> ColumnElement[bool]:
+    """Say whether a file has the vendor's address by now, and was fetched from a callback's other one."""
+    if fetched_from is None or fetched_from[0] == "vendor":
+        return false()
+    return and_(_file.address_from == "vendor", _file.url != fetched_from[1])
+
+
 async def finish_file(
-    store: Store, key: FileKey, *, lease_holder: str, outcome: FileOutcome, reason: str | None = None, **values: Any
+    store: Store,
+    key: FileKey,
+    *,
+    lease_holder: str,
+    outcome: FileOutcome,
+    reason: str | None = None,
+    fetched_from: Address | None = None,
+    **values: Any,
 ) -> bool:
     """Let go of a file for good, and make its recording's manifest due if no file of it is due any more.
 
     `values` are set too, in the same transaction. A file that is lost or refused stays due, without outcome, if
-    somebody wanted it sooner meanwhile, as it has another address now; an archived one never does. Returns whether it
+    somebody wanted it sooner meanwhile, as it has another address now; an archived one does only if it was
+    `fetched_from` a callback's address, and the vendor has named another one. Returns whether it
     was the lease holder's; if not, nothing is changed. Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
-    is_wanted = and_(literal(outcome != "archived"), _file.due_at_us < _file.leased_until_us)
+    is_wanted = or_(
+        and_(literal(outcome != "archived"), _file.due_at_us < _file.leased_until_us), _is_outranked(fetched_from)
+    )
     finishing = (
         update(archived_files)
         .where(_is(key), _file.state == DUE, _file.lease_holder == lease_holder)

@@ -89,7 +89,7 @@ def print_fields(fields: Mapping[str, object], *, title: str = "") -> None:
     """Print names and values under each other; what is empty is left out."""
     console = make_console()
     if title:
-        console.print(Text(_shown(title), style="bold"))
+        console.print(Text(show_text(title), style="bold"))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
@@ -119,11 +119,11 @@ def make_progress_console() -> Console:
 
 def _cell(value: Any) -> Text:
     # Text, never markup: values come from anybody.
-    shown = _shown("" if value is None else str(value))
+    shown = show_text("" if value is None else str(value))
     return Text(shown, style=_STYLES.get(shown.split(":")[0], ""))
 
 
-def _shown(text: str) -> str:
+def show_text(text: str) -> str:
     """Replace what would move the cursor, change colours or turn the direction of writing."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 

@@ -1,16 +1,29 @@
 """What somebody can do who may send any Finished event of an application, or writes manifests: nothing to the others."""
 
+import asyncio
+import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from archive import FoundManifest, rebuild
+from archive import FetchLimits, FoundManifest, rebuild
+from archive.files import LEASE_S
 from archive.manifest import render_manifest
 from archive.planning import MAX_FORGEABLE_FILES, plan_new
 from schemas import ManifestFile, file_key
-from store import Question, ask, claim_questions, count_archive, finish_question, retry_files
+from store import (
+    ArchiveFile,
+    Question,
+    ask,
+    claim_files,
+    claim_questions,
+    count_archive,
+    finish_question,
+    retry_files,
+)
 from tests.archive.recordings import file, manifest
 from tests.archive.serving import SECRET, answering
 from tests.archive.world import APP, World, a_class, a_world, end, finished
@@ -146,3 +159,73 @@ async def test_a_manifest_that_cannot_be_is_told_and_the_others_are_read(tmp_pat
         problems = await rebuilt(w)
         assert [bool(problem) for problem in problems].count(True) == 2
         assert await w.rows() == before
+
+
+async def test_files_that_never_end_let_others_go_first(tmp_path: Path) -> None:
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 60000000000\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"x" * 10_000)
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    limits = FetchLimits(at_once=1, least_bytes_per_s=1)
+    async with answering(drip) as raw, a_world(tmp_path, more_hosts=raw.host, limits=limits, turn_s=0.0) as w:
+        await forge(w, videos=[a_video(raw.url, VideoSize=60_000_000_000)])
+        cls = a_class(w)
+        async with asyncio.timeout(30):
+            await end(w, cls)
+            await plan_new(w.store, w.config, now_s=w.clock())
+            (first,) = await claim(w, 1)
+            assert first.task_id == "forged"
+            assert not await w.worker.files.do(first)
+            rest = await claim(w, 100)
+            assert {one.task_id for one in rest} == {cls.task_id}
+            assert all([await w.worker.files.do(one) for one in rest])
+        # Its turn comes again; what came of it is still there, and it counts as no failure.
+        w.clock.pass_by(61.0)
+        (again,) = await claim(w, 1)
+        assert (again.task_id, again.attempts, again.failing_at) == ("forged", 1, None)
+        assert [part.size > 0 for part in w.worker.staging.parts()] == [True]
+
+
+async def claim(w: World, limit: int) -> list[ArchiveFile]:
+    return await claim_files(
+        w.store,
+        lease_holder=w.worker.lease_holder,
+        lease_s=LEASE_S,
+        limit=limit,
+        staged_on=w.worker.staging.identity,
+        can_fetch=True,
+        can_place=True,
+    )
+
+
+@pytest.mark.parametrize("when", ["staged", "while it is fetched"])
+async def test_the_vendors_address_outranks_what_was_fetched_from_a_forged_one(tmp_path: Path, when: str) -> None:
+    async with a_world(tmp_path) as w:
+        w.vendor_files.put("/forged.mp4", 1000)
+        w.vendor_files.put("/true.mp4", 1000)
+        await forge(w, videos=[a_video(f"{w.vendor_files.url}/forged.mp4")])
+        w.is_place_away = True
+        if when == "staged":
+            await w.settle()
+            assert await w.states() == ["staged"]
+            await forge(w, videos=[a_video("http://evil.example/other.mp4")], RecordStopTime=int(w.clock()) - 5)
+            await w.settle()
+            assert await w.states() == ["staged"]
+            claimed = []
+        else:
+            await plan_new(w.store, w.config, now_s=w.clock())
+            claimed = await claim(w, 1)
+        await answer(w, "forged", [a_video(f"{w.vendor_files.url}/true.mp4")])
+        await plan_new(w.store, w.config, now_s=w.clock())
+        for one in claimed:
+            await w.worker.files.do(one)
+        w.is_place_away = False
+        await w.pass_by(HOUR_S)
+        (made,) = [one.files[0] for one in w.manifests()]
+        content = w.vendor_files.file("/true.mp4").content
+        assert made.sha256 == hashlib.sha256(b"".join(content.read(0, content.size))).hexdigest()
+        assert (made.address_from, made.url) == ("vendor", f"{w.vendor_files.url}/true.mp4")

@@ -14,7 +14,7 @@ from msgspec import Struct
 from archive.addresses import AddressRules, parse_hosts, parse_networks
 from archive.announcing import Announcer
 from archive.fetching import Fetcher, FetchLimits
-from archive.files import LEASE_S, FileConfig, FileWork
+from archive.files import LEASE_S, TURN_S, FileConfig, FileWork
 from archive.places import FolderTarget, Place, PlaceError, open_place
 from archive.planning import PlanConfig, plan_new
 from archive.staging import Staging
@@ -164,6 +164,7 @@ async def a_world(
     faults: FileFaults | None = None,
     limits: FetchLimits | None = None,
     more_hosts: str | None = None,
+    turn_s: float = TURN_S,
 ) -> AsyncIterator[World]:
     """Yield a world of which nothing is known yet. `more_hosts` may be fetched from beside the vendor's."""
     clock = OwnClock(MORNING_S)
@@ -200,7 +201,7 @@ async def a_world(
         world.worker = Worker(
             lease_holder=lease_holder,
             files=FileWork(
-                FileConfig(kept_s=kept_s),
+                FileConfig(kept_s=kept_s, turn_s=turn_s),
                 store=store,
                 staging=staging,
                 fetcher=fetcher,

@@ -2,13 +2,22 @@
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
 import structlog
 from msgspec import Struct
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
 
 from archive import CheckedFile, ExpectedFile, FoundManifest, PlaceError, check_file
 from archive import rebuild as rebuild_rows
@@ -25,6 +34,7 @@ from tiw.output import (
     print_table,
     show_bytes,
     show_iso,
+    show_text,
 )
 from tiw.process import settle, stop_requests
 from tiw.settings import FailedError, Settings, UsageError
@@ -191,15 +201,26 @@ def _said(file: ArchiveFileRow) -> str:
     return f"{file.state}: {file.reason}" if file.reason and file.state != "archived" else file.state
 
 
+class _Words(ProgressColumn):
+    """Shows words that may be anybody's: a key of a bucket, a reason in a manifest."""
+
+    def __init__(self, words: Callable[[Task], str]) -> None:
+        super().__init__()
+        self._words = words
+
+    def render(self, task: Task) -> Text:
+        return Text(show_text(self._words(task)))
+
+
 def _bars(*, is_quiet: bool) -> Progress:
     console = make_progress_console()
     return Progress(
-        TextColumn("{task.description}", markup=False),
+        _Words(lambda task: task.description),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}", markup=False),
+        _Words(lambda task: task.fields["state"]),
         console=console,
         disable=is_quiet or not console.is_terminal,
     )
