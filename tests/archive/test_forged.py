@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from archive import FetchLimits, FoundManifest, rebuild
+from archive import AddressRules, Fetcher, FetchLimits, FoundManifest, parse_networks, rebuild
 from archive.files import LEASE_S
 from archive.manifest import render_manifest
 from archive.planning import MAX_FORGEABLE_FILES, plan_new
@@ -25,7 +25,7 @@ from store import (
     retry_files,
 )
 from tests.archive.recordings import file, manifest
-from tests.archive.serving import SECRET, answering
+from tests.archive.serving import SECRET, Caller, answering
 from tests.archive.world import APP, World, a_class, a_world, end, finished
 from tests.reconcile.world import forged
 
@@ -229,3 +229,31 @@ async def test_the_vendors_address_outranks_what_was_fetched_from_a_forged_one(t
         content = w.vendor_files.file("/true.mp4").content
         assert made.sha256 == hashlib.sha256(b"".join(content.read(0, content.size))).hexdigest()
         assert (made.address_from, made.url) == ("vendor", f"{w.vendor_files.url}/true.mp4")
+
+
+#: What comes without end, and again and again: none of it is a body.
+ENDLESS = {
+    "interim answers": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
+    "one header": (b"HTTP/1.1 200 OK\r\nX-A: ", b"b" * 100),
+    "what stands behind a chunk's size": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"b"),
+    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", b"X-A: b\r\n"),
+}
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.01])
+@pytest.mark.parametrize("what", ENDLESS)
+async def test_an_answer_that_goes_on_without_a_body_is_ended(tmp_path: Path, what: str, pause_s: float) -> None:
+    begin, again = ENDLESS[what]
+
+    async def answer_on(writer: asyncio.StreamWriter) -> None:
+        writer.write(begin)
+        while True:
+            writer.write(again)
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+
+    limits = FetchLimits(answer_within_s=0.5, least_over_s=0.5, stalled_after_s=5.0)
+    rules = AddressRules(hosts=(), networks=parse_networks("127.0.0.0/8"))
+    async with answering(answer_on) as raw, Fetcher(rules, limits) as fetcher, asyncio.timeout(5):
+        await Caller(fetcher, tmp_path / "a.part", raw.url).fail()
