@@ -143,21 +143,8 @@ class FileWork:
                 after_s=_AFTER_TURN_S,
                 attempts=file.attempts - 1,
             )
-        except ForbiddenAddressError as error:
-            await self._refuse(file, f"its address may not be fetched from: {error}")
-        except TooLargeError as error:
-            await self._refuse(file, str(error))
-        except NotThereError as error:
-            await self._not_there(file, error)
-        except DiskFullError as error:
-            await self._postpone(file, str(error), "fetching", after_s=self._config.last_pause_s / 10)
-        except OtherSizeError as error:
-            await self._postpone(file, str(error), "fetching", size=error.size)
         except FetchError as error:
-            if self._is_late(file, GIVEN_UP_AFTER_S):
-                await self._lose(file, f"it could not be had before it was to be deleted: {error}")
-            else:
-                await self._postpone(file, str(error), "fetching", after_s=error.again_after_s, size=None)
+            await self._not_had(file, error)
         except PlaceError as error:
             await self._postpone(file, str(error), "placing")
         return False
@@ -276,7 +263,6 @@ class FileWork:
         self, file: ArchiveFile, progress: "_Progress", transfer: "_Transfer", work: Coroutine[Any, Any, Fetched]
     ) -> Fetched:
         """Fetch, and write now and then into the row how far that is."""
-
         turn_ends_s = time.monotonic() + self._config.turn_s
 
         async def report() -> None:
@@ -309,6 +295,23 @@ class FileWork:
 
     async def _note(self, file: ArchiveFile, **values: Any) -> None:
         await note_file(self._store, file.key, lease_holder=self._lease_holder, **values)
+
+    async def _not_had(self, file: ArchiveFile, error: FetchError) -> None:
+        match error:
+            case ForbiddenAddressError():
+                await self._refuse(file, f"its address may not be fetched from: {error}")
+            case TooLargeError():
+                await self._refuse(file, str(error))
+            case NotThereError():
+                await self._not_there(file, error)
+            case DiskFullError():
+                await self._postpone(file, str(error), "fetching", after_s=self._config.last_pause_s / 10)
+            case OtherSizeError():
+                await self._postpone(file, str(error), "fetching", size=error.size)
+            case _ if self._is_late(file, GIVEN_UP_AFTER_S):
+                await self._lose(file, f"it could not be had before it was to be deleted: {error}")
+            case _:
+                await self._postpone(file, str(error), "fetching", after_s=error.again_after_s, size=None)
 
     async def _not_there(self, file: ArchiveFile, error: NotThereError) -> None:
         """Soon after the end of a recording its files are not there yet; long after they were deleted they are lost."""

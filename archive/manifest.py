@@ -92,21 +92,25 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("its sdk_app_id is none")
     _check_time(manifest.archived_at)
     for file in manifest.files:
-        if len(check_key(file.name)) != 1:
-            raise ValueError(f"the name of a file leads out of the folder: {file.name[:200]!r}")
-        for value, form in (
-            (file.file_key, r"[0-9a-f]{32}"),
-            (file.sha256, r"[0-9a-f]{64}"),
-            (file.crc64, r"[0-9]{1,20}"),
-            (file.address_from, r"vendor|callback"),
-        ):
-            if value is not None and not re.fullmatch(form, value):
-                raise ValueError(f"{value[:100]!r} is no value that a file may have")
-        for at in (file.archived_at, file.last_modified):
-            if at is not None:
-                _check_time(at)
-        if file.outcome == "archived" and None in (file.size, file.sha256):
-            raise ValueError(f"{file.name!r} is archived without a size or a digest")
+        _check_file(file)
+
+
+def _check_file(file: ManifestFile) -> None:
+    if len(check_key(file.name)) != 1:
+        raise ValueError(f"the name of a file leads out of the folder: {file.name[:200]!r}")
+    for value, form in (
+        (file.file_key, r"[0-9a-f]{32}"),
+        (file.sha256, r"[0-9a-f]{64}"),
+        (file.crc64, r"[0-9]{1,20}"),
+        (file.address_from, r"vendor|callback"),
+    ):
+        if value is not None and not re.fullmatch(form, value):
+            raise ValueError(f"{value[:100]!r} is no value that a file may have")
+    for at in (file.archived_at, file.last_modified):
+        if at is not None:
+            _check_time(at)
+    if file.outcome == "archived" and None in (file.size, file.sha256):
+        raise ValueError(f"{file.name!r} is archived without a size or a digest")
 
 
 def _check_time(text: str) -> None:

@@ -26,6 +26,7 @@ from store import (
     claim_files,
     claim_manifests,
     count_archive,
+    list_begun_files,
     list_due_files,
     retry_files,
     wait_for_schema,
@@ -36,6 +37,9 @@ _PLAN_EVERY_S: Final = 5.0
 _LOOK_EVERY_S: Final = 1.0
 _COUNT_EVERY_S: Final = 5.0
 _CLEAR_EVERY_S: Final = 600.0
+
+#: How often a begun file is given up while the staging disk is full.
+_MAKE_ROOM_EVERY_S: Final = 10.0
 
 #: How often a target is looked at, whether it is there.
 _CHECK_EVERY_S: Final = 15.0
@@ -146,6 +150,7 @@ class Archiver:
             ("manifests", self._announce, _LOOK_EVERY_S),
             ("counting", self._count, _COUNT_EVERY_S),
             ("clearing", self._clear, _CLEAR_EVERY_S),
+            ("room", self._make_room, _MAKE_ROOM_EVERY_S),
         )
         # What was refused may be allowed by the settings of now.
         await self._repeating("refused", self._retry_refused, None)
@@ -254,6 +259,10 @@ class Archiver:
             )
         return False
 
+    async def _make_room(self) -> None:
+        if self._staging.free_bytes <= 0 and (given_up := await give_up_a_part(self._store, self._staging)):
+            _log.warning("part_given_up", bytes=given_up, reason="the staging disk is full; it is fetched again later")
+
     async def _announce(self) -> None:
         if not self._target.is_there:
             return
@@ -285,6 +294,15 @@ class Archiver:
         removed = self._staging.remove_leftovers({self._staging.part(*key) for key in keys})
         if removed:
             _log.info("leftovers_removed", parts=removed)
+
+
+async def give_up_a_part(store: Store, staging: Staging) -> int:
+    """Remove the largest part of a file that is begun and not worked on; return its bytes. Raises `StoreError`.
+
+    Else files that were begun and never end could fill a disk, so that none could be ended.
+    """
+    keys = await list_begun_files(store, staged_on=staging.identity)
+    return await asyncio.to_thread(staging.give_up_largest, {staging.part(*key) for key in keys})
 
 
 class _Target:

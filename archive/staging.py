@@ -1,6 +1,7 @@
 """The folder on a local disk where files are until the target has them: its parts, its floor of free space."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -76,6 +77,20 @@ class Staging:
                     part.path.unlink()
                     removed += 1
         return removed
+
+    def give_up_largest(self, parts: Collection[Path]) -> int:
+        """Remove the largest of these parts, unless somebody writes it; return how many bytes it had."""
+        sizes = {part.path: part.size for part in self.parts() if part.path in parts and part.size}
+        for path in sorted(sizes, key=lambda one: sizes[one], reverse=True):
+            with contextlib.suppress(OSError):
+                file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    return sizes[path]
+                finally:
+                    os.close(file)
+        return 0
 
     @property
     def free_bytes(self) -> int:

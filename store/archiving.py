@@ -247,6 +247,18 @@ async def has_waiting_files(store: Store, *, staged_on: str) -> bool:
     return await next_due_in_s(store, archived_files, ~_file.is_staged, is_here) == 0
 
 
+async def list_begun_files(store: Store, *, staged_on: str) -> list[FileKey]:
+    """Return the keys of files of which a part may lie in a folder that nobody works on, and not all of it."""
+    query = select(_file.sdk_app_id, _file.task_id, _file.file_key).where(
+        _file.state == literal_column(f"'{DUE}'"),
+        ~_file.is_staged,
+        _file.staged_on == staged_on,
+        _file.lease_holder.is_(None),
+    )
+    async with store.reading() as connection:
+        return [tuple(row) for row in await connection.execute(query)]
+
+
 async def list_due_files(store: Store) -> list[FileKey]:
     """Return the keys of all files that are not done: the parts of others are left over."""
     query = select(_file.sdk_app_id, _file.task_id, _file.file_key).where(_file.state == literal_column(f"'{DUE}'"))

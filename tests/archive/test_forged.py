@@ -1,4 +1,4 @@
-"""What somebody can do who may send any Finished event of an application, or writes manifests: nothing to the others."""
+"""What somebody can do to others who sends any Finished event of an application, or writes a manifest: nothing."""
 
 import asyncio
 import hashlib
@@ -13,6 +13,7 @@ from archive import AddressRules, Fetcher, FetchLimits, FoundManifest, parse_net
 from archive.files import LEASE_S
 from archive.manifest import render_manifest
 from archive.planning import MAX_FORGEABLE_FILES, plan_new
+from archive.service import give_up_a_part
 from schemas import ManifestFile, file_key
 from store import (
     ArchiveFile,
@@ -163,7 +164,7 @@ async def test_a_manifest_that_cannot_be_is_told_and_the_others_are_read(tmp_pat
 
 async def test_files_that_never_end_let_others_go_first(tmp_path: Path) -> None:
     async def drip(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 60000000000\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 60000000000\r\n\r\n')
         with suppress(ConnectionError):
             while True:
                 writer.write(b"x" * 10_000)
@@ -257,3 +258,24 @@ async def test_an_answer_that_goes_on_without_a_body_is_ended(tmp_path: Path, wh
     rules = AddressRules(hosts=(), networks=parse_networks("127.0.0.0/8"))
     async with answering(answer_on) as raw, Fetcher(rules, limits) as fetcher, asyncio.timeout(5):
         await Caller(fetcher, tmp_path / "a.part", raw.url).fail()
+
+
+async def test_begun_files_give_way_where_the_disk_is_full(tmp_path: Path) -> None:
+    async def cut_off(writer: asyncio.StreamWriter) -> None:
+        writer.write(b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 100000\r\n\r\n' + b"x" * 50_000)
+
+    async with answering(cut_off) as raw, a_world(tmp_path, more_hosts=raw.host) as w:
+        await forge(w, videos=[a_video(raw.url, VideoSize=100_000)])
+        w.is_place_away = True
+        cls = a_class(w)
+        await end(w, cls)
+        await w.settle()
+        staged = len(w.staged())
+        await plan_new(w.store, w.config, now_s=w.clock())
+        assert await give_up_a_part(w.store, w.worker.staging) == 50_000
+        # What is whole is never given up.
+        assert await give_up_a_part(w.store, w.worker.staging) == 0
+        assert len(w.staged()) == staged - 1
+        w.is_place_away = False
+        await w.pass_by(HOUR_S)
+        w.check_bytes(await w.recording(cls.task_id))
