@@ -139,7 +139,14 @@ async def test_a_claimer_gets_what_it_can_do(store: Store) -> None:
 async def test_what_another_folder_has_a_part_of_is_left_to_it_for_ten_minutes(store: Store) -> None:
     await plan_archive(store, [plan(planned())])
     file = await claimed_one(store)
-    values = {"staged_on": "here", "is_staged": True, "fetched_bytes": 7, "etag": "e", "size": 7, "checked": ["size"]}
+    values: dict[str, Any] = {
+        "staged_on": "here",
+        "is_staged": True,
+        "fetched_bytes": 7,
+        "etag": "e",
+        "size": 7,
+        "checked": ["size"],
+    }
     assert await note_file(store, file.key, lease_holder="h", upload_id="up", **values)
     assert await postpone_file(store, file.key, lease_holder="h", after_s=0)
     await pass_time(store, 590)

@@ -103,7 +103,7 @@ class Model:
         is_its_own = row.state == "due" and row.lease_holder == worker
         way = self.random.choice(("note", "extend", "postpone", "finish"))
         if way == "note":
-            values = {"staged_on": WORKERS[worker], "fetched_bytes": 5, "etag": "e", "sha256": "s"}
+            values: dict[str, Any] = {"staged_on": WORKERS[worker], "fetched_bytes": 5, "etag": "e", "sha256": "s"}
             is_staged = self.random.choice((True, False))
             done = await note_file(self.store, key, lease_holder=worker, is_staged=is_staged, **values)
             assert done == is_its_own

@@ -68,7 +68,7 @@ async def fill(folder: Path) -> None:
             expires_after_s=3600,
         )
         await add_notices(store, [notice])
-        file = PlannedFile(
+        planned = PlannedFile(
             file_key="k",
             number=1,
             name="1_whiteboard.mp4",
@@ -82,7 +82,7 @@ async def fill(folder: Path) -> None:
             task_id=TASK,
             folder=f"{APP}/2026-11-23_1_{TASK}",
             active_at_us=now_us,
-            files=(file,),
+            files=(planned,),
         )
         await plan_archive(store, [plan])
         room = UnaccountedRoom(sdk_app_id=APP, day="2026-11-23", room_id=3711256266, minutes=45)
