@@ -404,8 +404,8 @@ def _restored_files(manifest: Manifest) -> list[dict[str, Any]]:
             "number": _number(file.name) or number,
             "name": file.name,
             "url": file.url or "",
-            # What is to be fetched yet is not believed to be the vendor's word: that may lead to any host.
-            "address_from": (file.outcome == "archived" and file.address_from) or "callback",
+            # Not the vendor's word, which may lead to any host: a manifest may be anybody's.
+            "address_from": "callback",
             "announced_size": file.announced_size,
             "details": {name: getattr(file, name) for name in _DETAILS},
             "outcome": file.outcome,

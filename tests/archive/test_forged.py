@@ -14,7 +14,7 @@ from archive.files import LEASE_S
 from archive.manifest import render_manifest
 from archive.planning import MAX_FORGEABLE_FILES, plan_new
 from archive.service import give_up_a_part
-from schemas import ManifestFile, file_key
+from schemas import FileOutcome, ManifestFile, file_key
 from store import (
     ArchiveFile,
     Question,
@@ -136,12 +136,13 @@ async def test_a_manifest_does_not_make_a_file_archived_that_is_not_there(tmp_pa
         w.check_bytes(await w.recording(cls.task_id))
 
 
-async def test_an_address_of_a_manifest_is_never_the_vendors_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outcome", ["lost", "refused", "archived"])
+async def test_an_address_of_a_manifest_is_never_the_vendors_word(tmp_path: Path, outcome: FileOutcome) -> None:
     async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd") as raw, a_world(tmp_path) as w:
-        lost = file(outcome="lost", url=raw.url, address_from="vendor", size=None, sha256=None, archived_at=None)
-        write_manifest(w, lost)
+        told = file("1_a.mp4", outcome=outcome, url=raw.url, address_from="vendor", size=4)
+        write_manifest(w, told).with_name("1_a.mp4").write_bytes(b"abcd")
         assert await rebuilt(w) == [""]
-        await retry_files(w.store)
+        await retry_files(w.store, outcomes=["lost", "refused", "archived"])
         await w.settle()
         assert (await w.states(), raw.requests) == (["refused"], [])
 
