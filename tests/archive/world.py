@@ -183,7 +183,7 @@ async def a_world(
             networks=parse_networks("127.0.0.0/8"),
         )
         fetcher = await stack.enter_async_context(
-            Fetcher(rules, limits or FetchLimits(at_once=AT_ONCE, stalled_after_s=0.5))
+            Fetcher(rules, limits or FetchLimits(at_once=AT_ONCE, stalled_after_s=2.0))
         )
         transport = OwnTransport()
         staging = Staging(folder / "staging", min_free_bytes=0)

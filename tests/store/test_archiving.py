@@ -288,13 +288,17 @@ async def test_a_file_that_is_done_while_the_manifest_is_written_is_in_the_next_
     assert [len(work.files) for work in await manifests(store)] == [2]
 
 
-async def test_an_archived_file_is_never_fetched_again(store: Store) -> None:
+async def test_an_archived_file_is_fetched_again_only_where_that_is_asked_for(store: Store) -> None:
     await plan_archive(store, [plan(planned())])
     await end(store, await claimed_one(store))
     moved = planned(url="https://example.com/moved.mp4", address_from="vendor")
     await plan_archive(store, [plan(moved)])
-    assert await retry_files(store, outcomes=["archived", "lost", "refused"]) == 0
+    assert await retry_files(store) == 0
     assert await claimed(store) == []
+    # It was found damaged.
+    assert await retry_files(store, outcomes=["archived"]) == 1
+    again = await claimed_one(store)
+    assert (again.fetched_bytes, again.is_staged, again.archived_at_us, again.attempts) == (0, False, None, 1)
 
 
 ADDRESSES = [
@@ -375,7 +379,7 @@ async def test_what_is_lost_or_waits_is_retried_when_asked(store: Store) -> None
     waiting = await claimed_one(store)
     await postpone_file(store, waiting.key, lease_holder="h", after_s=1000)
     assert await retry_files(store, task_id="t", app=2) == 0
-    assert await retry_files(store, task_id="t", outcomes=outcomes[:2], also_due=False) == 1
+    assert await retry_files(store, task_id="t", outcomes=outcomes[1:2], also_due=False) == 1
     assert [(file.number, file.attempts) for file in await claimed(store)] == [(2, 1)]
     assert await retry_files(store, task_id="u") == 1
     assert [file.task_id for file in await claimed(store)] == ["u"]

@@ -137,7 +137,7 @@ class Model:
         self.held.clear()
 
     async def retry(self) -> None:
-        await retry_files(self.store, app=self.app, outcomes=("archived", "lost", "refused"))
+        await retry_files(self.store, app=self.app, outcomes=("lost", "refused"))
 
     async def write_manifests(self) -> None:
         for task_id in "tu":
