@@ -147,10 +147,11 @@ def _place(given: Sequence[int], numbers: Sequence[int]) -> None:
     aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, _OUT_OF_THE_WAY) for descriptor in given]
     for descriptor, number in zip(aside, numbers, strict=True):
         os.dup2(descriptor, number)
-    for number in range(2 * _OUT_OF_THE_WAY):
-        if number not in numbers:
-            with suppress(OSError):
-                os.close(number)
+    low = 0
+    for number in (*sorted(numbers), 2 * _OUT_OF_THE_WAY):
+        if low < number:  # of an empty range it would close everything
+            os.closerange(low, number)
+        low = number + 1
 
 
 def _lay_down_privileges() -> None:
