@@ -58,6 +58,14 @@ class CheckedSession:
             await self._session.close()
             self._session = None
 
+    def may_ask(self, url: str, *, is_vendors: bool) -> bool:
+        """Say whether the rules let an address be asked, as far as it can be told without looking its host up."""
+        try:
+            check_url(url, self._rules, is_vendors=is_vendors)
+        except ForbiddenAddressError:
+            return False
+        return True
+
     async def ask(self, method: str, url: str, *, is_vendors: bool, headers: dict[str, str]) -> aiohttp.ClientResponse:
         """Ask for an address and where it leads to; return the answer to the last, of which only the head was read."""
         checked = check_url(url, self._rules, is_vendors=is_vendors)

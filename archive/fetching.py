@@ -158,6 +158,10 @@ class Fetcher:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._shared.session.__aexit__(*exc_info)
 
+    def may_ask(self, url: str, *, is_vendors_address: bool) -> bool:
+        """Say whether the rules let an address be asked, as far as it can be told without looking its host up."""
+        return self._shared.session.may_ask(url, is_vendors=is_vendors_address)
+
     async def fetch(self, wanted: Wanted, *, on_progress: OnProgress, on_headers: OnHeaders) -> Fetched:
         """Fetch a file, or the rest of it, into its part file; return once that is whole and on disk.
 

@@ -18,7 +18,6 @@ from archive.places import Place, PlaceError
 from archive.planning import PlanConfig, plan_new
 from archive.staging import Staging
 from broker import Message
-from schemas import FileOutcome
 from store import (
     ArchiveFile,
     Store,
@@ -28,7 +27,8 @@ from store import (
     count_archive,
     list_begun_files,
     list_due_files,
-    retry_files,
+    list_refused_files,
+    retry_refused_files,
     wait_for_schema,
 )
 from telemetry import Readiness, metrics
@@ -52,8 +52,6 @@ _TELL_EVERY_S: Final = 60.0
 
 #: What is under way when the process stops has this long to write where it is.
 _STOP_S: Final = 8.0
-
-_REFUSED: Final[tuple[FileOutcome, ...]] = ("refused",)
 
 _log = structlog.get_logger()
 
@@ -99,6 +97,7 @@ class Archiver:
     ) -> None:
         self._config = config
         self._store = store
+        self._fetcher = fetcher
         self._place = place
         self._staging = staging
         self._now_s = now_s
@@ -201,7 +200,15 @@ class Archiver:
             return
 
     async def _retry_refused(self) -> None:
-        await retry_files(self._store, outcomes=_REFUSED, also_due=False)
+        """Try again what the rules of now let be asked: what a forged event names stays refused, and costs nothing."""
+        refused = await list_refused_files(self._store)
+        keys = [
+            file.key
+            for file in refused
+            if self._fetcher.may_ask(file.url, is_vendors_address=file.address_from == "vendor")
+        ]
+        if keys:
+            await retry_refused_files(self._store, keys)
 
     async def _plan(self) -> None:
         await plan_new(self._store, self._config.plan, now_s=self._now_s())

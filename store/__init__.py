@@ -35,10 +35,12 @@ from store.archiving import (
     has_waiting_files,
     list_begun_files,
     list_due_files,
+    list_refused_files,
     note_file,
     postpone_file,
     postpone_manifest,
     retry_files,
+    retry_refused_files,
 )
 from store.completions import (
     Claim,
@@ -288,6 +290,7 @@ __all__ = [
     "list_notices",
     "list_overdue",
     "list_recordings",
+    "list_refused_files",
     "list_unfinished",
     "mark_audited",
     "mark_listed",
@@ -329,6 +332,7 @@ __all__ = [
     "restore_archive",
     "resume_app",
     "retry_files",
+    "retry_refused_files",
     "sweep",
     "unregister_consumer",
     "wait_for_schema",

@@ -430,6 +430,22 @@ async def postpone_manifest(store: Store, key: RecordingKey, *, lease_holder: st
     return await postpone(store, archived_recordings, key, lease_holder=lease_holder, after_s=after_s)
 
 
+_KEY: Final = (_file.sdk_app_id, _file.task_id, _file.file_key)
+
+_has_ended = _file.outcome.is_not(None)
+
+#: A file that is tried again. Of one that had ended nothing is staged, and what is at the target is no more trusted.
+_RETRIED: Final[dict[str, Any]] = {
+    "state": DUE,
+    "outcome": None,
+    "due_at_us": AT_ONCE,
+    "attempts": 0,
+    "not_found": 0,
+    "fetched_bytes": case((_has_ended, 0), else_=_file.fetched_bytes),
+    "archived_at_us": case((_has_ended, null()), else_=_file.archived_at_us),
+}
+
+
 async def retry_files(
     store: Store,
     *,
@@ -444,25 +460,47 @@ async def retry_files(
     Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
     ended = _file.outcome.in_(outcomes)
-    has_ended = _file.outcome.is_not(None)
     retrying = (
         update(archived_files)
         .where(or_(ended, _file.state == literal_column(f"'{DUE}'")) if also_due else ended)
-        .values(
-            state=DUE,
-            outcome=None,
-            due_at_us=AT_ONCE,
-            attempts=0,
-            not_found=0,
-            fetched_bytes=case((has_ended, 0), else_=_file.fetched_bytes),
-            archived_at_us=case((has_ended, null()), else_=_file.archived_at_us),
-        )
+        .values(_RETRIED)
     )
     if task_id is not None:
         retrying = retrying.where(_file.task_id == task_id)
     if app is not None:
         retrying = retrying.where(_file.sdk_app_id == app)
     return (await store.write(lambda connection: connection.execute(retrying))).rowcount
+
+
+class RefusedFile(Struct, frozen=True, kw_only=True):
+    """A file that was refused, and its address."""
+
+    key: FileKey
+    url: str
+    address_from: AddressSource
+
+
+async def list_refused_files(store: Store) -> list[RefusedFile]:
+    """Return all files that were refused. Raises `StoreUnavailableError` and `SchemaMismatchError`."""
+    query = select(*_KEY, _file.url, _file.address_from).where(_file.outcome == "refused")
+    async with store.reading() as connection:
+        return [
+            RefusedFile(key=(row.sdk_app_id, row.task_id, row.file_key), url=row.url, address_from=row.address_from)
+            for row in await connection.execute(query)
+        ]
+
+
+async def retry_refused_files(store: Store, keys: Sequence[FileKey]) -> int:
+    """Make these files due now, as far as they are refused; see `retry_files`."""
+    retrying = update(archived_files).where(_file.outcome == "refused").values(_RETRIED)
+
+    async def operation(connection: AsyncConnection) -> int:
+        count = 0
+        for part in chunks(sorted(keys), MAX_VALUES):
+            count += (await connection.execute(retrying.where(tuple_(*_KEY).in_(part)))).rowcount
+        return count
+
+    return await store.write(operation)
 
 
 def storable_values(values: dict[str, Any]) -> dict[str, Any]:

@@ -108,9 +108,10 @@ class FaultyBucket:
     def _draw(self, request: web.Request) -> BucketFailure | None:
         if self._rng.random() >= self.share:
             return None
-        failure = self._rng.choice(self.failures)
-        if not _befalls(failure, request):
+        possible = [failure for failure in self.failures if _befalls(failure, request)]
+        if not possible:
             return None
+        failure = self._rng.choice(possible)
         self.failed[failure] += 1
         return failure
 

@@ -54,10 +54,10 @@ from tests.servers.rclone import PROGRAM, RcloneS3
 
 _DAY_S = 86_400
 
-#: How much smaller than real files are, and that of one class among so many: large enough to go up in parts.
+#: How much smaller than real files are, and those of one class among so many: large enough to go up in parts.
 _SHRINK = 400
 _LARGE_SHRINK = 2
-_LARGE_EVERY = 12
+_LARGE_EVERY = 13
 
 #: All but a redirect, which is refused for good: where it leads to is the same each time.
 _FILE_FAILURES = tuple(one for one in FileFailure if one is not FileFailure.REDIRECTED)
@@ -424,5 +424,7 @@ SCENARIOS = (
         "while; no file is fetched from its start twice, none is marked that is not there",
         inject=_inject_kills,
         arrange=_arrange_kills,
+        # The ledger's recordings have files, too, which nobody may fetch.
+        traffic=Traffic(callbacks=100, rate=2.0),
     ),
 )

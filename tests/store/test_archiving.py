@@ -37,12 +37,14 @@ from store import (
     iso8601,
     known_archive_numbers,
     list_archive_files,
+    list_refused_files,
     note_file,
     plan_archive,
     postpone_file,
     postpone_manifest,
     restore_archive,
     retry_files,
+    retry_refused_files,
 )
 from tests.store.classes import callback, keep
 
@@ -383,6 +385,17 @@ async def test_what_is_lost_or_waits_is_retried_when_asked(store: Store) -> None
     assert [(file.number, file.attempts) for file in await claimed(store)] == [(2, 1)]
     assert await retry_files(store, task_id="u") == 1
     assert [file.task_id for file in await claimed(store)] == ["u"]
+
+
+async def test_of_what_was_refused_that_is_tried_again_which_is_named(store: Store) -> None:
+    await plan_archive(store, [plan(planned(1), planned(2), planned(3))])
+    for file in await claimed(store):
+        await end(store, file, "archived" if file.number == 1 else "refused")
+    one, other = sorted(await list_refused_files(store), key=lambda file: file.url)
+    assert (one.key, one.url, one.address_from) == ((1, "t", "k2"), "https://example.com/2.mp4", "callback")
+    assert await retry_refused_files(store, [(1, "t", "k1"), other.key]) == 1
+    assert [(file.number, file.attempts) for file in await claimed(store)] == [(3, 1)]
+    assert [file.key for file in await list_refused_files(store)] == [one.key]
 
 
 def finished(task_id: str = "t", *, at_us: int | None = None, **event_data: Any) -> Any:
