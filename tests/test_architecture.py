@@ -44,7 +44,7 @@ ARROWS = {
     "simulator": {"schemas"},
     "vendor_api": {"schemas", "telemetry"},
     "reconcile": {"schemas", "telemetry", "broker", "store", "vendor_api"},
-    "archive": {"schemas", "telemetry", "broker", "store", "vendor_api"},
+    "archive": {"schemas", "telemetry", "broker", "store"},
     "tiw": {
         *("schemas", "telemetry", "broker", "store", "ingest", "workers", "simulator", "vendor_api"),
         *("reconcile", "notify", "archive"),
