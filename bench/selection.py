@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from bench.comparisons import (
     accepting,
+    archive,
     end_to_end,
     growth_backlog,
     growth_bodies,
@@ -27,7 +28,8 @@ GROWTH_NAME = "growth"
 
 #: Those with a target, in the order in which they are run.
 WITH_TARGETS: dict[str, Run] = {
-    module.NAME: module.run for module in (start_up, memory, accepting, spooling, handling, handling_real, end_to_end)
+    module.NAME: module.run
+    for module in (start_up, memory, accepting, spooling, handling, handling_real, end_to_end, archive)
 }
 GROWTH: dict[str, Run] = {module.NAME: module.run for module in (growth_connections, growth_bodies, growth_backlog)}
 ALL: dict[str, Run] = WITH_TARGETS | GROWTH

@@ -2,11 +2,12 @@
 
 from msgspec import Struct
 
-from bench.comparisons import accepting, end_to_end, handling, handling_real, memory, spooling, start_up
+from bench.comparisons import accepting, archive, end_to_end, handling, handling_real, memory, spooling, start_up
 from bench.contenders import accepting as accepting_servers
 from bench.contenders import handling as handling_workers
 from bench.contenders import storing as storing_workers
 from bench.results import CPU_US, PER_S
+from bench.runs import archiving
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -157,4 +158,24 @@ TARGETS = (
         at_most=150,
         unit="ms",
     ),
+    Target(
+        comparison=archive.NAME,
+        contender=archive.OURS,
+        text="fetching 1 GB with its SHA-256, to curl | tee | sha256sum",
+        metric=archiving.MB_PER_S,
+        peers=(archive.CURL,),
+        at_least=0.9,
+    ),
+    *(
+        Target(
+            comparison=archive.NAME,
+            contender=contender,
+            text=f"archiving {contender}, resident",
+            metric=archiving.PEAK_MB,
+            at_most=100,
+            unit="MB",
+        )
+        for contender in (archive.TO_FOLDER, archive.TO_BUCKET)
+    ),
+    Target(comparison=archive.NAME, contender=archive.CLAIMING, text=archive.CLAIMING, at_least=1000, unit="/s"),
 )

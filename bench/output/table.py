@@ -26,6 +26,8 @@ class _Column(Struct, frozen=True, kw_only=True):
 
 _COLUMNS = (
     _Column(metric=PER_S, title="per second"),
+    _Column(metric="mb_per_s", title="MB a second"),
+    _Column(metric="peak_mb", title="highest MB"),
     _Column(metric=CPU_US, title="CPU us"),
     _Column(metric="p50_ms", title="p50 ms", digits=1),
     _Column(metric="p99_ms", title="p99 ms", digits=1),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bench.comparisons import end_to_end, memory, start_up
+from bench.comparisons import archive, end_to_end, memory, start_up
 from bench.contenders import accepting as accepting_servers
 from bench.contenders import handling as handling_workers
 from bench.contenders import storing as storing_workers
@@ -22,6 +22,7 @@ CONTENDERS = {
     "end-to-end": {end_to_end.contender_name(end_to_end.TARGET_RATE)},
     "memory": {server.name for server in memory.SERVERS},
     "start-up": set(start_up.COMMANDS),
+    "archive": {one.name for one in (*archive.FETCHING, *archive.ONCE)},
 }
 
 
