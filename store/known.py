@@ -5,7 +5,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from typing import Final
 
 from msgspec import Struct
-from sqlalchemy import func, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import RecordingStatus
@@ -16,6 +16,8 @@ _question = recording_questions.c
 
 #: Days are China's: https://cloud.tencent.com/document/product/1137/40049
 _CHINA: Final = timezone(timedelta(hours=8))
+
+_UNACCOUNTED_KEPT_US: Final = 366 * 86_400 * 1_000_000
 
 
 async def known_apps(store: Store) -> frozenset[int]:
@@ -122,7 +124,10 @@ async def known_rooms(store: Store, sdk_app_id: int, day: date) -> frozenset[int
 
 
 async def keep_unaccounted(store: Store, rooms: Sequence[UnaccountedRoom]) -> list[UnaccountedRoom]:
-    """Keep rooms of which nothing is known, durable on return; return those that were not kept before."""
+    """Keep rooms of which nothing is known, durable on return; return those that were not kept before.
+
+    Those that were found more than a year ago are forgotten: their files are gone since.
+    """
     new: list[UnaccountedRoom] = []
 
     async def operation(connection: AsyncConnection) -> None:
@@ -137,6 +142,8 @@ async def keep_unaccounted(store: Store, rooms: Sequence[UnaccountedRoom]) -> li
             )
             if (await connection.execute(insert.on_conflict_do_nothing())).rowcount:
                 new.append(one)
+        is_old = unaccounted_rooms.c.found_at_us < now_us() - _UNACCOUNTED_KEPT_US
+        await connection.execute(delete(unaccounted_rooms).where(is_old))
 
     if rooms:
         await store.write(operation)

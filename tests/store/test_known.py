@@ -3,6 +3,8 @@
 from datetime import date
 from typing import Any
 
+from sqlalchemy import update
+
 from store import (
     ListedTask,
     Progress,
@@ -24,6 +26,7 @@ from store import (
     note_listing,
     recent_rooms,
 )
+from store.tables import unaccounted_rooms
 from tests.store.classes import callback, keep
 
 #: Noon of 5 January 2026 in China.
@@ -100,6 +103,15 @@ async def test_a_room_of_which_nothing_is_known_is_kept_once_until_something_is(
     await told(store, "OnlineRecordStarted", NOON, TaskId="t", RoomId=7)
     await told(store, "OnlineRecordFinished", NOON + HOUR, TaskId="t", RoomId=7, RecordStopTime=NOON + HOUR)
     assert await find_unaccounted(store) == [later, rooms[0]]
+
+
+async def test_a_room_of_which_nothing_is_known_is_forgotten_after_a_year(store: Store) -> None:
+    rooms = [UnaccountedRoom(sdk_app_id=1, day="2026-01-05", room_id=room, minutes=30) for room in (7, 9)]
+    await keep_unaccounted(store, rooms[:1])
+    long_ago = update(unaccounted_rooms).values(found_at_us=unaccounted_rooms.c.found_at_us - 367 * 86_400_000_000)
+    await store.write(lambda connection: connection.execute(long_ago))
+    assert await keep_unaccounted(store, rooms[1:]) == rooms[1:]
+    assert await find_unaccounted(store) == rooms[1:]
 
 
 async def test_a_list_of_many_is_kept_whole_and_again(store: Store) -> None:
