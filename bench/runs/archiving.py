@@ -19,6 +19,7 @@ from bench.machine.running import Running
 from bench.options import Options
 from bench.results import PER_S
 from bench.rounds import Values
+from broker import EmbeddedTransport
 from schemas import decode
 from simulator import ClassKind, make_class, render
 from store import ArchivePlan, KeptEvent, PlannedFile, Store, apply_events, claim_files, migrate, plan_archive
@@ -117,7 +118,7 @@ def archive_large(target: Callable[[Path, ExitStack], dict[str, str]], arena: Ar
     del options
     with arena.run_folder() as folder, _served(folder, "1.mp4", _LARGE_MB) as url, ExitStack() as stack:
         database_url = f"sqlite+aiosqlite:///{folder}/tiw.db"
-        task_id = asyncio.run(_finish(database_url, url))
+        task_id = asyncio.run(_finish(database_url, url, folder / "data"))
         settings = {
             **target(folder, stack),
             "TIW_DATABASE_URL": database_url,
@@ -136,8 +137,8 @@ def archive_large(target: Callable[[Path, ExitStack], dict[str, str]], arena: Ar
         return {MB_PER_S: _LARGE * _LARGE_MB / (time.perf_counter() - began_s), PEAK_MB: used.ru_maxrss / 1024}
 
 
-async def _finish(database_url: str, url: str) -> str:
-    """Let a recording of these files be known; return its TaskId."""
+async def _finish(database_url: str, url: str, data_dir: Path) -> str:
+    """Let a recording of these files be known, and a transport be there; return its TaskId."""
     cls = make_class(ClassKind.NORMAL, _rng(), sdk_app_id=_APP, room_id=1, started_at=int(time.time()) - 7200)
     real = cls.callbacks[-1]
     videos = [
@@ -149,7 +150,7 @@ async def _finish(database_url: str, url: str) -> str:
     received_at_us = time.time_ns() // 1000
     decoded = decode(body, received_at_us=received_at_us)
     kept = KeptEvent(event=decoded.event, event_id=decoded.event_id, received_at_us=received_at_us, body=body)
-    async with Store(database_url) as store:
+    async with EmbeddedTransport(data_dir), Store(database_url) as store:
         await migrate(store)
         await apply_events(store, [kept])
     return cls.task_id
