@@ -130,11 +130,20 @@ def archive_large(target: Callable[[Path, ExitStack], dict[str, str]], arena: Ar
         began_s = time.perf_counter()
         with (folder / "fetch.log").open("wb") as log:
             process = subprocess.Popen(command, env=environment(settings), stdout=log, stderr=log)
-            # Its own alone: what the kernel says of all children is that of the largest so far.
-            _, status, used = os.wait4(process.pid, 0)
-        if status != 0:
+            peak_mb = 0.0
+            while process.poll() is None:
+                # Not what wait4 says: that is no less than what this process, which began it, has used.
+                peak_mb = max(peak_mb, _peak_mb(process.pid))
+                time.sleep(0.1)
+        if process.returncode != 0:
             raise VoidRoundError((folder / "fetch.log").read_text()[-500:])
-        return {MB_PER_S: _LARGE * _LARGE_MB / (time.perf_counter() - began_s), PEAK_MB: used.ru_maxrss / 1024}
+        return {MB_PER_S: _LARGE * _LARGE_MB / (time.perf_counter() - began_s), PEAK_MB: peak_mb}
+
+
+def _peak_mb(pid: int) -> float:
+    """Return the resident memory of a process at its highest; 0 if it has just ended."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return sum(int(line.split()[1]) * 1024 / _MB for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 async def _finish(database_url: str, url: str, data_dir: Path) -> str:
