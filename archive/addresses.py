@@ -136,6 +136,7 @@ _SPECIAL_IPV6: Final = tuple(
     )
 )
 _RESERVED: Final = "a reserved address"
+_SECRETS: Final = "an address that tells a machine's secrets"
 _PUBLIC_IPV6: Final = IPv6Network("2000::/3")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 #: https://datatracker.ietf.org/doc/html/rfc8215: NAT64 of one's own; the IPv4 address is in the last 32 bits of a /96.
@@ -206,7 +207,7 @@ def check_url(url: str, rules: AddressRules, *, is_vendors: bool) -> URL:
         raise ForbiddenAddressError(f"the port of {host} is no port")
     literal = _literal(host)
     if literal is not None and (reason := is_forbidden_ip(literal, rules.networks)) is not None:
-        raise ForbiddenAddressError(f"{host} is {reason}")
+        raise ForbiddenAddressError(_refusal(host, reason))
     if not is_vendors:
         _check_rules(rules.hosts, host, port, parsed.scheme)
     # What is signed must arrive as it was signed: https://docs.aiohttp.org/en/stable/client_quickstart.html, "requote".
@@ -254,9 +255,9 @@ def _literal(host: str) -> IPAddress | None:
 def _check_rules(hosts: Sequence[HostRule], host: str, port: int, scheme: str) -> None:
     matching = [rule for rule in hosts if rule.matches(host)]
     if not matching:
-        raise ForbiddenAddressError(f"{host} is not among the hosts that may be fetched from")
+        raise ForbiddenAddressError(f"{host} is not among the hosts of TIW_ARCHIVE_HOSTS")
     if not any(port == (_DEFAULT_PORTS[scheme] if rule.port is None else rule.port) for rule in matching):
-        raise ForbiddenAddressError(f"port {port} of {host} is not among those that may be fetched from")
+        raise ForbiddenAddressError(f"{host} is among the hosts of TIW_ARCHIVE_HOSTS, but not with port {port}")
 
 
 def is_forbidden_ip(ip: IPAddress, networks: Sequence[IPNetwork]) -> str | None:
@@ -266,7 +267,7 @@ def is_forbidden_ip(ip: IPAddress, networks: Sequence[IPNetwork]) -> str | None:
     """
     wrapped = list(_wrapped(ip)) if isinstance(ip, IPv6Address) else []
     if not _METADATA.isdisjoint([_plain(ip), *wrapped]):
-        return "an address that tells a machine's secrets"
+        return _SECRETS
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         # It is connected to over IPv4, whatever is allowed of IPv6.
         return is_forbidden_ip(ip.ipv4_mapped, networks)
@@ -365,6 +366,11 @@ def _check_ip(text: str, networks: Sequence[IPNetwork]) -> None:
     try:
         reason = is_forbidden_ip(ip_address(text), networks)
     except ValueError:
-        reason = "no IP address"
+        raise ForbiddenAddressError(f"{text} is no IP address") from None
     if reason is not None:
-        raise ForbiddenAddressError(f"{text} is {reason}")
+        raise ForbiddenAddressError(_refusal(text, reason))
+
+
+def _refusal(host: str, reason: str) -> str:
+    """Return a sentence that also says what would allow the address, if anything does."""
+    return f"{host} is {reason}" + ("" if reason == _SECRETS else ", and TIW_ARCHIVE_NETWORKS does not allow it")

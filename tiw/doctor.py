@@ -509,8 +509,10 @@ async def check_archive(settings: Settings, store: Store) -> AsyncIterator[Check
         async for found in _check_archive_places(settings, counts.archived):
             yield found
     if counts.lost or counts.refused:
-        detail = f"{counts.lost} files were lost, {counts.refused} refused"
-        remedy = "`tiw archive list --state lost` (or refused) says why; mend that, then run `tiw archive retry`"
+        found = {"lost": counts.lost, "refused": counts.refused}
+        detail = ", ".join(f"{count} files are {state}" for state, count in found.items() if count)
+        listings = " and ".join(f"`tiw archive list --state {state}`" for state, count in found.items() if count)
+        remedy = f"{listings}: each says why; mend that, then run `tiw archive retry`"
         yield Check(check=check, ok=False, detail=detail, remedy=remedy)
     left_s = counts.next_deletion_in_s
     waiting = counts.waiting + counts.staged
@@ -540,7 +542,7 @@ async def _check_archive_places(settings: Settings, archived: int) -> AsyncItera
     except StagingError as error:
         yield Check(check="archive staging", ok=False, detail=str(error), remedy="see there")
         return
-    detail = f"{max(0, left) / 1024**3:.1f} GiB to be filled in {settings.archive_staging}"
+    detail = f"{max(0, left) / 1024**3:.1f} GiB to spare in {settings.archive_staging}"
     remedy = "" if left > 0 else "make room there: nothing is fetched; or lower TIW_ARCHIVE_MIN_FREE_BYTES"
     yield Check(check="archive staging", ok=left > 0, detail=detail, remedy=remedy)
 

@@ -561,7 +561,7 @@ def _bytes_per_s(value: str) -> int:
 
 def _number_of_bytes(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,15}", value):
-        raise ValueError(f"must be a number of bytes, not {value!r}")
+        raise ValueError(f"must be a number of bytes with at most 15 digits, such as 2147483648, not {value!r}")
     return int(value)
 
 
