@@ -7,6 +7,7 @@ from store import (
     Recording,
     RecordingStatus,
     RecordingSummary,
+    VideoArchive,
     check_schema,
     find_recordings,
     list_recordings,
@@ -104,6 +105,7 @@ def _result(recording: RecordingSummary) -> str:
 
 
 def _print(recording: Recording) -> None:
+    folder = _folder(recording)
     print_fields(
         {
             "status": recording.status.value,
@@ -121,6 +123,7 @@ def _print(recording: Recording) -> None:
             "to be stopped at (UTC)": show_unix_s(recording.estimate_stop_time),
             "force-stopped at (UTC)": show_unix_s(recording.force_stop_time),
             "verified": _verified(recording),
+            "archived in": folder,
         },
         title=f"Recording {recording.task_id}",
     )
@@ -147,7 +150,7 @@ def _print(recording: Recording) -> None:
                 show_duration_ms(video.video_play_time_ms),
                 show_duration_ms(video.video_duration_ms),
                 show_bytes(video.video_size),
-                None if video.archive is None else video.archive.location or video.archive.state,
+                None if video.archive is None else _place(video.archive, folder),
             )
             for video in recording.videos
         ],
@@ -182,6 +185,21 @@ def _print(recording: Recording) -> None:
         empty="No events.",
         spare=["source", "verified"],
     )
+
+
+def _folder(recording: Recording) -> str | None:
+    """Return where all archived files of a recording lie, None if there are none or they lie in several places."""
+    places = {
+        video.archive.location.rpartition("/")[0]
+        for video in recording.videos
+        if video.archive is not None and video.archive.location is not None
+    }
+    return places.pop() if len(places) == 1 else None
+
+
+def _place(archive: VideoArchive, folder: str | None) -> str:
+    """Return the name of an archived file, with its folder if that is not `folder`; else how far it is."""
+    return archive.state if archive.location is None else archive.location.removeprefix(f"{folder}/")
 
 
 def _verified(recording: Recording) -> str:
