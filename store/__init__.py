@@ -20,6 +20,7 @@ from store.archive_reading import (
     count_archive,
     find_expiring_files,
     find_failing,
+    is_manifest_due,
     list_archive_files,
 )
 from store.archiving import (
@@ -274,6 +275,7 @@ __all__ = [
     "forget",
     "forget_recording",
     "has_waiting_files",
+    "is_manifest_due",
     "iso8601",
     "keep_dead_letters",
     "keep_unaccounted",

@@ -52,7 +52,10 @@ async def list_archive_files(
     since_us: int | None = None,
     limit: int = 1000,
 ) -> list[ArchiveFileRow]:
-    """Return files, those that were planned last first, at most `limit` (0: all); `since_us`: planned then or later."""
+    """Return files, those of the recording that was planned last first, each recording's in the vendor's order.
+
+    At most `limit` (0: all); `since_us`: planned then or later.
+    """
     query = (
         select(*_LISTED, archived_recordings.c.folder)
         .select_from(archived_files.join(archived_recordings, is_same(archived_files, archived_recordings)))
@@ -69,11 +72,33 @@ async def list_archive_files(
     if limit:
         query = query.limit(limit)
     async with store.reading() as connection:
-        return [_listed(row) for row in await connection.execute(query)]
+        rows = (await connection.execute(query)).all()
+    # The files of one recording may have been planned at different times.
+    places: dict[tuple[int, str], int] = {}
+    for row in rows:
+        places.setdefault((row.sdk_app_id, row.task_id), len(places))
+    return [_listed(row) for row in sorted(rows, key=lambda row: (places[row.sdk_app_id, row.task_id], row.number))]
+
+
+async def is_manifest_due(store: Store, *, sdk_app_id: int, task_id: str) -> bool:
+    """Say whether the manifest of a recording is still to be written."""
+    archived = archived_recordings.c
+    query = select(archived.state).where(archived.sdk_app_id == sdk_app_id, archived.task_id == task_id)
+    async with store.reading() as connection:
+        return (await connection.execute(query)).scalar_one_or_none() == DUE
 
 
 _LISTED = (
-    *(_file.sdk_app_id, _file.task_id, _file.name, file_state(), _file.fetched_bytes, _file.attempts, _file.reason),
+    *(
+        _file.sdk_app_id,
+        _file.task_id,
+        _file.number,
+        _file.name,
+        file_state(),
+        _file.fetched_bytes,
+        _file.attempts,
+        _file.reason,
+    ),
     *(_file.location, _file.sha256, _file.deadline_at_us, _file.archived_at_us),
     func.coalesce(_file.size, _file.announced_size).label("size"),
 )
@@ -88,6 +113,7 @@ def _is_in_state(state: FileState) -> ColumnElement[bool]:
 def _listed(row: Row[Any]) -> ArchiveFileRow:
     values = members(row)
     archived_at_us = values.pop("archived_at_us")
+    del values["number"]
     return msgspec.convert(
         values
         | {

@@ -453,11 +453,12 @@ async def retry_files(
     app: int | None = None,
     outcomes: Collection[FileOutcome] = ("lost", "refused"),
     also_due: bool = True,
+    names: Collection[str] | None = None,
 ) -> int:
     """Make files due now whose outcome is one of these, and with `also_due` those that wait; return how many.
 
-    Their attempts count anew. A file that was archived is fetched anew: what is at the target is no more trusted.
-    Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    Only those of these `names`, if given. Their attempts count anew. A file that was archived is fetched anew: what
+    is at the target is no more trusted. Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
     ended = _file.outcome.in_(outcomes)
     retrying = (
@@ -469,6 +470,8 @@ async def retry_files(
         retrying = retrying.where(_file.task_id == task_id)
     if app is not None:
         retrying = retrying.where(_file.sdk_app_id == app)
+    if names is not None:
+        retrying = retrying.where(_file.name.in_(names))
     return (await store.write(lambda connection: connection.execute(retrying))).rowcount
 
 

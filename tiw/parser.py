@@ -204,14 +204,16 @@ def _add_notify(commands: Any) -> None:
 def _add_archive(commands: Any) -> None:
     archive = _group(commands, "archive", "Keep every file of every recording, in TIW_ARCHIVE.")
     _command(archive, "run", "archive:run", "Run what fetches and places files, beside ingest nodes and workers.")
-    listing = _command(archive, "list", "archive:list_all", "List files, the one that is deleted next first.")
+    listing = _command(archive, "list", "archive:list_all", "List files, those of the recording that ended last first.")
     states = ["waiting", "fetching", "staged", "archived", "lost", "refused"]
     listing.add_argument("--state", choices=states, help="of one state (default: all)")
     listing.add_argument("--task", metavar="ID", help="of one TaskId")
     _selection(listing)
     fetch = _command(archive, "fetch", "archive:fetch", "Archive the files of one recording now, and show how it goes.")
     fetch.add_argument("task_id", metavar="TASK_ID")
-    fetch.add_argument("--again", action="store_true", help="also what is archived: where it was found damaged")
+    fetch.add_argument(
+        "--again", action="store_true", help="also archived files that are not whole at the target any more"
+    )
     retry = _command(archive, "retry", "archive:retry", "Have what is lost, refused or waiting tried again at once.")
     retry.add_argument("task_id", nargs="?", metavar="TASK_ID", help="of one recording (none: all)")
     verify = _command(archive, "verify", "archive:verify", "Read archived files, and say which are not what they were.")

@@ -155,6 +155,44 @@ def test_a_forged_address_is_refused_with_the_reason_and_a_recording_is_fetched_
         fetched = deployment.run("archive", "fetch", cls.task_id, **allowed)
         assert fetched.code == 0, fetched.err
         assert states(deployment) == {"archived"}
+        # All of it: nobody else writes what describes the files.
+        (page,) = tmp_path.glob("classes/*/*/index.html")
+        assert json.loads((page.parent / "manifest.json").read_bytes())["archived_at"] is not None
+        # On a terminal it shows bars.
+        fetched = deployment.run("archive", "fetch", cls.task_id, "--again", FORCE_COLOR="1", **allowed)
+        assert (fetched.code, "1_" in fetched.err, "Traceback" in fetched.err) == (0, True, False), fetched.err
+
+
+def test_what_cannot_be_read_now_is_not_called_damaged(tmp_path: Path, vendor_files: VendorFiles) -> None:
+    (cls, _) = classes_that_ended(vendor_files)
+    with embedded(tmp_path / "deployment") as deployment:
+        deployment.settings |= {
+            "TIW_ARCHIVE": str(tmp_path / "classes"),
+            "TIW_ARCHIVE_HOSTS": vendor_files.url.removeprefix("http://"),
+            "TIW_ARCHIVE_NETWORKS": "127.0.0.0/8",
+            "TIW_ARCHIVE_MIN_FREE_BYTES": "0",
+        }
+        deployment.up()
+        send(deployment.address, *callbacks_of(cls))
+        eventually(lambda: states(deployment) == {"archived"})
+        eventually(lambda: list(tmp_path.glob("classes/*/*/manifest.json")))
+        # A recording that nobody knows is not whole.
+        unknown = deployment.run("archive", "verify", "nobody")
+        assert (unknown.code, unknown.err.startswith("tiw: no file of 'nobody' is archived")) == (1, True)
+        # Where TIW_ARCHIVE points to another folder, it is said where the files are.
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / ".tiw-archive").touch()
+        other = {"TIW_ARCHIVE": str(tmp_path / "other")}
+        assert "--again" not in deployment.run("archive", "verify", **other).out
+        moved = json.loads(deployment.run("archive", "verify", "--json", **other).out)["not_whole"]
+        assert all(one["detail"].startswith(f"it was archived as {tmp_path / 'classes'}") for one in moved)
+        assert len(moved) == len(vendor_files.requests)
+        # A share that is not mounted is one sentence, and no list of damages.
+        (tmp_path / "classes").rename(tmp_path / "away")
+        (tmp_path / "classes").mkdir()
+        away = deployment.run("archive", "verify")
+        assert (away.code, away.out, away.err.count("\n")) == (1, "", 1)
+        assert "mount what belongs there" in away.err
 
 
 def test_what_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> None:

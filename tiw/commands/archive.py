@@ -2,12 +2,13 @@
 
 import argparse
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -17,12 +18,12 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
-from archive import CheckedFile, ExpectedFile, FoundManifest, PlaceError, check_file
+from archive import CheckedFile, ExpectedFile, FoundManifest, Place, PlaceError, check_file
 from archive import rebuild as rebuild_rows
-from schemas import FileOutcome
-from store import ArchiveFileRow, Store, check_schema, list_archive_files, retry_files
+from store import ArchiveFileRow, Store, check_schema, is_manifest_due, list_archive_files, retry_files
 from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
 from tiw.opening import archiving, listening, open_store, open_target, open_transport, require_amqp, require_archive
 from tiw.output import (
@@ -42,8 +43,11 @@ from tiw.settings import FailedError, Settings, UsageError
 #: How often what is shown of a recording is brought up to date.
 _LOOK_EVERY_S: Final = 0.5
 
-_MISSING: Final[tuple[FileOutcome, ...]] = ("lost", "refused")
-_ALL: Final[tuple[FileOutcome, ...]] = (*_MISSING, "archived")
+#: How long a recording's manifest is waited for once its files are settled: its target may go away just then.
+_MANIFEST_S: Final = 15.0
+
+#: What is said of a file that lies where TIW_ARCHIVE pointed to before.
+_MOVED: Final = "it was archived as"
 
 _log = structlog.get_logger()
 
@@ -78,7 +82,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, ready: ReadyCheck) 
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:
-    """Print files, the one that is deleted next first; those that are settled behind."""
+    """Print files, those of the recording that ended last first."""
     since_us = parse_since_us(args.since)
     async with open_store(settings) as store:
         await check_schema(store)
@@ -97,7 +101,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
 
 def _print_files(files: Sequence[ArchiveFileRow], *, empty: str, wide: bool = False) -> None:
     print_table(
-        ["recording", "file", "state", "size", "deleted UTC", "tries", "archived UTC", "why"],
+        ["recording", "file", "state", "size", "to be deleted UTC", "tries", "archived UTC", "why"],
         [
             (
                 file.task_id,
@@ -142,8 +146,11 @@ async def fetch(settings: Settings, args: argparse.Namespace) -> int:
     async with open_store(settings) as store, AsyncExitStack() as stack:
         await check_schema(store)
         app = await _app_of(store, args.task_id, args.app)
-        outcomes = _ALL if args.again else _MISSING
-        await retry_files(store, task_id=args.task_id, app=app, outcomes=outcomes)
+        await retry_files(store, task_id=args.task_id, app=app)
+        if args.again and (damaged := await _damaged(settings, store, args.task_id, app)):
+            await retry_files(
+                store, task_id=args.task_id, app=app, outcomes=["archived"], also_due=False, names=damaged
+            )
         transport = await stack.enter_async_context(open_transport(settings))
         archiver = await stack.enter_async_context(
             archiving(settings, store=store, transport=transport, recording=(app, args.task_id))
@@ -162,6 +169,21 @@ async def fetch(settings: Settings, args: argparse.Namespace) -> int:
     return 0 if files and not report.missing else 1
 
 
+async def _damaged(settings: Settings, store: Store, task_id: str, app: int) -> list[str]:
+    """Return the names of a recording's archived files that are not whole.
+
+    Those that are stay as they are: the vendor may have deleted its own. Raises `FailedError` if the target is away.
+    """
+    files = await list_archive_files(store, state="archived", task_id=task_id, app=app, limit=0)
+    if not files:
+        return []
+    async with open_target(settings) as place:
+        await _check_target(place)
+        checked = [(file.name, await check_file(place, _expected(file), on_bytes=lambda _: None)) for file in files]
+        await _check_target(place)
+    return [name for name, one in checked if one.verdict != "whole"]
+
+
 async def _app_of(store: Store, task_id: str, app: int | None) -> int:
     """Return the SdkAppId of a recording. Raises `FailedError` if there is none, `UsageError` if there are several."""
     from store import find_recordings  # noqa: PLC0415 - for two commands
@@ -177,20 +199,27 @@ async def _app_of(store: Store, task_id: str, app: int | None) -> int:
 async def _watch(
     store: Store, task_id: str, app: int, stopped: asyncio.Event, *, is_quiet: bool
 ) -> list[ArchiveFileRow]:
-    """Show how far the files are until all are settled, or it is to stop; return them."""
+    """Show how far the files are until all are settled and described, or it is to stop; return them."""
     with _bars(is_quiet=is_quiet) as bars:
         tasks = {}
+        settled_at_s: float | None = None
         while True:
             files = await list_archive_files(store, task_id=task_id, app=app, limit=0)
             for file in files:
                 if file.name not in tasks:
-                    tasks[file.name] = bars.add_task(file.name, total=file.size)
+                    # With all that a column shows: bars are drawn by a thread of their own, at any time.
+                    tasks[file.name] = bars.add_task(file.name, total=file.size, state=_said(file))
                 is_here = file.state in ("staged", "archived")
                 done = file.size if is_here else file.fetched_bytes
                 bars.update(tasks[file.name], total=file.size, completed=done or 0, state=_said(file))
-            is_settled = bool(files) and all(file.state in ("archived", "lost", "refused") for file in files)
-            if is_settled or stopped.is_set():
+            if stopped.is_set():
                 return files
+            if files and all(file.state in ("archived", "lost", "refused") for file in files):
+                # Its manifest and its page are written now, by this process if no other does.
+                settled_at_s = settled_at_s or time.monotonic()
+                is_waited_for = time.monotonic() - settled_at_s < _MANIFEST_S
+                if not (is_waited_for and await is_manifest_due(store, sdk_app_id=app, task_id=task_id)):
+                    return files
             try:
                 await asyncio.wait_for(stopped.wait(), _LOOK_EVERY_S)
             except TimeoutError:
@@ -205,7 +234,7 @@ class _Words(ProgressColumn):
     """Shows words that may be anybody's: a key of a bucket, a reason in a manifest."""
 
     def __init__(self, words: Callable[[Task], str]) -> None:
-        super().__init__()
+        super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis"))
         self._words = words
 
     def render(self, task: Task) -> Text:
@@ -220,6 +249,18 @@ def _bars(*, is_quiet: bool) -> Progress:
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
+        _Words(lambda task: task.fields["state"]),
+        console=console,
+        disable=is_quiet or not console.is_terminal,
+    )
+
+
+def _counting(*, is_quiet: bool) -> Progress:
+    """As `_bars`, for what is counted one by one, nobody knowing how many there are."""
+    console = make_progress_console()
+    return Progress(
+        _Words(lambda task: task.description),
+        _Words(lambda task: f"{task.completed:.0f}"),
         _Words(lambda task: task.fields["state"]),
         console=console,
         disable=is_quiet or not console.is_terminal,
@@ -262,7 +303,10 @@ async def verify(settings: Settings, args: argparse.Namespace) -> int:
         files = await list_archive_files(
             store, state="archived", task_id=args.task_id, app=args.app, since_us=None, limit=0
         )
+        if args.task_id is not None and not files:
+            raise FailedError(f"no file of {args.task_id!r} is archived: `tiw archive list --task {args.task_id}`")
         async with open_target(settings) as place:
+            await _check_target(place)
             with _bars(is_quiet=args.json) as bars:
                 task = bars.add_task("verifying", total=sum(file.size or 0 for file in files), state="")
                 for file in files:
@@ -272,8 +316,13 @@ async def verify(settings: Settings, args: argparse.Namespace) -> int:
                     checked = await check_file(place, _expected(file), on_bytes=lambda count: bars.advance(task, count))
                     if checked.verdict == "whole":
                         whole += 1
-                    else:
-                        not_whole.append(checked)
+                        continue
+                    if checked.verdict == "unreadable":
+                        # One file, or all of them: what is away must not look like what is damaged.
+                        await _check_target(place)
+                    if checked.verdict == "missing" and file.location not in (None, checked.location):
+                        checked = structs.replace(checked, detail=f"{_MOVED} {file.location}")
+                    not_whole.append(checked)
     if args.json:
         print_json(VerifyReport(whole=whole, not_whole=not_whole))
     else:
@@ -284,9 +333,17 @@ async def verify(settings: Settings, args: argparse.Namespace) -> int:
                 empty="",
             )
         print_lines([f"{whole} files are whole, {len(not_whole)} are not"])
-        if not_whole:
+        if any(not one.detail.startswith(_MOVED) for one in not_whole):
             print_lines(["while the vendor has them: `tiw archive fetch TASK_ID --again`"])
     return 1 if not_whole else 0
+
+
+async def _check_target(place: Place) -> None:
+    """Raise `FailedError` if the target is away."""
+    try:
+        await place.check(must_exist=True)
+    except PlaceError as error:
+        raise FailedError(f"archived files cannot be read: {error}") from error
 
 
 def _expected(file: ArchiveFileRow) -> ExpectedFile:
@@ -322,7 +379,7 @@ async def rebuild(settings: Settings, args: argparse.Namespace) -> int:
     async with open_store(settings, may_be_new=True) as store:
         await check_schema(store)
         async with open_target(settings) as place:
-            with _bars(is_quiet=args.json) as bars:
+            with _counting(is_quiet=args.json) as bars:
                 task = bars.add_task("manifests", total=None, state="")
                 try:
                     restored = await rebuild_rows(store, place, on_found=on_found)
