@@ -509,9 +509,9 @@ async def check_archive(settings: Settings, store: Store) -> AsyncIterator[Check
         async for found in _check_archive_places(settings, counts.archived):
             yield found
     if counts.lost or counts.refused:
-        found = {"lost": counts.lost, "refused": counts.refused}
-        detail = ", ".join(f"{count} files are {state}" for state, count in found.items() if count)
-        listings = " and ".join(f"`tiw archive list --state {state}`" for state, count in found.items() if count)
+        ended = {"lost": counts.lost, "refused": counts.refused}
+        detail = ", ".join(f"{count} files are {state}" for state, count in ended.items() if count)
+        listings = " and ".join(f"`tiw archive list --state {state}`" for state, count in ended.items() if count)
         remedy = f"{listings}: each says why; mend that, then run `tiw archive retry`"
         yield Check(check=check, ok=False, detail=detail, remedy=remedy)
     left_s = counts.next_deletion_in_s

@@ -383,6 +383,7 @@ async def test_what_is_lost_or_waits_is_retried_when_asked(store: Store) -> None
     assert await retry_files(store, task_id="t", app=2) == 0
     assert await retry_files(store, task_id="t", outcomes=outcomes[1:2], also_due=False) == 1
     assert [(file.number, file.attempts) for file in await claimed(store)] == [(2, 1)]
+    assert await retry_files(store, task_id="u", names=["another.mp4"]) == 0
     assert await retry_files(store, task_id="u") == 1
     assert [file.task_id for file in await claimed(store)] == ["u"]
 
