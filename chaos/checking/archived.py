@@ -11,8 +11,7 @@ from msgspec import Struct
 from simulator import Content, FileRequest
 from store import ArchiveFileRow
 
-#: What lies beside the files: of the archive, and of each recording.
-_MARKER = ".tiw-archive"
+#: What lies beside the files of each recording.
 _BESIDE = {"manifest.json", "index.html"}
 
 _BLOCK = 1024 * 1024
@@ -41,21 +40,20 @@ def _sha256_of(content: Content) -> str:
 
 
 class Looked(Struct, frozen=True, kw_only=True):
-    """A target as it was found: the SHA-256 of each file below it, by its path there."""
+    """An application's folder of a target as it was found: the SHA-256 of each file, by its path at the target."""
 
     files: dict[str, str]
 
     @property
     def strays(self) -> list[str]:
-        """What lies beside the files of recordings and is neither the marker nor written beside them."""
-        return [path for path in self.files if path != _MARKER and Path(path).name not in _BESIDE]
+        """What is not written beside the files of each recording."""
+        return [path for path in self.files if Path(path).name not in _BESIDE]
 
 
-def look(root: Path) -> Looked:
-    """Read all files of a target that lies in a folder."""
-    return Looked(
-        files={path.relative_to(root).as_posix(): sha256_of(path) for path in sorted(root.rglob("*")) if path.is_file()}
-    )
+def look(root: Path, app: int) -> Looked:
+    """Read all files of an application at a target that lies in a folder."""
+    found = sorted((root / str(app)).rglob("*"))
+    return Looked(files={path.relative_to(root).as_posix(): sha256_of(path) for path in found if path.is_file()})
 
 
 def sha256_of(path: Path) -> str:

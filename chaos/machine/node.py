@@ -141,9 +141,13 @@ class Node:
         if code != 0:
             raise ChaosError(f"{self.name} ended with {code}: {self.log_end()}")
 
+    def log(self) -> str:
+        """Return what it has logged, since its first start."""
+        return self._log.read_text(errors="replace") if self._log.exists() else "(no log)"
+
     def log_end(self) -> str:
         """Return the end of what it has logged."""
-        return self._log.read_text(errors="replace")[-1_500:] if self._log.exists() else "(no log)"
+        return self.log()[-1_500:]
 
     def _wait_children(self) -> list[int]:
         deadline_s = time.monotonic() + READY_WITHIN_S

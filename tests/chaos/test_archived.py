@@ -46,7 +46,7 @@ def whole(root: Path) -> list[ArchiveFileRow]:
 
 def test_nothing_is_wrong_with_an_archive_that_is_whole(tmp_path: Path) -> None:
     rows = whole(tmp_path)
-    assert not_archived(BOTH, rows) == not_as_marked(rows, tmp_path) == too_many(BOTH, rows, look(tmp_path)) == []
+    assert not_archived(BOTH, rows) == not_as_marked(rows, tmp_path) == too_many(BOTH, rows, look(tmp_path, 1)) == []
 
 
 def test_a_file_that_is_missing_or_has_the_bytes_of_another_is_found(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_what_is_there_twice_is_found(tmp_path: Path) -> None:
     rows = whole(tmp_path)
     (tmp_path / "1" / "a" / ".3_mixed.mp4.part").write_bytes(b"left behind")
     again = archived(tmp_path, ONE, "3_mixed.mp4")
-    assert too_many(BOTH, rows, look(tmp_path)) == ["a file: 1/a/.3_mixed.mp4.part", "a file: 1/a/3_mixed.mp4"]
-    assert f"a row of a: {ONE.sha256}" in too_many(BOTH, [*rows, again], look(tmp_path))
+    assert too_many(BOTH, rows, look(tmp_path, 1)) == ["a file: 1/a/.3_mixed.mp4.part", "a file: 1/a/3_mixed.mp4"]
+    assert f"a row of a: {ONE.sha256}" in too_many(BOTH, [*rows, again], look(tmp_path, 1))
     forged = structs.replace(again, task_id="forged", state="refused", sha256=None)
-    assert too_many(BOTH, [*rows, forged], look(tmp_path))[0] == "a row of forged: 3_mixed.mp4"
+    assert too_many(BOTH, [*rows, forged], look(tmp_path, 1))[0] == "a row of forged: 3_mixed.mp4"
 
 
 def test_a_file_that_is_asked_for_from_its_start_though_a_part_survived_is_found() -> None:
