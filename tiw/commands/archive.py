@@ -166,6 +166,8 @@ async def fetch(settings: Settings, args: argparse.Namespace) -> int:
         print_json(report)
     else:
         _print_files(files, empty="The recording has no files.")
+        if report.missing and stopped.is_set():
+            print_lines(["Interrupted: what is fetched is kept, and the same command or `tiw up` goes on from there."])
     return 0 if files and not report.missing else 1
 
 
@@ -309,11 +311,18 @@ async def verify(settings: Settings, args: argparse.Namespace) -> int:
             await _check_target(place)
             with _bars(is_quiet=args.json) as bars:
                 task = bars.add_task("verifying", total=sum(file.size or 0 for file in files), state="")
-                for file in files:
+
+                def on_bytes(count: int) -> None:
+                    bars.advance(task, count)
+                    # Within a file, too: a large one on a slow share takes minutes.
                     if stopped.is_set():
-                        raise FailedError(f"interrupted: {whole} of {len(files)} files were read and are whole")
+                        read = whole + len(not_whole)
+                        raise FailedError(f"interrupted: {read} of {len(files)} files were read, {whole} are whole")
+
+                for file in files:
+                    on_bytes(0)
                     bars.update(task, state=f"{file.folder}/{file.name}")
-                    checked = await check_file(place, _expected(file), on_bytes=lambda count: bars.advance(task, count))
+                    checked = await check_file(place, _expected(file), on_bytes=on_bytes)
                     if checked.verdict == "whole":
                         whole += 1
                         continue
