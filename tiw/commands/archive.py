@@ -180,10 +180,8 @@ async def _damaged(settings: Settings, store: Store, task_id: str, app: int) -> 
     if not files:
         return []
     async with open_target(settings) as place:
-        await _check_target(place)
-        checked = [(file.name, await check_file(place, _expected(file), on_bytes=lambda _: None)) for file in files]
-        await _check_target(place)
-    return [name for name, one in checked if one.verdict != "whole"]
+        read = [(file.name, await _checked(place, file, lambda _: None)) for file in files]
+    return [name for name, checked in read if checked.verdict != "whole"]
 
 
 async def _app_of(store: Store, task_id: str, app: int | None) -> int:
@@ -298,8 +296,7 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
 async def verify(settings: Settings, args: argparse.Namespace) -> int:
     """Read archived files and compare them with what they were; exit code 1 if one is not whole."""
     stopped = await stop_requests()
-    whole = 0
-    not_whole: list[CheckedFile] = []
+    read: list[CheckedFile] = []
     async with open_store(settings) as store:
         await check_schema(store)
         files = await list_archive_files(
@@ -308,7 +305,6 @@ async def verify(settings: Settings, args: argparse.Namespace) -> int:
         if args.task_id is not None and not files:
             raise FailedError(f"no file of {args.task_id!r} is archived: `tiw archive list --task {args.task_id}`")
         async with open_target(settings) as place:
-            await _check_target(place)
             with _bars(is_quiet=args.json) as bars:
                 task = bars.add_task("verifying", total=sum(file.size or 0 for file in files), state="")
 
@@ -316,22 +312,14 @@ async def verify(settings: Settings, args: argparse.Namespace) -> int:
                     bars.advance(task, count)
                     # Within a file, too: a large one on a slow share takes minutes.
                     if stopped.is_set():
-                        read = whole + len(not_whole)
-                        raise FailedError(f"interrupted: {read} of {len(files)} files were read, {whole} are whole")
+                        raise FailedError(f"interrupted: {len(read)} of {len(files)} files were read")
 
                 for file in files:
                     on_bytes(0)
                     bars.update(task, state=f"{file.folder}/{file.name}")
-                    checked = await check_file(place, _expected(file), on_bytes=on_bytes)
-                    if checked.verdict == "whole":
-                        whole += 1
-                        continue
-                    if checked.verdict == "unreadable":
-                        # One file, or all of them: what is away must not look like what is damaged.
-                        await _check_target(place)
-                    if checked.verdict == "missing" and file.location not in (None, checked.location):
-                        checked = structs.replace(checked, detail=f"{_MOVED} {file.location}")
-                    not_whole.append(checked)
+                    read.append(await _checked(place, file, on_bytes))
+    not_whole = [one for one in read if one.verdict != "whole"]
+    whole = len(read) - len(not_whole)
     if args.json:
         print_json(VerifyReport(whole=whole, not_whole=not_whole))
     else:
@@ -347,12 +335,18 @@ async def verify(settings: Settings, args: argparse.Namespace) -> int:
     return 1 if not_whole else 0
 
 
-async def _check_target(place: Place) -> None:
-    """Raise `FailedError` if the target is away."""
-    try:
-        await place.check(must_exist=True)
-    except PlaceError as error:
-        raise FailedError(f"archived files cannot be read: {error}") from error
+async def _checked(place: Place, file: ArchiveFileRow, on_bytes: Callable[[int], None]) -> CheckedFile:
+    """Return what became of a file. Raises `FailedError` if the target is away: nothing is damaged for that."""
+    checked = await check_file(place, _expected(file), on_bytes=on_bytes)
+    if checked.verdict == "unreadable":
+        try:
+            await place.check(must_exist=True)
+        except PlaceError as error:
+            if not error.is_full:
+                raise FailedError(f"archived files cannot be read: {error}") from error
+    if checked.verdict == "missing" and file.location not in (None, checked.location):
+        return structs.replace(checked, detail=f"{_MOVED} {file.location}")
+    return checked
 
 
 def _expected(file: ArchiveFileRow) -> ExpectedFile:
