@@ -134,7 +134,10 @@ class FileWork:
         except _LeaseLostError:
             _log.warning("file_lease_lost", **_names(file))
         except _StoppedError:
-            await postpone_file(self._store, file.key, lease_holder=self._lease_holder, after_s=0.0)
+            # It was no try: who stops often must not make the pauses after a failure longer.
+            await postpone_file(
+                self._store, file.key, lease_holder=self._lease_holder, after_s=0.0, attempts=file.attempts - 1
+            )
         except _TurnOverError:
             await postpone_file(
                 self._store,

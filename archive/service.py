@@ -47,6 +47,9 @@ _CHECK_EVERY_S: Final = 15.0
 #: After what nobody foresaw, and while the store is away.
 _AGAIN_S: Final = 2.0
 
+#: So long a disk is full before a part is given up for others, and before one more is.
+FULL_FOR_S: Final = 600.0
+
 #: A disk that is nearly full is told of so often while that lasts.
 _TELL_EVERY_S: Final = 60.0
 
@@ -118,6 +121,7 @@ class Archiver:
         self._stopping = asyncio.Event()
         self._not_ready = "it has not looked into the database yet"
         self._told_full_at_s: float | None = None
+        self._full_since_s: float | None = None
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._run(), name="archiving")]
@@ -267,7 +271,17 @@ class Archiver:
         return False
 
     async def _make_room(self) -> None:
-        if self._staging.free_bytes <= 0 and (given_up := await give_up_a_part(self._store, self._staging)):
+        now_s = time.monotonic()
+        if self._staging.free_bytes > 0:
+            self._full_since_s = None
+            return
+        if self._full_since_s is None:
+            self._full_since_s = now_s
+        if now_s - self._full_since_s < FULL_FOR_S:
+            # What else lies there may go, and the target may take what is staged.
+            return
+        self._full_since_s = now_s
+        if given_up := await give_up_a_part(self._store, self._staging):
             _log.warning("part_given_up", bytes=given_up, reason="the staging disk is full; it is fetched again later")
 
     async def _announce(self) -> None:
