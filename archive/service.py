@@ -254,7 +254,7 @@ class Archiver:
     def _has_room(self) -> bool:
         """Say whether the staging disk is above its floor; say loudly when it is not."""
         free_bytes = self._staging.free_bytes
-        metrics.ARCHIVE_STAGING_FREE_BYTES.set(free_bytes)
+        metrics.ARCHIVE_STAGING_FREE_BYTES.labels(self._place.name).set(free_bytes)
         if free_bytes > 0:
             self._told_full_at_s = None
             return True
@@ -307,8 +307,10 @@ class Archiver:
         for state in ("waiting", "staged", "failing", "archived", "lost", "refused"):
             metrics.ARCHIVE_FILES.labels(state).set(getattr(counts, state))
         next_s = counts.next_deletion_in_s
-        metrics.ARCHIVE_NEXT_DELETION_SECONDS.set(metrics.NO_DELETION_S if next_s is None else next_s)
-        metrics.ARCHIVE_TARGET_UP.set(1 if self._target.is_there else 0)
+        metrics.ARCHIVE_NEXT_DELETION_SECONDS.labels(self._place.name).set(
+            metrics.NO_DELETION_S if next_s is None else next_s
+        )
+        metrics.ARCHIVE_TARGET_UP.labels(self._place.name).set(1 if self._target.is_there else 0)
 
     async def _clear(self) -> None:
         keys = await list_due_files(self._store)

@@ -441,7 +441,7 @@ _RETRIED: Final[dict[str, Any]] = {
     "due_at_us": AT_ONCE,
     "attempts": 0,
     "not_found": 0,
-    "fetched_bytes": case((_has_ended, 0), else_=_file.fetched_bytes),
+    **{name: case((_has_ended, value), else_=_file[name]) for name, value in NOTHING_FETCHED.items()},
     "archived_at_us": case((_has_ended, null()), else_=_file.archived_at_us),
 }
 

@@ -336,7 +336,7 @@ REGISTRATIONS = Counter(
     "tiw_registrations", "Requests to register a recording: accepted, or why not.", ["result"], registry=REGISTRY
 )
 
-# archive --------------------------------------------------------------------------------------------------------------
+# archive; targets are named by the operator, and there is one. Processes that do not archive have no such series ------
 ARCHIVE_FILES = Gauge(
     "tiw_archive_files",
     "Files of recordings: waiting to be fetched, staged (fetched and not placed), failing (of these two, those whose "
@@ -348,23 +348,24 @@ ARCHIVE_FILES = Gauge(
 ARCHIVE_NEXT_DELETION_SECONDS = Gauge(
     "tiw_archive_next_deletion_seconds",
     "How long until the vendor deletes a file that is not archived; 1e9 if there is none.",
+    ["target"],
     multiprocess_mode="livemin",
     registry=REGISTRY,
 )
 #: There is none. Not +Inf, which tests of alerting rules cannot be given.
 NO_DELETION_S = 1e9
-ARCHIVE_NEXT_DELETION_SECONDS.set(NO_DELETION_S)
 ARCHIVE_TARGET_UP = Gauge(
     "tiw_archive_target_up",
-    "Whether files can be placed where they are to be kept; -1 in a process that does not archive.",
+    "Whether files can be placed where they are to be kept.",
+    ["target"],
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
-ARCHIVE_TARGET_UP.set(-1)
 ARCHIVE_STAGING_FREE_BYTES = Gauge(
     "tiw_archive_staging_free_bytes",
     "What may still be written to the staging disk before nothing more is fetched; negative below that.",
-    multiprocess_mode="livemostrecent",
+    ["target"],
+    multiprocess_mode="livemin",
     registry=REGISTRY,
 )
 ARCHIVED_FILES = Counter(

@@ -79,11 +79,11 @@ FIRING: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "TiwNoticesLate": ({'tiw_notices_total{channel="wecom",result="gave_up"}': "0x13 1x20"}, {"channel": "wecom"}),
     "TiwStoreAway": ({"tiw_store_away": "0x3 1x20"}, {}),
-    "TiwFileExpiring": ({"tiw_archive_next_deletion_seconds": "86399x20"}, {}),
+    "TiwFileExpiring": ({'tiw_archive_next_deletion_seconds{target="/srv/classes"}': "86399x20"}, {}),
     "TiwFileLost": ({'tiw_archived_files_total{outcome="lost"}': "0x13 1x20"}, {}),
     "TiwFileRefused": ({'tiw_archived_files_total{outcome="refused"}': "0x13 1x20"}, {}),
-    "TiwArchiveTargetAway": ({"tiw_archive_target_up": "0x20"}, {}),
-    "TiwArchiveStagingFull": ({"tiw_archive_staging_free_bytes": "-1x20"}, {}),
+    "TiwArchiveTargetAway": ({'tiw_archive_target_up{target="/srv/classes"}': "0x20"}, {}),
+    "TiwArchiveStagingFull": ({'tiw_archive_staging_free_bytes{target="/srv/classes"}': "-1x20"}, {}),
     "TiwArchiveFailing": ({'tiw_archive_files{state="failing"}': "1x20"}, {}),
 }
 
@@ -117,7 +117,9 @@ def test_a_rule_fires_in_its_case_alone(name: str, promtool: str, tmp_path: Path
     series, labels = FIRING[name]
     rule = RULES[name]
     text = {
-        key: re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda match: labels[match[1]], value)
+        key: re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda match: labels[match[1]], value).replace(
+            "{{ $value | humanizeDuration }}", "23h 59m 59s"
+        )
         for key, value in rule["annotations"].items()
     }
     alert = {"exp_labels": {**rule["labels"], **labels}, "exp_annotations": text}

@@ -59,7 +59,9 @@ def test_a_replay_can_be_narrowed_to_one_recording(running: Deployment) -> None:
 def test_a_replay_to_a_consumer_that_never_ran_is_refused(running: Deployment) -> None:
     refused = running.run("events", "replay", "--consumer", "nobody")
     assert (refused.code, refused.out) == (1, "")
-    assert refused.err.startswith("tiw: no consumer 'nobody' ever ran here; there are counts, fails, finished")
+    assert refused.err.startswith(
+        "tiw: no consumer 'nobody' ever ran here; there are archived, counts, fails, finished"
+    )
     assert refused.err.count("\n") == 1
 
 
