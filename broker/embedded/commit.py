@@ -17,7 +17,7 @@ from schemas import UNRECOGNIZED
 
 
 class Routes:
-    """The queues and bindings of the file, as one connection sees them.
+    """The queues and bindings of the file, and who listens to which queue, as one connection sees them.
 
     `learn` has to be called in each transaction before anything else is asked, and again after `forget`.
     """
@@ -27,6 +27,7 @@ class Routes:
         self._version: int | None = None
         self.queues: set[str] = set()
         self._bound: dict[str, list[str]] = {}
+        self.listeners: dict[str, set[str]] = {}
 
     def learn(self) -> None:
         """Read the routes, unless no other connection has changed the file since they were last read.
@@ -41,6 +42,9 @@ class Routes:
         self._bound = {}
         for routing_key, queue in self._connection.execute("SELECT routing_key, queue FROM bindings"):
             self._bound.setdefault(routing_key, []).append(queue)
+        self.listeners = {}
+        for queue, owner in self._connection.execute("SELECT queue, owner FROM subscriptions"):
+            self.listeners.setdefault(queue, set()).add(owner)
         self._version = version
 
     def forget(self) -> None:
@@ -68,7 +72,8 @@ _UNRECOGNIZED_CONSUMER = next(queues for queues in BUILT_IN_CONSUMERS if queues.
 class Transaction:
     """Runs SQL for operations; gathers the rows of all their messages and inserts them at once.
 
-    `touched` names the queues in which something may have become ready.
+    `touched` names the queues in which something may have become ready, `listeners` the owners of subscriptions to
+    them, and `due_at_us` is when the first of the retries that were inserted is due.
     """
 
     def __init__(self, connection: sqlite3.Connection, routes: Routes, free_bytes: Callable[[], int]) -> None:
@@ -79,6 +84,8 @@ class Transaction:
         self._rows: list[tuple[str, int, bytes]] = []
         self._knows_routes = False
         self.touched: set[str] = set()
+        self.listeners: set[str] = set()
+        self.due_at_us: int | None = None
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run a statement that sees everything inserted so far."""
@@ -99,6 +106,8 @@ class Transaction:
             )
         self._rows.append((queue, visible_at_us, message))
         self.touched.add(queue)
+        if visible_at_us:
+            self.due_at_us = min(visible_at_us, self.due_at_us or visible_at_us)
 
     @property
     def is_short_of_space(self) -> bool:
@@ -152,6 +161,24 @@ class Transaction:
             self.execute("INSERT OR IGNORE INTO bindings (routing_key, queue) VALUES (?, ?)", (routing_key, queue))
         self._forget_routes()
 
+    def register(self, subscription_id: int, *, owner: str, queue: str) -> None:
+        """Add a subscription. All who listen are touched: they have to know each other."""
+        self.execute("INSERT INTO subscriptions (id, owner, queue) VALUES (?, ?, ?)", (subscription_id, owner, queue))
+        self._forget_routes()
+        self._learn_routes()
+        self.touched.update(self._routes.listeners)
+
+    def deregister(self, subscription_id: int) -> None:
+        """Remove a subscription."""
+        self.execute("DELETE FROM subscriptions WHERE id = ?", (subscription_id,))
+        self._forget_routes()
+
+    def find_listeners(self) -> None:
+        """Note who listens to what was touched. To be called before the commit: who comes later sees what it left."""
+        if self.touched:
+            self._learn_routes()
+            self.listeners.update(*(self._routes.listeners.get(queue, ()) for queue in self.touched))
+
     def drop(self, consumer: str) -> None:
         """Delete a consumer's queues, their bindings and what is in them; retries that wait are not in them."""
         for queue in (queue_name(consumer), dead_queue_name(consumer)):
@@ -200,6 +227,14 @@ class _Waiting(NamedTuple):
     future: asyncio.Future[Any]
 
 
+class Committed(NamedTuple):
+    """What a group changed for consumers: see `Transaction`."""
+
+    touched: set[str]
+    listeners: set[str]
+    due_at_us: int | None
+
+
 class _Outcome(NamedTuple):
     future: asyncio.Future[Any]
     result: Any
@@ -228,7 +263,7 @@ class GroupCommit:
         self._check = check
         self._inbox: SimpleQueue[_Group | None] = SimpleQueue()
         self._gathered: _Group = []
-        self._on_commit: Callable[[set[str]], None] | None = None
+        self._on_commit: Callable[[Committed], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -240,10 +275,10 @@ class GroupCommit:
         """Whether operations are taken."""
         return self._loop is not None
 
-    async def open(self, *, on_commit: Callable[[set[str]], None]) -> None:
+    async def open(self, *, on_commit: Callable[[Committed], None]) -> None:
         """Start the thread; raises what `connect` raises.
 
-        `on_commit` is called on the event loop after each group, with the names of the queues that it touched.
+        `on_commit` is called on the event loop after each group, with what it changed.
         """
         self._on_commit = on_commit
         loop = asyncio.get_running_loop()
@@ -307,7 +342,7 @@ class GroupCommit:
             is_last = self._gather_more(group)
             transaction = Transaction(connection, routes, self._free_bytes)
             outcomes = self._run(connection, transaction, group)
-            if not _call(loop, self._settle_group, outcomes, transaction.touched):
+            if not _call(loop, self._settle_group, outcomes, _committed(transaction)):
                 break
         try:
             connection.close()
@@ -325,10 +360,10 @@ class GroupCommit:
                 return True
             group += more
 
-    def _settle_group(self, outcomes: list[_Outcome], touched: set[str]) -> None:
+    def _settle_group(self, outcomes: list[_Outcome], committed: Committed) -> None:
         _settle(outcomes)
         if self._on_commit is not None:
-            self._on_commit(touched)
+            self._on_commit(committed)
 
     def _run(self, connection: sqlite3.Connection, transaction: Transaction, group: _Group) -> list[_Outcome]:
         try:
@@ -355,6 +390,7 @@ class GroupCommit:
         try:
             self._begin(connection, max(waiting.level for waiting in group))
             outcomes = apply(transaction, group)
+            transaction.find_listeners()
             connection.execute("COMMIT")
         except BaseException as error:
             if isinstance(error, sqlite3.Error) and error_code(error) == sqlite3.SQLITE_IOERR:
@@ -400,6 +436,10 @@ class GroupCommit:
         if is_busy:
             raise BrokerError("a disk error is being mended while other processes use the file; it is tried again")
         self._is_suspect = False
+
+
+def _committed(transaction: Transaction) -> Committed:
+    return Committed(transaction.touched, transaction.listeners, transaction.due_at_us)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -6,13 +6,15 @@ import sqlite3
 from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Protocol, Self
 
 import structlog
 
 from broker.api import BrokerError, Message, OnDelivery
-from broker.embedded.commit import GroupCommit, Level
+from broker.embedded.commit import Committed, GroupCommit, Level
 from broker.embedded.database import Owner
+from broker.embedded.doorbell import Doorbell
 from broker.embedded.queues import (
     Claimed,
     Claims,
@@ -30,8 +32,14 @@ from broker.topology import ConsumerQueues, dead_queue_name, queue_name
 
 _log = structlog.get_logger()
 
-#: How long another process's message or death may go unnoticed.
-LOOK_INTERVAL_S = 0.05
+#: How long a ring that got lost, or what was done by something that does not ring, may go unnoticed.
+LOOK_EVERY_S = 5.0
+
+#: The same where others cannot ring, or not be heard, and while something fails.
+_LOOK_UNHEARD_EVERY_S = 0.05
+
+#: While others ring without end, what they rang for is taken together.
+_LOOKS_APART_S = 0.005
 
 
 class Watched(Protocol):
@@ -52,14 +60,22 @@ class Watched(Protocol):
 
 
 class Watch:
-    """Looks at the file for as long as anybody has subscribed; wakes the subscriptions for which something changed."""
+    """Knows, for as long as anybody has subscribed, when something changed in the file; wakes who waits for it.
 
-    def __init__(self, commits: GroupCommit, owner: Owner) -> None:
+    What this process commits it is told; other processes ring; and a look at the file shows what the others did, when
+    the next retry is due, and who has ended. `look_every_s` bounds the time between two looks.
+    """
+
+    def __init__(self, commits: GroupCommit, owner: Owner, folder: Path, *, look_every_s: float) -> None:
         self._commits = commits
         self._owner = owner
+        self._look_every_s = look_every_s
         self._watched: set[Watched] = set()
         self._task: asyncio.Task[None] | None = None
         self._is_failing = False
+        self._is_wanted = asyncio.Event()
+        self._bell = Doorbell(folder, on_ring=self._is_wanted.set)
+        self._next_look_us = 0
 
     @property
     def held(self) -> frozenset[int]:
@@ -70,17 +86,22 @@ class Watch:
         """Begin to wake a subscription."""
         self._watched.add(watched)
         if self._task is None:
+            # Before the subscription is in the file: whoever finds it there can ring.
+            self._bell.hang(self._owner.name)
             self._task = asyncio.create_task(self._keep_looking())
 
     def discard(self, watched: Watched) -> None:
         """Stop waking a subscription. What it holds returns to its queue."""
         self._watched.discard(watched)
 
-    def on_commit(self, touched: set[str]) -> None:
-        """Wake the subscriptions of the queues that a commit of this process touched."""
+    def on_commit(self, committed: Committed) -> None:
+        """Wake the subscriptions of the queues that a commit of this process touched, here and elsewhere."""
         for watched in tuple(self._watched):
-            if watched.queue in touched:
+            if watched.queue in committed.touched:
                 watched.wake()
+        self._bell.ring(committed.listeners - {self._owner.name})
+        if committed.due_at_us is not None and committed.due_at_us < self._next_look_us:
+            self._is_wanted.set()
 
     async def close(self) -> None:
         """Close all subscriptions and stop looking."""
@@ -91,22 +112,41 @@ class Watch:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        self._bell.close()
 
     async def _keep_looking(self) -> None:
         version = 0
         while True:
-            sight = await self._look()
-            if sight is not None and sight.version != version:
+            was_asked = self._is_wanted.is_set()
+            self._is_wanted.clear()
+            # A retry that is inserted from here on is either seen or asks for another look.
+            self._next_look_us = now_us() + round(self._look_every_s * 1e6)
+            sight = await self._look(wake=was_asked)
+            was_woken = was_asked and sight is not None
+            if not was_woken and (sight is None or sight.version != version or not self._is_well()):
+                self._wake_all()
+            if sight is not None:
                 version = sight.version
-                self._wake_all()
-            elif self._is_failing or not all(watched.is_consuming for watched in self._watched):
-                self._wake_all()
-            await asyncio.sleep(_pause_s(sight))
+            self._bell.hang(self._owner.name)
+            if sight is not None:
+                self._bell.know(sight.others)
+            pause_s = self._pause_s(sight)
+            self._next_look_us = min(self._next_look_us, now_us() + round(pause_s * 1e6))
+            await asyncio.sleep(_LOOKS_APART_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._is_wanted.wait()
 
-    async def _look(self) -> Sight | None:
-        """Look, and do what is to be done; None if that failed, which is logged once."""
+    async def _look(self, *, wake: bool) -> Sight | None:
+        """Look, and do what is to be done; None if that failed, which is logged once.
+
+        With `wake`, wake all meanwhile: what they claim is at least as new as what is seen.
+        """
         try:
-            sight = await self._commits.submit(look(self._owner, self.held), Level.READ)
+            looking = self._commits.submit(look(self._owner, self.held), Level.READ)
+            if wake:
+                self._wake_all()
+            sight = await looking
             if sight.abandoned or (sight.due_at_us is not None and sight.due_at_us <= now_us()):
                 await self._commits.submit(tidy(self._owner, self.held), Level.WRITE)
             if sight.wastes_space:
@@ -119,16 +159,22 @@ class Watch:
         self._is_failing = False
         return sight
 
+    def _is_well(self) -> bool:
+        return not self._is_failing and all(watched.is_consuming for watched in self._watched)
+
+    def _pause_s(self, sight: Sight | None) -> float:
+        """Return how long to wait for the next look, unless somebody asks for it: until the next retry is due."""
+        if sight is None or sight.wastes_space or not self._is_well() or not self._bell.is_heard:
+            pause_s = min(_LOOK_UNHEARD_EVERY_S, self._look_every_s)
+        else:
+            pause_s = self._look_every_s
+        if sight is not None and sight.due_at_us is not None:
+            pause_s = min(pause_s, (sight.due_at_us - now_us()) / 1e6)
+        return max(0.0, pause_s)
+
     def _wake_all(self) -> None:
         for watched in tuple(self._watched):
             watched.wake()
-
-
-def _pause_s(sight: Sight | None) -> float:
-    """Return how long to wait for the next look: until the next retry is due, if that is sooner."""
-    if sight is None or sight.due_at_us is None:
-        return LOOK_INTERVAL_S
-    return max(0.001, min(LOOK_INTERVAL_S, (sight.due_at_us - now_us()) / 1e6))
 
 
 class EmbeddedDelivery:

@@ -103,7 +103,12 @@ _PREFIX = "owner-"
 _SUFFIX = ".lock"
 
 
-#: The descriptors of the owners' locks of this process.
+def bell_path(folder: Path, name: str) -> Path:
+    """Return the place of the doorbell of the owner of that name."""
+    return folder / f"{_PREFIX}{name}.bell"
+
+
+#: The descriptors by which others see that the owners of this process live.
 _held: set[int] = set()
 
 
@@ -115,6 +120,17 @@ def _hold_nothing() -> None:
 
 # A process that a handler forked has a share in the lock: as long as it lived, the owner would seem to live.
 os.register_at_fork(after_in_child=_hold_nothing)
+
+
+def close_in_forks(descriptor: int) -> None:
+    """Close a descriptor in every process that is forked from this one, until `close_now`."""
+    _held.add(descriptor)
+
+
+def close_now(descriptor: int) -> None:
+    """Close a descriptor that was given to `close_in_forks`."""
+    _held.discard(descriptor)
+    os.close(descriptor)
 
 
 class Owner:
@@ -136,12 +152,11 @@ class Owner:
         """Stop being an owner. What is still claimed under this name returns to its queues."""
         if self._descriptor is not None:
             self._path(self.name).unlink(missing_ok=True)
-            _held.discard(self._descriptor)
-            os.close(self._descriptor)
+            close_now(self._descriptor)
             self._descriptor = None
 
     def is_alive(self, name: str) -> bool:
-        """Say whether the owner of that name lives. The file of a dead one is removed."""
+        """Say whether the owner of that name lives. The files of a dead one are removed."""
         if name == self.name and self._descriptor is not None:
             return True
         path = self._path(name)
@@ -153,6 +168,8 @@ class Owner:
             return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The lock goes last: what is left beside it is found by it.
+            bell_path(self._folder, name).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         except BlockingIOError:
             return True
@@ -168,7 +185,7 @@ class Owner:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Another process may have seen the file before it was locked, and removed it as that of a dead owner.
             if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                _held.add(descriptor)
+                close_in_forks(descriptor)
                 return descriptor
         except (BlockingIOError, FileNotFoundError):
             pass

@@ -56,12 +56,13 @@ class Sight(Struct, frozen=True, kw_only=True):
     """What a look at the file shows.
 
     `version` differs after a commit of another process. `due_at_us` is when the next retry is due. `abandoned` are
-    subscriptions that nobody holds any more.
+    subscriptions that nobody holds any more; `others` have the rest of those that are not of this owner.
     """
 
     version: int
     due_at_us: int | None
     abandoned: tuple[int, ...]
+    others: frozenset[str]
     wastes_space: bool
 
 
@@ -123,10 +124,7 @@ def claim(registration: Registration, *, room: Callable[[], int], unsettled: Seq
             transaction.declare(registration.queues)
         if transaction.execute("SELECT 1 FROM subscriptions WHERE id = ?", (registration.id,)).fetchone() is None:
             transaction.declare(registration.queues)
-            transaction.execute(
-                "INSERT INTO subscriptions (id, owner, queue) VALUES (?, ?, ?)",
-                (registration.id, registration.owner, registration.queue),
-            )
+            transaction.register(registration.id, owner=registration.owner, queue=registration.queue)
         for message_id in unsettled:
             transaction.execute(f"{_LET_GO} WHERE id = ? AND claimed_by = ?", (message_id, registration.id))
         limit = max(0, room())
@@ -160,7 +158,7 @@ def let_go(subscription_ids: Sequence[int]) -> Operation[None]:
             if row is not None:
                 transaction.touched.add(row[0])
                 transaction.execute(f"{_LET_GO} WHERE claimed_by = ?", (subscription_id,))
-                transaction.execute("DELETE FROM subscriptions WHERE id = ?", (subscription_id,))
+                transaction.deregister(subscription_id)
 
     return operation
 
@@ -198,10 +196,13 @@ def look(owner: Owner, held: Collection[int]) -> Operation[Sight]:
         (due_at_us,) = transaction.execute("SELECT min(visible_at_us) FROM messages WHERE visible_at_us > 0").fetchone()
         (free,) = transaction.execute("PRAGMA freelist_count").fetchone()
         (pages,) = transaction.execute("PRAGMA page_count").fetchone()
+        abandoned = _abandoned(transaction, owner, held)
+        rows = transaction.execute("SELECT id, owner FROM subscriptions").fetchall()
         return Sight(
             version=version,
             due_at_us=due_at_us,
-            abandoned=_abandoned(transaction, owner, held),
+            abandoned=abandoned,
+            others=frozenset(name for number, name in rows if number not in abandoned and name != owner.name),
             wastes_space=free > _FREE_PAGES_KEPT and (2 * free > pages or transaction.is_short_of_space),
         )
 

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 from broker.api import BrokerError, BrokerInfo, Message, NotPublishedError, OnDelivery, QueueState
 from broker.embedded.commit import GroupCommit, Level, Operation, Transaction
-from broker.embedded.consuming import EmbeddedSubscription, Watch
+from broker.embedded.consuming import LOOK_EVERY_S, EmbeddedSubscription, Watch
 from broker.embedded.database import DATABASE_NAME, Owner, explain, free_bytes, open_database, opening, prepare_folder
 from broker.embedded.queues import (
     count_orphaned,
@@ -36,6 +36,7 @@ class EmbeddedTransport:
 
     The queues of `consumers` and of the built-in consumers exist as soon as it is entered, and last. Entering raises
     `BrokerError` if the file cannot be used, and says what to do. `retry_delays_s` is the ladder that `retry` knows.
+    What another process does is noticed at once; at the latest after `look_every_s`, should its ring get lost.
     Not for network file systems. A process that forks without exec must not hold an open transport: the child would
     keep its parent's deliveries.
     """
@@ -46,6 +47,7 @@ class EmbeddedTransport:
         *,
         consumers: Sequence[ConsumerQueues] = (),
         retry_delays_s: Sequence[float] = DEFAULT_RETRY_DELAYS_S,
+        look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._folder = folder
         self._path = folder / DATABASE_NAME
@@ -55,7 +57,7 @@ class EmbeddedTransport:
         self._ready = asyncio.Event()
         self._owner = Owner(folder)
         self._commits = GroupCommit(self._connect, check=self._check, free_bytes=lambda: free_bytes(folder))
-        self._watch = Watch(self._commits, self._owner)
+        self._watch = Watch(self._commits, self._owner, folder, look_every_s=look_every_s)
 
     @property
     def is_ready(self) -> bool:

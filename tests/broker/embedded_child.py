@@ -1,7 +1,11 @@
-"""Another process on an embedded transport's folder: `python -m tests.broker.embedded_child COMMAND FOLDER`."""
+"""Another process on an embedded transport's folder.
+
+`python -m tests.broker.embedded_child COMMAND FOLDER [LOOK_EVERY_S]`
+"""
 
 import asyncio
 import contextlib
+import math
 import os
 import resource
 import sys
@@ -24,22 +28,22 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - standard output is how the parent hears of it
 
 
-async def hold(transport: EmbeddedTransport) -> None:
+async def hold(transport: EmbeddedTransport, *, forks: bool = False) -> None:
     """Take three deliveries, settle the first, and wait to be killed."""
     inbox = Inbox()
     async with transport.subscribe(ARCHIVE, inbox, prefetch=3):
         first, *_ = await inbox.wait(3)
         await first.ack()
+        if forks and os.fork() == 0:
+            os.read(0, 1)
+            os._exit(0)
         say(first.message.event_id)
         await asyncio.Event().wait()
 
 
 async def hold_and_fork(transport: EmbeddedTransport) -> None:
     """Do as `hold`, and leave behind a forked process that lives until the parent closes standard input."""
-    if os.fork() == 0:
-        os.read(0, 1)
-        os._exit(0)
-    await hold(transport)
+    await hold(transport, forks=True)
 
 
 async def share(transport: EmbeddedTransport) -> None:
@@ -49,6 +53,29 @@ async def share(transport: EmbeddedTransport) -> None:
         say("ready")
         await asyncio.to_thread(sys.stdin.read)
     say(" ".join(inbox.event_ids))
+
+
+async def publish_on_demand(transport: EmbeddedTransport) -> None:
+    """Publish an event per line of standard input, and say each that was kept."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        await transport.publish(message(line.strip()))
+        say(line.strip())
+
+
+async def echo(transport: EmbeddedTransport) -> None:
+    """Settle what comes for `archive`, and send it on to `report`, until the parent closes standard input."""
+    inbox = AckingInbox()
+    sent = 0
+    async with transport.subscribe(ARCHIVE, inbox, prefetch=3):
+        say("ready")
+        ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+        while not ended.done():
+            arrived = asyncio.create_task(inbox.wait(sent + 1, timeout_s=math.inf))
+            await asyncio.wait({arrived, ended}, return_when=asyncio.FIRST_COMPLETED)
+            arrived.cancel()
+            for one in inbox.messages[sent:]:
+                await transport.send("report", one)
+                sent += 1
 
 
 async def publish(transport: EmbeddedTransport) -> None:
@@ -78,12 +105,13 @@ async def fill(transport: EmbeddedTransport) -> None:
     say(f"recovered {refused}")
 
 
-async def _main(command: str, folder: Path) -> None:
-    commands = {"hold": hold, "hold_and_fork": hold_and_fork, "share": share, "publish": publish, "fill": fill}
-    async with EmbeddedTransport(folder, consumers=CONSUMERS, retry_delays_s=LADDER) as transport:
-        await commands[command](transport)
+async def _main(command: str, folder: Path, look_every_s: float | None = None) -> None:
+    commands = (hold, hold_and_fork, share, publish, publish_on_demand, echo, fill)
+    options = {} if look_every_s is None else {"look_every_s": look_every_s}
+    async with EmbeddedTransport(folder, consumers=CONSUMERS, retry_delays_s=LADDER, **options) as transport:
+        await next(run for run in commands if run.__name__ == command)(transport)
 
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
-        asyncio.run(_main(sys.argv[1], Path(sys.argv[2])))
+        asyncio.run(_main(sys.argv[1], Path(sys.argv[2]), *map(float, sys.argv[3:])))
