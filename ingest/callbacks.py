@@ -113,7 +113,8 @@ LARGE_BODY_BYTES = 64 * 1024
 class Callbacks:
     """Answers requests: authenticates, keeps, and says 200 only then. Each answer leaves within 8 s.
 
-    `running` counts the requests that are not answered yet; `idle` is set while there are none.
+    `running` counts the requests that are not answered yet; `idle` is set while there are none. `were_busy` is set once
+    one has come, until somebody clears it while there are none.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Callbacks:
         self.running = 0
         self.idle = asyncio.Event()
         self.idle.set()
+        self.were_busy = asyncio.Event()
         # All time series from the start, each looked up once.
         self._accepted = {
             key: metrics.CALLBACKS_ACCEPTED.labels(routing_key=key) for key in (*EVENT_TYPES, UNRECOGNIZED)
@@ -143,6 +145,7 @@ class Callbacks:
         began_s = time.monotonic()
         self.running += 1
         self.idle.clear()
+        self.were_busy.set()
         try:
             await self._keep(request, began_s)
             return self.answers.kept(request)

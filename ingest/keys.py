@@ -3,10 +3,10 @@
 They are read anew when their file changes, and one is made where there are none.
 """
 
-import asyncio
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -129,7 +129,7 @@ class KeyRing:
         self.current = keys
         self._path: Path | None = None
         self._seen: _Version | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._stop = threading.Event()
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
@@ -142,24 +142,25 @@ class KeyRing:
 
     async def __aenter__(self) -> Self:
         if self._path is not None:
-            self._watcher = asyncio.create_task(self._watch(self._path), name="callback keys")
+            # A thread: a mounted folder may be slow to answer.
+            self._stop = threading.Event()
+            thread = threading.Thread(
+                target=self._watch, args=(self._path, self._stop), name="callback keys", daemon=True
+            )
+            thread.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.wait([self._watcher])
+        self._stop.set()
 
-    async def _watch(self, path: Path) -> None:
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL_S)
-            # In a thread: a mounted folder may be slow to answer.
-            version = await asyncio.to_thread(_version, path)
+    def _watch(self, path: Path, stop: threading.Event) -> None:
+        while not stop.wait(CHECK_INTERVAL_S):
+            version = _version(path)
             if version == self._seen:
                 continue
             self._seen = version
             try:
-                self.current = await asyncio.to_thread(_read, path)
+                self.current = _read(path)
             except KeysError as error:
                 _log.error("callback_keys_not_changed", error=str(error), remedy="correct the file")
             else:

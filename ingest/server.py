@@ -34,6 +34,9 @@ CLOSE_TIMEOUT_S = 0.75
 #: How often the metrics of callbacks are brought up to date.
 FLUSH_INTERVAL_S = 0.25
 
+#: The same while there are no requests, and no broker whose absence has to be noticed meanwhile.
+IDLE_FLUSH_INTERVAL_S = 1.0
+
 #: How often a load balancer is told of that sends the PROXY protocol: it may do so with every health check.
 _PROXY_TOLD_EVERY_S = 3600.0
 
@@ -66,6 +69,7 @@ class IngestServer:
             budget=config.budget,
             max_unconfirmed=config.max_unconfirmed,
         )
+        self._has_spool = spool is not None
         self._rejected = None if config.rejected_folder is None else RejectedWriter(config.rejected_folder)
         self._callbacks = Callbacks(config, self._durability, keys, rejected=self._rejected)
         self._unix_socket = (
@@ -196,11 +200,17 @@ class IngestServer:
 
     async def _flush_metrics(self) -> None:
         while True:
+            if not self._callbacks.running:
+                self._callbacks.were_busy.clear()
             self._callbacks.flush()
             self._durability.flush()
             if self._connections is not None:
                 metrics.CONNECTIONS.set(self._connections.count)
             await asyncio.sleep(FLUSH_INTERVAL_S)
+            if not self._has_spool:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE_FLUSH_INTERVAL_S):
+                        await self._callbacks.were_busy.wait()
 
     def _on_error(self, status: int, error: BaseException | None) -> web.StreamResponse:
         if isinstance(error, ProxyProtocolError):

@@ -93,6 +93,11 @@ class Watch:
     def discard(self, watched: Watched) -> None:
         """Stop waking a subscription. What it holds returns to its queue."""
         self._watched.discard(watched)
+        self._is_wanted.set()
+
+    def look_soon(self) -> None:
+        """Look, and wake all, in a moment: something failed."""
+        asyncio.get_running_loop().call_later(_LOOK_UNHEARD_EVERY_S, self._is_wanted.set)
 
     def on_commit(self, committed: Committed) -> None:
         """Wake the subscriptions of the queues that a commit of this process touched, here and elsewhere."""
@@ -125,10 +130,9 @@ class Watch:
             was_woken = was_asked and sight is not None
             if not was_woken and (sight is None or sight.version != version or not self._is_well()):
                 self._wake_all()
-            if sight is not None:
-                version = sight.version
             self._bell.hang(self._owner.name)
             if sight is not None:
+                version = sight.version
                 self._bell.know(sight.others)
             pause_s = self._pause_s(sight)
             self._next_look_us = min(self._next_look_us, now_us() + round(pause_s * 1e6))
@@ -311,7 +315,8 @@ class EmbeddedSubscription:
         self._claiming = None
         error = claiming.exception()
         if error is not None:
-            self._may_be_ready = True  # and the watch tries again
+            self._may_be_ready = True
+            self._watch.look_soon()  # and try again
             if self._is_open and self._is_consuming:
                 _log.warning("claim_failed", queue=self.queue, error=str(error))
             self._is_consuming = False
