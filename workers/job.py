@@ -119,6 +119,11 @@ class Jobs:
             self._changed.clear()
             await self._changed.wait()
 
+    @property
+    def are_none(self) -> bool:
+        """Whether there is no job, nor one that is settled and still handles its event."""
+        return not self._unsettled and not self._handled
+
     def are_settled(self, *, but: Job | None = None) -> bool:
         """Say whether no job is left, `but` apart."""
         return all(job is but for job in self._unsettled)

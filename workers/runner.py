@@ -137,6 +137,11 @@ class Runner:
                 late.append((job.event_id, now_s - job.came_s))
         return late
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is here that could have a lease."""
+        return self._jobs.are_none
+
     def note_renewal(self, *, began_s: float) -> None:
         """Take note that the leases of this process were renewed, by a statement that was begun then."""
         self._memory.renewed(began_s=began_s)

@@ -1,12 +1,13 @@
 """One process's consumers over one transport and one store, and what runs beside them."""
 
 import asyncio
+import inspect
 import math
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from types import CodeType, FrameType
 from typing import Final, Self
 
@@ -211,6 +212,13 @@ STALL_S = 1.0
 
 _BEAT_S = 0.25
 
+#: How often a loop is looked at that waits for something to happen.
+_REST_S = 0.5
+
+#: The code that waits in asyncio's loops; None, which is nobody's code, should a version have it no more:
+#: https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L1943
+_RUN_ONCE: Final[CodeType | None] = getattr(getattr(asyncio.BaseEventLoop, "_run_once", None), "__code__", None)
+
 
 class StallWatch:
     """Watches the running loop from a thread, as an async context manager.
@@ -226,29 +234,58 @@ class StallWatch:
         self._consumers = consumers
         self._stall_s = stall_s
         self._last_beat_s = time.monotonic()
+        self._is_asked = False
         self._stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop
         self._loop_thread_id = 0
-        self._handle: asyncio.TimerHandle | None = None
+        self._below_loop: FrameType | None = None
         self._thread = threading.Thread(target=self._watch, name="tiw-stall-watch", daemon=True)
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         self._loop_thread_id = threading.get_ident()
+        self._below_loop = _below_task(sys._getframe())  # noqa: SLF001 - public by its docs
         self._beat()
         self._thread.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
         self._stop.set()
+        self._below_loop = None
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the loop waits for something to happen, as its stack tells without waking it; for other threads.
+
+        False also where that cannot be seen.
+        """
+        frame = sys._current_frames().get(self._loop_thread_id)  # noqa: SLF001 - public by its docs
+        if frame is None or frame.f_back is None:
+            return False
+        # uvloop has no frames of its own; asyncio's waits in `select`.
+        return frame is self._below_loop or (frame.f_code.co_name == "select" and frame.f_back.f_code is _RUN_ONCE)
 
     def _beat(self) -> None:
         self._last_beat_s = time.monotonic()
-        self._handle = asyncio.get_running_loop().call_later(_BEAT_S, self._beat)
+        self._is_asked = False
+
+    def _ask(self) -> None:
+        if not self._is_asked:
+            self._is_asked = True
+            with suppress(RuntimeError):  # it was closed
+                self._loop.call_soon_threadsafe(self._beat)
 
     def _watch(self) -> None:
         stalled: tuple[float, str | None] | None = None
-        while not self._stop.wait(_BEAT_S):
+        pause_s = _BEAT_S
+        while not self._stop.wait(pause_s):
+            if stalled is None and self.is_resting:
+                pause_s = _REST_S
+                continue
+            if pause_s == _REST_S:
+                # It turned since, and nobody knows how lately.
+                self._last_beat_s = time.monotonic() - _BEAT_S
+                pause_s = _BEAT_S
             beat_s = self._last_beat_s
             if stalled is None and time.monotonic() - beat_s > self._stall_s:
                 consumer, at = self._culprit()
@@ -258,6 +295,7 @@ class StallWatch:
             elif stalled is not None and beat_s != stalled[0]:
                 _log.warning("loop_resumed", consumer=stalled[1], stalled_s=round(beat_s - stalled[0], 1))
                 stalled = None
+            self._ask()
 
     def _culprit(self) -> tuple[str | None, str | None]:
         """Return the consumer whose code is on the loop's stack, and where the stack ends."""
@@ -269,6 +307,13 @@ class StallWatch:
                 return name, at
             frame = frame.f_back
         return None, at
+
+
+def _below_task(frame: FrameType | None) -> FrameType | None:
+    """Return the frame that a task's outermost coroutine was called from."""
+    while frame is not None and frame.f_code.co_flags & inspect.CO_COROUTINE:
+        frame = frame.f_back
+    return frame
 
 
 class OverdueWatch:
@@ -352,6 +397,9 @@ OVERDUE_LOOK_EVERY_S = 5.0
 
 #: A lease outlives a missed renewal or two; after a crash the event waits this long at most, plus a retry delay.
 LEASE_S = 30.0
+
+#: So many renewals in a row are left out while nothing is here.
+_RENEWALS_SKIPPED: Final = 5
 
 #: What unfinished handlers get on shutdown before they are requeued.
 DRAIN_GRACE_S = 25.0
@@ -493,12 +541,18 @@ class Worker:
             return
 
     async def _renew_leases(self, store_watch: StoreWatch) -> None:
+        skipped = 0
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
                 began_s = self._monotonic_s()
-                # First: what follows takes as long as it takes.
-                await renew(self._store, lease_holder=self._lease_holder, lease_s=self._lease_s)
+                if skipped < _RENEWALS_SKIPPED and all(runner.is_idle for runner in self._runners):
+                    # There is none to renew; now and then all the same, as it shows whether the store takes writes.
+                    skipped += 1
+                else:
+                    skipped = 0
+                    # First: what follows takes as long as it takes.
+                    await renew(self._store, lease_holder=self._lease_holder, lease_s=self._lease_s)
                 for runner in self._runners:
                     runner.note_renewal(began_s=began_s)
                 for runner in self._runners:
