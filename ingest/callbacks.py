@@ -114,7 +114,7 @@ class Callbacks:
     """Answers requests: authenticates, keeps, and says 200 only then. Each answer leaves within 8 s.
 
     `running` counts the requests that are not answered yet; `idle` is set while there are none. `were_busy` is set once
-    one has come, until somebody clears it while there are none.
+    something has happened here that metrics tell of, until somebody clears it.
     """
 
     def __init__(

@@ -69,14 +69,17 @@ class Connections(web.Server):
 
     At most `limit` connections are open. One more closes that which has been waiting longest for the rest of a request,
     or for its answer to be read: slow ones make room for those that have something to say. Only where every request is
-    complete, the new one is closed.
+    complete, the new one is closed. `on_change` is called when one was opened or is gone.
     """
 
-    def __init__(self, answer: Answer, *, on_error: OnError, limit: int) -> None:
+    def __init__(
+        self, answer: Answer, *, on_error: OnError, limit: int, on_change: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(answer)
         self.request_factory = self._request
         self.on_error = on_error
         self._limit = limit
+        self._on_change = on_change
         self._open: set[_Connection] = set()
 
     def __call__(self) -> web.RequestHandler:
@@ -96,6 +99,7 @@ class Connections(web.Server):
     def opened(self, connection: "_Connection") -> None:
         """Take note of a connection; close others if they are too many."""
         self._open.add(connection)
+        self._on_change()
         if len(self._open) > self._limit:
             for slow in self._slowest():
                 self._open.discard(slow)
@@ -105,6 +109,7 @@ class Connections(web.Server):
     def closed(self, connection: "_Connection") -> None:
         """Take note that a connection is gone."""
         self._open.discard(connection)
+        self._on_change()
 
     def _request(self, message: RawRequestMessage, *others: Any) -> web.BaseRequest:
         return super()._make_request(with_target(message), *others)

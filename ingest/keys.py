@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -112,7 +113,7 @@ def _app_keys(app: str, raw: msgspec.Raw) -> tuple[str, ...]:
 
 
 #: How often the file is looked at.
-CHECK_INTERVAL_S = 1.0
+CHECK_INTERVAL_S = 2.0
 
 _Version: TypeAlias = tuple[int, int, int]
 
@@ -129,7 +130,7 @@ class KeyRing:
         self.current = keys
         self._path: Path | None = None
         self._seen: _Version | None = None
-        self._stop = threading.Event()
+        self._is_left = False
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
@@ -141,20 +142,20 @@ class KeyRing:
         return ring
 
     async def __aenter__(self) -> Self:
+        self._is_left = False
         if self._path is not None:
             # A thread: a mounted folder may be slow to answer.
-            self._stop = threading.Event()
-            thread = threading.Thread(
-                target=self._watch, args=(self._path, self._stop), name="callback keys", daemon=True
-            )
-            thread.start()
+            threading.Thread(target=self._watch, args=(self._path,), name="callback keys", daemon=True).start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._stop.set()
+        self._is_left = True
 
-    def _watch(self, path: Path, stop: threading.Event) -> None:
-        while not stop.wait(CHECK_INTERVAL_S):
+    def _watch(self, path: Path) -> None:
+        while True:
+            time.sleep(CHECK_INTERVAL_S)
+            if self._is_left:
+                return
             version = _version(path)
             if version == self._seen:
                 continue

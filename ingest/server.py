@@ -34,8 +34,8 @@ CLOSE_TIMEOUT_S = 0.75
 #: How often the metrics of callbacks are brought up to date.
 FLUSH_INTERVAL_S = 0.25
 
-#: The same while there are no requests, and no broker whose absence has to be noticed meanwhile.
-IDLE_FLUSH_INTERVAL_S = 1.0
+#: The same while nobody connects or asks, and there is no broker whose absence has to be noticed meanwhile.
+IDLE_FLUSH_INTERVAL_S = 5.0
 
 #: How often a load balancer is told of that sends the PROXY protocol: it may do so with every health check.
 _PROXY_TOLD_EVERY_S = 3600.0
@@ -85,7 +85,9 @@ class IngestServer:
     async def __aenter__(self) -> Self:
         require_safe_http()
         limit = connection_limit(self._config.max_connections)
-        self._connections = Connections(self._callbacks.answer, on_error=self._on_error, limit=limit)
+        self._connections = Connections(
+            self._callbacks.answer, on_error=self._on_error, limit=limit, on_change=self._callbacks.were_busy.set
+        )
         self._listener = await self._listen(self._connections)
         if self._rejected is not None:
             await self._rejected.__aenter__()
@@ -206,11 +208,13 @@ class IngestServer:
             self._durability.flush()
             if self._connections is not None:
                 metrics.CONNECTIONS.set(self._connections.count)
-            await asyncio.sleep(FLUSH_INTERVAL_S)
             if not self._has_spool:
-                with suppress(TimeoutError):
+                try:
                     async with asyncio.timeout(IDLE_FLUSH_INTERVAL_S):
                         await self._callbacks.were_busy.wait()
+                except TimeoutError:
+                    continue
+            await asyncio.sleep(FLUSH_INTERVAL_S)
 
     def _on_error(self, status: int, error: BaseException | None) -> web.StreamResponse:
         if isinstance(error, ProxyProtocolError):

@@ -3,7 +3,8 @@
 import asyncio
 import math
 from collections.abc import Coroutine
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, TypeAlias
 
 import structlog
 
@@ -80,9 +81,16 @@ class StoreWatch:
         task.add_done_callback(self._tasks.discard)
 
     async def _look(self) -> None:
+        seen: _Version | None = None
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            if self.is_here and not await self._answers():
+            # As of before the answer: what changes meanwhile is looked at again.
+            version = _version(self._store)
+            if not self.is_here or (version is not None and version == seen):
+                continue
+            seen = version
+            if not await self._answers():
+                seen = None
                 self.report_away()
 
     async def _ask(self) -> None:
@@ -120,3 +128,23 @@ class StoreWatch:
             return False
         self.has_other_tables = False
         return True
+
+
+_Version: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+
+
+def _version(store: Store) -> _Version | None:
+    """Return what differs once somebody has written to the store's file; None where it cannot be told."""
+    if store.file is None:
+        return None
+    # In WAL mode commits go to the second file: https://www.sqlite.org/wal.html
+    version = tuple(_stat(Path(f"{store.file}{suffix}")) for suffix in ("", "-wal"))
+    return None if version[0] is None else version
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import sqlite3
+import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
@@ -136,10 +137,11 @@ class Watch:
                 self._bell.know(sight.others)
             pause_s = self._pause_s(sight)
             self._next_look_us = min(self._next_look_us, now_us() + round(pause_s * 1e6))
-            await asyncio.sleep(_LOOKS_APART_S)
+            looked_s = time.monotonic()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._is_wanted.wait()
+            await asyncio.sleep(looked_s + _LOOKS_APART_S - time.monotonic())
 
     async def _look(self, *, wake: bool) -> Sight | None:
         """Look, and do what is to be done; None if that failed, which is logged once.
