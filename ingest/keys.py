@@ -3,11 +3,10 @@
 They are read anew when their file changes, and one is made where there are none.
 """
 
+import asyncio
 import os
 import re
 import secrets
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -130,7 +129,7 @@ class KeyRing:
         self.current = keys
         self._path: Path | None = None
         self._seen: _Version | None = None
-        self._is_left = False
+        self._watcher: asyncio.Task[None] | None = None
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
@@ -142,26 +141,25 @@ class KeyRing:
         return ring
 
     async def __aenter__(self) -> Self:
-        self._is_left = False
         if self._path is not None:
-            # A thread: a mounted folder may be slow to answer.
-            threading.Thread(target=self._watch, args=(self._path,), name="callback keys", daemon=True).start()
+            self._watcher = asyncio.create_task(self._watch(self._path), name="callback keys")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._is_left = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
 
-    def _watch(self, path: Path) -> None:
+    async def _watch(self, path: Path) -> None:
         while True:
-            time.sleep(CHECK_INTERVAL_S)
-            if self._is_left:
-                return
-            version = _version(path)
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            # In a thread: a mounted folder may be slow to answer.
+            version = await asyncio.to_thread(_version, path)
             if version == self._seen:
                 continue
             self._seen = version
             try:
-                self.current = _read(path)
+                self.current = await asyncio.to_thread(_read, path)
             except KeysError as error:
                 _log.error("callback_keys_not_changed", error=str(error), remedy="correct the file")
             else:
