@@ -169,20 +169,18 @@ class Inspection:
 
     async def info(self) -> BrokerInfo:
         """Describe the broker."""
+        was_reached = False
+        try:
+            async with self._connected() as (connection, management):
+                was_reached = True
+                return await _describe(connection, management)
+        except BrokerError:
+            if not was_reached:
+                raise
+        # A request that crosses a refusal on its way ends the connection, not only its channel ("expected
+        # 'channel.open'"): once more.
         async with self._connected() as (connection, management):
-            properties = connection.amqp.server_properties
-            orphaned = await count(connection, ORPHANED_QUEUE)
-            alarms = await management.alarms()
-            return BrokerInfo(
-                product=str(properties.get("product", "")),
-                version=str(properties.get("version", "")),
-                feature_flags_disabled=await management.feature_flags_disabled(),
-                alarms=alarms,
-                orphaned=orphaned.ready if orphaned else 0,
-                harmful_policies=await management.harmful_policies(),
-                # A broker with an alarm reads nothing more from whoever publishes.
-                refusals=() if alarms else await _refusals(connection),
-            )
+            return await _describe(connection, management)
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[Connection, Management]]:
@@ -207,6 +205,22 @@ class Inspection:
 
     async def _open(self, endpoint: Endpoint) -> Connection:
         return await Connection.open(endpoint, name="inspection", resolver=self._brokers.resolver)
+
+
+async def _describe(connection: Connection, management: Management) -> BrokerInfo:
+    properties = connection.amqp.server_properties
+    orphaned = await count(connection, ORPHANED_QUEUE)
+    alarms = await management.alarms()
+    return BrokerInfo(
+        product=str(properties.get("product", "")),
+        version=str(properties.get("version", "")),
+        feature_flags_disabled=await management.feature_flags_disabled(),
+        alarms=alarms,
+        orphaned=orphaned.ready if orphaned else 0,
+        harmful_policies=await management.harmful_policies(),
+        # A broker with an alarm reads nothing more from whoever publishes.
+        refusals=() if alarms else await _refusals(connection),
+    )
 
 
 async def _refusals(connection: Connection) -> tuple[str, ...]:
