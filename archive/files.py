@@ -200,7 +200,7 @@ class FileWork:
         metrics.ARCHIVE_FETCHED_BYTES.inc(fetched.size)
         values = self._proved(fetched)
         await self._note(file, fetched_from=(file.address_from, file.url), **values)
-        return _with(file, values)
+        return structs.replace(file, **values)
 
     def _deadline_us(self, file: ArchiveFile, modified_at: float) -> int:
         """Return when the vendor deletes a file, within bounds: a source may say anything, and this orders the work."""
@@ -432,7 +432,3 @@ class _Progress:
 
 def _names(file: ArchiveFile) -> Mapping[str, Any]:
     return {"sdk_app_id": file.sdk_app_id, "task_id": file.task_id, "file": file.name}
-
-
-def _with(file: ArchiveFile, values: Mapping[str, Any]) -> ArchiveFile:
-    return structs.replace(file, **values)

@@ -6,18 +6,17 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import structlog
 from msgspec import Struct
 
-from archive.announcing import Announcer
+from archive.announcing import Announcer, Publisher
 from archive.fetching import Fetcher
 from archive.files import LEASE_S, FileConfig, FileWork
 from archive.places import Place, PlaceError
 from archive.planning import PlanConfig, plan_new
 from archive.staging import Staging
-from broker import Message
 from store import (
     ArchiveFile,
     Store,
@@ -57,13 +56,6 @@ _TELL_EVERY_S: Final = 60.0
 _STOP_S: Final = 8.0
 
 _log = structlog.get_logger()
-
-
-class Publisher(Protocol):
-    """As much of a transport as is needed here."""
-
-    async def publish(self, message: Message) -> None:
-        """Hand an event to every consumer bound to its routing key. Raises `NotPublishedError`."""
 
 
 class ArchiveConfig(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from notify import Channel, Look, Notifier, Wording
     from reconcile import Reconciler
     from store import Store
+    from telemetry import ReadyCheck
     from vendor_api import Limiter, VendorClient
 
 
@@ -152,6 +153,15 @@ async def listening(
         except OSError as error:
             raise cannot_listen(error, variable=variable, address=address) from error
         yield entered
+
+
+async def serve_admin(stack: AsyncExitStack, settings: Settings, ready: "ReadyCheck") -> None:
+    """Serve health and metrics until `stack` is left, if TIW_ADMIN says where; raises as `listening`."""
+    from telemetry import AdminListener  # noqa: PLC0415 - most commands listen nowhere
+
+    if settings.admin is not None:
+        health = AdminListener(settings.admin.host, settings.admin.port, ready=ready)
+        await stack.enter_async_context(listening(health, variable="TIW_ADMIN", address=settings.admin))
 
 
 def cannot_listen(error: OSError, *, variable: str, address: Address | UnixAddress) -> UsageError:

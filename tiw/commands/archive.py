@@ -24,8 +24,8 @@ from rich.text import Text
 from archive import CheckedFile, ExpectedFile, FoundManifest, Place, PlaceError, check_file
 from archive import rebuild as rebuild_rows
 from store import ArchiveFileRow, Store, check_schema, is_manifest_due, list_archive_files, retry_files
-from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
-from tiw.opening import archiving, listening, open_store, open_target, open_transport, require_amqp, require_archive
+from telemetry import Readiness, configure_logging
+from tiw.opening import archiving, open_store, open_target, open_transport, require_amqp, require_archive, serve_admin
 from tiw.output import (
     make_progress_console,
     nothing,
@@ -62,23 +62,16 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         if settings.archive is None:
             # A service that ended would be started again and again.
             _log.info("archive_idle", advice="TIW_ARCHIVE names no folder and no bucket: set it, and start this again")
-            await _listen(stack, settings, Readiness)
+            await serve_admin(stack, settings, Readiness)
         else:
             store = await stack.enter_async_context(open_store(settings, may_be_new=True))
             transport = await stack.enter_async_context(open_transport(settings, may_be_new=True))
             archiver = await stack.enter_async_context(archiving(settings, store=store, transport=transport))
-            await _listen(stack, settings, archiver.ready)
+            await serve_admin(stack, settings, archiver.ready)
             await stack.enter_async_context(archiver)
         settle()
         await stopped.wait()
     return 0
-
-
-async def _listen(stack: AsyncExitStack, settings: Settings, ready: ReadyCheck) -> None:
-    """Serve health and metrics, if TIW_ADMIN says where."""
-    if settings.admin is not None:
-        health = AdminListener(settings.admin.host, settings.admin.port, ready=ready)
-        await stack.enter_async_context(listening(health, variable="TIW_ADMIN", address=settings.admin))
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:

@@ -21,9 +21,8 @@ from notify import (
     title_of,
 )
 from store import NoticeRow, check_schema, list_notices
-from telemetry import AdminListener, Readiness, configure_logging
+from telemetry import Readiness, configure_logging
 from tiw.opening import (
-    listening,
     make_notifier,
     notify_channels,
     notify_queues,
@@ -31,6 +30,7 @@ from tiw.opening import (
     open_store,
     open_transport,
     require_amqp,
+    serve_admin,
 )
 from tiw.output import nothing, parse_since_us, print_json, print_lines, print_table, show_iso
 from tiw.process import settle, stop_requests, stopped_or_failed
@@ -75,9 +75,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, worker: Worker | No
         is_ready = worker is None or worker.is_ready
         return Readiness(not_ready=() if is_ready else ("the consumer is not at its queue",))
 
-    if settings.admin is not None:
-        health = AdminListener(settings.admin.host, settings.admin.port, ready=ready)
-        await stack.enter_async_context(listening(health, variable="TIW_ADMIN", address=settings.admin))
+    await serve_admin(stack, settings, ready)
 
 
 class ChannelTest(Struct, frozen=True, kw_only=True):

@@ -19,16 +19,16 @@ from store import (
     find_unaccounted,
     recording_questions,
 )
-from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
+from telemetry import Readiness, configure_logging
 from tiw.keys import apps_of, present_keys
 from tiw.opening import (
-    listening,
     open_store,
     open_transport,
     reconciling,
     registering,
     require_amqp,
     require_credentials,
+    serve_admin,
 )
 from tiw.output import nothing, parse_since_us, print_fields, print_json, print_lines, print_table, show_duration_ms
 from tiw.process import settle, stop_requests
@@ -52,7 +52,7 @@ async def reconcile(settings: Settings, args: argparse.Namespace) -> int:
         if settings.vendor_secret_id is None and settings.register is None:
             # A service that ended would be started again and again.
             _log.warning("reconcile_idle", advice="set TIW_VENDOR_SECRET_ID and TIW_VENDOR_SECRET_KEY, and start again")
-            await _listen(stack, settings, Readiness)
+            await serve_admin(stack, settings, Readiness)
         else:
             require_credentials(settings)
             store = await stack.enter_async_context(open_store(settings, may_be_new=True))
@@ -60,19 +60,12 @@ async def reconcile(settings: Settings, args: argparse.Namespace) -> int:
             reconciler = await stack.enter_async_context(
                 reconciling(settings, store=store, transport=transport, apps=lambda: apps)
             )
-            await _listen(stack, settings, reconciler.ready)
+            await serve_admin(stack, settings, reconciler.ready)
             await stack.enter_async_context(reconciler)
             await stack.enter_async_context(registering(settings, store=store))
         settle()
         await stopped.wait()
     return 0
-
-
-async def _listen(stack: AsyncExitStack, settings: Settings, ready: ReadyCheck) -> None:
-    """Serve health and metrics, if TIW_ADMIN says where."""
-    if settings.admin is not None:
-        health = AdminListener(settings.admin.host, settings.admin.port, ready=ready)
-        await stack.enter_async_context(listening(health, variable="TIW_ADMIN", address=settings.admin))
 
 
 async def _once(settings: Settings) -> int:
