@@ -6,16 +6,17 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from broker import BrokerError, Transport
 from tiw.settings import FailedError, UsageError
+
+# Rich is imported where something is shown: it takes 4 MB, and what runs for months prints some lines at its start.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 #: Where output goes to a file or a pipe, lines are not cut to the width of a terminal that is not there.
 _WIDE = 200
@@ -61,6 +62,10 @@ def print_table(
     On a terminal that is too narrow the `spare` columns are left out, the first one first, unless `wide`, which breaks
     no cell into lines either.
     """
+    from rich import box  # noqa: PLC0415 - see above
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     rows = list(rows)
     console = make_console()
     if not rows:
@@ -87,6 +92,9 @@ def print_table(
 
 def print_fields(fields: Mapping[str, object], *, title: str = "") -> None:
     """Print names and values under each other; what is empty is left out."""
+    from rich.table import Table  # noqa: PLC0415 - see above
+    from rich.text import Text  # noqa: PLC0415
+
     console = make_console()
     if title:
         console.print(Text(show_text(title), style="bold"))
@@ -106,18 +114,24 @@ def print_lines(lines: Iterable[str]) -> None:
         console.print(_cell(line), soft_wrap=True)
 
 
-def make_console() -> Console:
+def make_console() -> "Console":
     """Return a console on standard output."""
+    from rich.console import Console  # noqa: PLC0415 - see above
+
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_WIDE)
 
 
-def make_progress_console() -> Console:
+def make_progress_console() -> "Console":
     """Return a console for what is shown while a command works: on standard error, so that the result stands alone."""
+    from rich.console import Console  # noqa: PLC0415 - see above
+
     return Console(stderr=True, highlight=False)
 
 
-def _cell(value: Any) -> Text:
+def _cell(value: Any) -> "Text":
+    from rich.text import Text  # noqa: PLC0415 - see above
+
     # Text, never markup: values come from anybody.
     shown = show_text("" if value is None else str(value))
     return Text(shown, style=_STYLES.get(shown.split(":")[0], ""))

@@ -5,7 +5,9 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NoReturn
 
@@ -378,7 +380,25 @@ def _rate(text: str) -> float:
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     parsed = build_parser().parse_args(arguments)
-    # Imported here: see above.
-    from tiw.process import run  # noqa: PLC0415
+    with _without_rich():
+        # Imported here: see above. This imports structlog.
+        from tiw.process import run  # noqa: PLC0415
 
     return run(parsed)
+
+
+@contextmanager
+def _without_rich() -> Iterator[None]:
+    """Let what is imported meanwhile take Rich for not installed.
+
+    Structlog imports it wherever it is, for tracebacks in colour. Ours are plain, and 4 MB of every process are saved.
+    """
+    # So an import raises ImportError: https://docs.python.org/3/reference/import.html#the-module-cache
+    there = sys.modules.get("rich")
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]
+        if there is not None:
+            sys.modules["rich"] = there

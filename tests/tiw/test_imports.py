@@ -83,3 +83,14 @@ def test_who_reconciles_imports_the_vendors_sdk_only_once_it_asks_and_takes_no_c
 
 def test_a_command_can_still_choose_where_metrics_live() -> None:
     assert "prometheus_client" not in imported("import tiw.process")
+
+
+def test_what_runs_for_months_imports_nothing_that_draws_tables() -> None:
+    for command in ("up", "ingest", "work", "notify", "reconcile"):
+        modules = imported(f"from tiw.parser import main\nmain(['config', '--json'])\nimport tiw.commands.{command}")
+        assert "structlog" in modules
+        assert not modules & {"rich", "pygments"}, command
+
+
+def test_rich_draws_tables_although_structlog_was_imported_without_it() -> None:
+    assert {"structlog", "rich"} <= imported("from tiw.parser import main\nmain(['config'])")
