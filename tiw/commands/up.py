@@ -1,20 +1,48 @@
 """`tiw up`: the whole pipeline until Ctrl-C."""
 
 import argparse
+import asyncio
 import os
+from collections.abc import Coroutine
+from typing import Any
 
 from ingest import KeyRing
+from store import Store, migrate
 from telemetry import configure_logging
 from tiw.awaiting import first_callback
 from tiw.keys import open_keys
+from tiw.opening import open_store
 from tiw.pipeline import Pipeline, run_pipeline
 from tiw.process import settle, stop_requests, stopped_or_failed
 from tiw.settings import DEFAULT_ADMIN, Address, Settings
 
 
-async def up(settings: Settings, args: argparse.Namespace) -> int:
+def up(settings: Settings, args: argparse.Namespace) -> Coroutine[Any, Any, int]:
     """Run until SIGINT or SIGTERM, then finish what is here."""
     del args
+    store = open_store(settings, may_be_new=True)
+    if store.file is not None and not store.file.exists():
+        _migrate_in_child(store)
+    return _run(settings)
+
+
+def _migrate_in_child(store: Store) -> None:
+    """Make the tables of a new file in a process of its own: the 8 MB of code that it takes go with that.
+
+    Where it cannot, it says nothing: the pipeline migrates once more, and tells what is in the way.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            asyncio.run(migrate(store))
+            code = 0
+        finally:
+            os._exit(code)
+    os.waitpid(child, 0)
+
+
+async def _run(settings: Settings) -> int:
     configure_logging(settings.log_format)
     stopped = await stop_requests()
     keys = open_keys(settings)
