@@ -83,6 +83,7 @@ class Delivery(Protocol):
 
 
 OnDelivery: TypeAlias = Callable[[Delivery], None]
+OnPublished: TypeAlias = "Callable[[BrokerError | None], None]"
 
 
 class Subscription(Protocol):
@@ -156,6 +157,13 @@ class Transport(Protocol):
 
     async def publish(self, message: Message) -> None:
         """Hand an event to every consumer bound to its routing key."""
+
+    def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
+        """Begin what `publish` does, if that can begin at once; False: it cannot, and nothing was done.
+
+        `on_done` is called once, on the event loop, never before this returns: with None once the message is durable,
+        else with the error. The time-out is that of `publish`. An `on_done` that raises is logged and stops no other.
+        """
 
     async def send(self, consumer: str, message: Message) -> None:
         """Put a message into one consumer's queue. If it has none, the message goes to `tiw.orphaned`."""

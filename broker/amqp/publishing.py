@@ -7,8 +7,8 @@ numbered from 1 on a channel in confirm mode: https://www.rabbitmq.com/docs/conf
 import asyncio
 import re
 import secrets
-from collections.abc import Coroutine
-from typing import Any, Self
+from collections.abc import Callable, Coroutine
+from typing import Any, Self, TypeAlias
 
 import aiormq
 import structlog
@@ -41,7 +41,7 @@ from broker.amqp.wire import (
     publish_frame,
     read_confirm,
 )
-from broker.api import Message, NotPublishedError, TopologyConflictError
+from broker.api import BrokerError, Message, NotPublishedError, OnPublished, TopologyConflictError
 from broker.topology import Topology
 
 _log = structlog.get_logger()
@@ -61,10 +61,14 @@ class ChannelLostError(Exception):
     """Raised when a channel ended before the broker had confirmed: the message may be there or not."""
 
 
+#: Is told, once, what became of a publish: None, or `UnroutableError`, `ChannelLostError` or `NotPublishedError`.
+_OnEnd: TypeAlias = Callable[[Exception | None], None]
+
+
 class _Publish(Struct, frozen=True):
     """A message on its way."""
 
-    confirmed: asyncio.Future[None]
+    on_end: _OnEnd
     exchange: str
     body_bytes: int
     deadline_s: float
@@ -99,11 +103,11 @@ class ConfirmChannel:
         """Whether something can be published here."""
         return not (self._retired.done() or self._closing.done() or self.connection.wire.is_lost)
 
-    def publish(self, message: Message, exchange: str, routing_key: str, deadline_s: float) -> "asyncio.Future[None]":
-        """Send a message with the others of this turn of the loop; the future ends when the broker has confirmed it.
+    def publish(self, message: Message, exchange: str, routing_key: str, deadline_s: float, on_end: _OnEnd) -> None:
+        """Send a message with the others of this turn of the loop; `on_end` is called when the broker has confirmed it.
 
-        It fails with `UnroutableError`, `ChannelLostError`, or `NotPublishedError`: refused, or not confirmed by
-        `deadline_s`, a time of the loop. Whoever cancels it leaves the message on its way.
+        Or with `UnroutableError`, `ChannelLostError`, or `NotPublishedError`: refused, or not confirmed by
+        `deadline_s`, a time of the loop. It is called once, never before this returns.
         """
         # What cannot be written raises here, before it takes a number: all later confirms would be taken for others'.
         tag = self._last_tag + 1
@@ -112,12 +116,10 @@ class ConfirmChannel:
             self._loop.call_soon(self._send)
         self._to_send.append(frames)
         self._last_tag = tag
-        confirmed: asyncio.Future[None] = self._loop.create_future()
-        self._unconfirmed[tag] = _Publish(confirmed, exchange, len(message.body), deadline_s)
+        self._unconfirmed[tag] = _Publish(on_end, exchange, len(message.body), deadline_s)
         self._settled.clear()
         if self._sweep is None or deadline_s < self._sweep.when():
             self._sweep_at(deadline_s)
-        return confirmed
 
     def retire(self, reason: str) -> None:
         """Let nothing more be published here."""
@@ -132,7 +134,7 @@ class ConfirmChannel:
         return describe(loss_of(self._closing))
 
     async def wait_settled(self) -> None:
-        """Return once the future of every publish has ended: each has its deadline."""
+        """Return once every publish has ended: each has its deadline."""
         await self._settled.wait()
 
     def let_go(self) -> None:
@@ -190,11 +192,10 @@ class ConfirmChannel:
         publish = self._unconfirmed.pop(tag, None)
         if publish is None:
             return
-        if not publish.confirmed.done():
-            if error is None:
-                publish.confirmed.set_result(None)
-            else:
-                publish.confirmed.set_exception(error)
+        try:
+            publish.on_end(error)
+        except Exception:  # noqa: BLE001 - what one of them does is no other's matter
+            _log.exception("publish_callback_failed")
         if not self._unconfirmed:
             self._settled.set()
 
@@ -241,6 +242,14 @@ def _failure(publish: _Publish, cause: BaseException | None, refused: str) -> Ex
     return ChannelLostError()
 
 
+class _Route(Struct, frozen=True):
+    """Where a message goes; `fallback` is declared if somebody deleted what leads there."""
+
+    exchange: str
+    routing_key: str
+    fallback: Topology
+
+
 OPEN_TIMEOUT_S = 10.0
 
 
@@ -269,10 +278,10 @@ class Publisher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        tasks = set(self._beside_tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        # One that ends may leave others behind: those whose channel it was go on by themselves.
+        while tasks := set(self._beside_tasks):
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks)
 
     @property
@@ -293,19 +302,67 @@ class Publisher:
         `fallback` is declared if the message cannot be routed because somebody deleted what it needs.
         """
         deadline_s = asyncio.get_running_loop().time() + self._confirm_timeout_s
+        await self._publish(message, _Route(exchange, routing_key, fallback), deadline_s, None)
+
+    def begin(
+        self, message: Message, on_done: OnPublished, *, exchange: str, routing_key: str, fallback: Topology
+    ) -> bool:
+        """Begin a `publish`, if there is a channel for it; `on_done` is told how it ended, once, and never at once.
+
+        False: nothing was begun.
+        """
+        channel = self._usable_channel()
+        if channel is None:
+            return False
+        deadline_s = asyncio.get_running_loop().time() + self._confirm_timeout_s
+
+        def on_end(error: Exception | None) -> None:
+            if error is None or isinstance(error, BrokerError):
+                on_done(error)
+            else:
+                going_on = self._go_on(message, _Route(exchange, routing_key, fallback), deadline_s, error, on_done)
+                self._beside(going_on, name="amqp publish again")
+
+        try:
+            channel.publish(message, exchange, routing_key, deadline_s, on_end)
+        except (ValueError, OverflowError):
+            return False  # `publish` raises what is wrong with it
+        return True
+
+    async def _publish(self, message: Message, route: "_Route", deadline_s: float, failure: Exception | None) -> None:
+        """Publish; after the failure of a first try, for another time."""
         declared = False
         while True:
             channel = self._usable_channel() or await self._wait_for_channel(deadline_s)
-            try:
-                return await channel.publish(message, exchange, routing_key, deadline_s)
-            except ChannelLostError:
-                continue
-            except UnroutableError:
+            if failure is None:
+                try:
+                    return await _publish_on(channel, message, route, deadline_s)
+                except (ChannelLostError, UnroutableError) as error:
+                    failure = error
+            is_unroutable = isinstance(failure, UnroutableError)
+            failure = None
+            if is_unroutable:
                 if declared:
-                    raise NotPublishedError(f"{exchange or routing_key} leads to no queue") from None
-            _log.warning("topology_missing", exchange=exchange, routing_key=routing_key)
-            declared = True
-            await self._ensure_topology(channel.connection, fallback, deadline_s)
+                    raise NotPublishedError(f"{route.exchange or route.routing_key} leads to no queue")
+                _log.warning("topology_missing", exchange=route.exchange, routing_key=route.routing_key)
+                declared = True
+                await self._ensure_topology(channel.connection, route.fallback, deadline_s)
+
+    async def _go_on(
+        self, message: Message, route: "_Route", deadline_s: float, failure: Exception, on_done: OnPublished
+    ) -> None:
+        """Go on with what was begun and failed, and tell how it ended, whatever happens."""
+        outcome: BrokerError | None = NotPublishedError("the transport was closed before the broker confirmed")
+        try:
+            await self._publish(message, route, deadline_s, failure)
+            outcome = None
+        except BrokerError as error:
+            outcome = error
+        except Exception as error:
+            outcome = NotPublishedError(f"not published: {type(error).__name__}")
+            raise
+        finally:
+            _tell(on_done, outcome)
 
     async def _ensure_topology(self, connection: Connection, fallback: Topology, deadline_s: float) -> None:
         # In a task of its own: to interrupt a declaration takes time, too, which the deadline does not have.
@@ -399,6 +456,29 @@ class Publisher:
             self._problem = "the broker does not answer"
             _log.info("broker_unblocked")
             self._usable.set()
+
+
+async def _publish_on(channel: ConfirmChannel, message: Message, route: _Route, deadline_s: float) -> None:
+    """Publish on a channel, and raise what becomes of it. Whoever cancels it leaves the message on its way."""
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_end(error: Exception | None) -> None:
+        if ended.done():
+            return
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
+
+    channel.publish(message, route.exchange, route.routing_key, deadline_s, on_end)
+    await ended
+
+
+def _tell(on_done: OnPublished, error: BrokerError | None) -> None:
+    try:
+        on_done(error)
+    except Exception:  # noqa: BLE001 - what one of them does is no other's matter
+        _log.exception("publish_callback_failed")
 
 
 async def _end(channel: ConfirmChannel, amqp: aiormq.abc.AbstractChannel) -> None:

@@ -10,7 +10,7 @@ from broker.amqp.declaring import Declarer
 from broker.amqp.endpoints import Brokers, parse_endpoints
 from broker.amqp.inspecting import Inspection
 from broker.amqp.publishing import Publisher
-from broker.api import BrokerError, BrokerInfo, Message, OnDelivery, QueueState
+from broker.api import BrokerError, BrokerInfo, Message, OnDelivery, OnPublished, QueueState
 from broker.topology import (
     BUILT_IN_CONSUMERS,
     DEFAULT_CONFIRM_TIMEOUT_S,
@@ -91,11 +91,18 @@ class AmqpTransport:
 
     async def publish(self, message: Message) -> None:
         """Hand an event to every consumer bound to its routing key."""
-        routing_key = message.routing_key
-        if len(routing_key.encode(errors="replace")) > _LONGEST_ROUTING_KEY:
-            routing_key = UNRECOGNIZED
         await self._publisher.publish(
-            message, exchange=EVENTS_EXCHANGE, routing_key=routing_key, fallback=_EVENTS_TOPOLOGY
+            message, exchange=EVENTS_EXCHANGE, routing_key=_routing_key_of(message), fallback=_EVENTS_TOPOLOGY
+        )
+
+    def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
+        """Begin what `publish` does, if there is a broker to publish to right now; see `broker.Transport`."""
+        return self._publisher.begin(
+            message,
+            on_done,
+            exchange=EVENTS_EXCHANGE,
+            routing_key=_routing_key_of(message),
+            fallback=_EVENTS_TOPOLOGY,
         )
 
     async def send(self, consumer: str, message: Message) -> None:
@@ -155,6 +162,11 @@ class AmqpTransport:
     async def info(self) -> BrokerInfo:
         """Describe the broker. Raises `BrokerError` if it cannot be reached."""
         return await self._inspection.info()
+
+
+def _routing_key_of(message: Message) -> str:
+    is_short = len(message.routing_key.encode(errors="replace")) <= _LONGEST_ROUTING_KEY
+    return message.routing_key if is_short else UNRECOGNIZED
 
 
 def _dead_queue(consumer: str) -> Topology:

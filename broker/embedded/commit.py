@@ -7,13 +7,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from enum import IntEnum
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import structlog
 
 from broker.api import BrokerError
 from broker.embedded.database import LOCK_TIMEOUT_S, error_code, is_full, is_trouble
 from broker.topology import BUILT_IN_CONSUMERS, ORPHANED_QUEUE, ConsumerQueues, dead_queue_name, queue_name
 from schemas import UNRECOGNIZED
+
+_log = structlog.get_logger()
 
 
 class Routes:
@@ -221,10 +226,14 @@ class Level(IntEnum):
     DURABLE = 2
 
 
+#: Is told what an operation returned, or why it or its commit failed.
+OnCommitted: TypeAlias = Callable[[Any, Exception | None], None]
+
+
 class _Waiting(NamedTuple):
     level: Level
     operation: Operation[Any]
-    future: asyncio.Future[Any]
+    on_end: OnCommitted
 
 
 class Committed(NamedTuple):
@@ -236,7 +245,7 @@ class Committed(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    future: asyncio.Future[Any]
+    on_end: OnCommitted
     result: Any
     error: Exception | None
 
@@ -313,14 +322,21 @@ class GroupCommit:
         It fails with `BrokerError` or `sqlite3.Error` if the operation or its commit failed: nothing was changed
         then, as far as the disk's errors can be believed. Raises `BrokerError` if the transport is not open.
         """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.begin(operation, level, partial(_settle_future, future))
+        return future
+
+    def begin(self, operation: Operation[Any], level: Level, on_end: OnCommitted) -> None:
+        """Queue an operation; `on_end` is called as `submit`'s future ends, once, and never before this returns.
+
+        Raises `BrokerError` if the transport is not open.
+        """
         if self._loop is None:
             raise BrokerError("the transport is not open")
         if not self._gathered:
             # Everything that the event loop does in this round becomes one hand-over.
             self._loop.call_soon(self._hand_over)
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._gathered.append(_Waiting(level, operation, future))
-        return future
+        self._gathered.append(_Waiting(level, operation, on_end))
 
     def _hand_over(self) -> None:
         if self._gathered:
@@ -333,9 +349,10 @@ class GroupCommit:
         try:
             connection = self._connect()
         except Exception as error:  # noqa: BLE001 - it is raised where `open` waits
-            _call(loop, _settle, [_Outcome(opened, None, error), _Outcome(ended, None, None)])
+            _call(loop, _settle_future, opened, None, error)
+            _call(loop, _settle_future, ended, None, None)
             return
-        _call(loop, _settle, [_Outcome(opened, None, None)])
+        _call(loop, _settle_future, opened, None, None)
         routes = Routes(connection)
         is_last = False
         while not is_last and (group := self._inbox.get()) is not None:
@@ -347,7 +364,7 @@ class GroupCommit:
         try:
             connection.close()
         finally:
-            _call(loop, _settle, [_Outcome(ended, None, None)])
+            _call(loop, _settle_future, ended, None, None)
 
     def _gather_more(self, group: _Group) -> bool:
         """Take what came meanwhile into the group; say whether the thread was told to end."""
@@ -373,12 +390,12 @@ class GroupCommit:
                 # One of them may have been too large: now each has a transaction of its own.
                 return [outcome for waiting in group for outcome in self._run(connection, transaction, [waiting])]
             if len(group) == 1 or is_trouble(error):
-                return [_Outcome(waiting.future, None, error) for waiting in group]
+                return [_Outcome(waiting.on_end, None, error) for waiting in group]
         # One of them failed. Now each is undone alone.
         try:
             return self._commit(connection, transaction, group, _apply_each)
         except Exception as error:  # noqa: BLE001 - as above
-            return [_Outcome(waiting.future, None, error) for waiting in group]
+            return [_Outcome(waiting.on_end, None, error) for waiting in group]
 
     def _commit(
         self,
@@ -450,7 +467,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _apply_all(transaction: Transaction, group: _Group) -> list[_Outcome]:
-    outcomes = [_Outcome(waiting.future, waiting.operation(transaction), None) for waiting in group]
+    outcomes = [_Outcome(waiting.on_end, waiting.operation(transaction), None) for waiting in group]
     transaction.flush()
     return outcomes
 
@@ -462,25 +479,32 @@ def _apply_each(transaction: Transaction, group: _Group) -> list[_Outcome]:
         try:
             result = waiting.operation(transaction)
             transaction.flush()
-            outcomes.append(_Outcome(waiting.future, result, None))
+            outcomes.append(_Outcome(waiting.on_end, result, None))
         except Exception as error:
             if is_trouble(error):
                 raise
             transaction.forget()
             transaction.execute("ROLLBACK TO alone")
-            outcomes.append(_Outcome(waiting.future, None, error))
+            outcomes.append(_Outcome(waiting.on_end, None, error))
         transaction.execute("RELEASE alone")
     return outcomes
 
 
 def _settle(outcomes: Iterable[_Outcome]) -> None:
-    for future, result, error in outcomes:
-        if future.done():  # whoever waited was cancelled
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+    for on_end, result, error in outcomes:
+        try:
+            on_end(result, error)
+        except Exception:  # noqa: BLE001 - what one of them does is no other's matter
+            _log.exception("commit_callback_failed")
+
+
+def _settle_future(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
+    if future.done():  # whoever waited was cancelled
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> bool:

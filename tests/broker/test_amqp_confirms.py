@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import aiormq
@@ -33,6 +34,13 @@ class _Wire:
         self.written.append(frames)
 
 
+def _end(ended: "asyncio.Future[None]", error: Exception | None) -> None:
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)
+
+
 class _Broker:
     """The other end of a channel: what was written to it, and what it says."""
 
@@ -44,9 +52,18 @@ class _Broker:
         self.closing: asyncio.Future[None] = self.loop.create_future()
         self.channel = ConfirmChannel(cast("Connection", self), cast("Any", self))
 
-    def publish(self, name: str = "e", *, exchange: str = "x", within_s: float = _FAR_S) -> "asyncio.Future[None]":
+    def publish(
+        self,
+        name: str = "e",
+        *,
+        exchange: str = "x",
+        within_s: float = _FAR_S,
+        on_end: Callable[[Exception | None], None] | None = None,
+    ) -> "asyncio.Future[None]":
         message = Message(body=name.encode(), event_id=name, routing_key="k", received_at_us=1)
-        return self.channel.publish(message, exchange, "k", self.loop.time() + within_s)
+        ended: asyncio.Future[None] = self.loop.create_future()
+        self.channel.publish(message, exchange, "k", self.loop.time() + within_s, on_end or partial(_end, ended))
+        return ended
 
     def say(self, frame: Any) -> bool:
         assert self.wire.taker is not None
@@ -188,20 +205,41 @@ async def test_a_message_that_is_too_large_fails_alone(broker: _Broker) -> None:
     assert _failures(futures) == [ChannelLostError, NotPublishedError, ChannelLostError]
 
 
-async def test_whoever_stops_waiting_disturbs_no_other(broker: _Broker) -> None:
-    cancelled, other = broker.publish("cancelled"), broker.publish("other")
-    cancelled.cancel()
+async def test_a_call_back_that_raises_disturbs_no_other(broker: _Broker) -> None:
+    def raises(error: Exception | None) -> None:
+        raise RuntimeError(error)
+
+    one, other = broker.publish("one"), broker.publish("other")
+    broker.publish("another", on_end=raises)
+    last = broker.publish("last")
     await _turn()
-    broker.ack(2, multiple=True)
-    assert cancelled.cancelled()
-    assert _failures([other]) == [None]
+    broker.ack(4, multiple=True)
+    assert _failures([one, other, last]) == [None] * 3
+    await asyncio.wait_for(broker.channel.wait_settled(), 5)
+
+
+async def test_each_call_back_is_called_once_whatever_the_broker_says_afterwards(broker: _Broker) -> None:
+    calls: list[type | None] = []
+    broker.publish(on_end=lambda error: calls.append(type(error)))
+    assert calls == []
+    await _turn()
+    broker.ack(1)
+    broker.nack(1)
+    broker.give_back(0)
+    broker.closing.set_exception(aiormq.ConnectionClosed(320, "CONNECTION_FORCED"))
+    await _turn()
+    broker.channel.let_go()
+    assert calls == [type(None)]
 
 
 async def test_a_message_that_cannot_be_written_shifts_no_confirm(broker: _Broker) -> None:
+    def unexpected(error: Exception | None) -> None:
+        raise AssertionError(error)
+
     first = broker.publish("first")
     message = Message(body=b"", event_id="e", routing_key="k", received_at_us=2**63)
     with pytest.raises(OverflowError):
-        broker.channel.publish(message, "x", "k", broker.loop.time() + _FAR_S)
+        broker.channel.publish(message, "x", "k", broker.loop.time() + _FAR_S, unexpected)
     second = broker.publish("second")
     await _turn()
     broker.ack(2)

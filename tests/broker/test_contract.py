@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from broker import Message, Transport
+from broker import BrokerError, Message, OnPublished, Transport
 from tests.broker.conftest import MakeTransport
 from tests.broker.consumers import ARCHIVE, FINISHED, REPORT, UNRECOGNIZED
 from tests.broker.contract import fresh, state_of, wait_ready, wait_released
@@ -272,6 +272,120 @@ async def test_many_at_once_all_arrive(transport: Transport) -> None:
                 group.create_task(transport.publish(fresh(event_id)))
         await inbox.wait(300)
         assert set(inbox.event_ids) == expected
+
+
+class _Ends:
+    """What the call-backs of begun publishes were told, by event_id."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[BrokerError | None]] = {}
+
+    def of(self, event_id: str) -> OnPublished:
+        return lambda error: self.told.setdefault(event_id, []).append(error)
+
+    async def wait(self, count: int) -> None:
+        async def is_so() -> bool:
+            return len(self.told) >= count
+
+        await eventually(is_so)
+
+
+async def test_a_publish_that_was_begun_ends_once_the_event_is_kept(make_transport: MakeTransport) -> None:
+    ends = _Ends()
+    async with make_transport() as transport:
+        await wait_ready(transport)
+        assert transport.begin_publish(fresh("a"), ends.of("a"))
+        assert ends.told == {}
+        await ends.wait(1)
+    inbox = Inbox()
+    async with make_transport() as other, other.subscribe(ARCHIVE, inbox, prefetch=1):
+        await inbox.wait(1)
+    assert inbox.messages == [fresh("a")]
+    assert ends.told == {"a": [None]}
+
+
+async def test_many_begun_at_once_all_end_once_and_arrive(transport: Transport) -> None:
+    expected = {f"{number}" for number in range(300)}
+    ends, inbox = _Ends(), AckingInbox()
+    async with transport.subscribe(ARCHIVE, inbox, prefetch=20):
+        for event_id in expected:
+            assert transport.begin_publish(fresh(event_id), ends.of(event_id))
+        await inbox.wait(300)
+        await ends.wait(300)
+    assert set(inbox.event_ids) == expected
+    assert ends.told == {event_id: [None] for event_id in expected}
+
+
+async def test_what_is_begun_and_what_is_published_arrive_in_their_order(transport: Transport) -> None:
+    ends, inbox = _Ends(), AckingInbox()
+    publishing = []
+    for number in range(0, 20, 2):
+        assert transport.begin_publish(fresh(f"{number}"), ends.of(f"{number}"))
+        publishing.append(asyncio.create_task(transport.publish(fresh(f"{number + 1}"))))
+        await asyncio.sleep(0)
+    await asyncio.gather(*publishing)
+    async with transport.subscribe(ARCHIVE, inbox, prefetch=20):
+        await inbox.wait(20)
+    assert inbox.event_ids == [f"{number}" for number in range(20)]
+
+
+async def test_a_call_back_that_raises_stops_no_other(transport: Transport) -> None:
+    def raises(error: BrokerError | None) -> None:
+        raise RuntimeError(error)
+
+    ends = _Ends()
+    for number in range(20):
+        begun = ends.of(f"{number}") if number % 2 else raises
+        assert transport.begin_publish(fresh(f"{number}"), begun)
+    await transport.publish(fresh("after"))
+    await ends.wait(10)
+    assert all(told == [None] for told in ends.told.values())
+
+
+async def test_a_begun_event_that_nobody_is_bound_to_is_kept_as_unrecognized(transport: Transport) -> None:
+    ends, inbox = _Ends(), Inbox()
+    async with transport.subscribe(UNRECOGNIZED, inbox, prefetch=2):
+        assert transport.begin_publish(fresh("a", routing_key="WhiteboardPushStarted"), ends.of("a"))
+        assert transport.begin_publish(fresh("b", routing_key="x" * 300), ends.of("b"))
+        await inbox.wait(2)
+        await ends.wait(2)
+    assert ends.told == {"a": [None], "b": [None]}
+
+
+async def test_nothing_is_begun_that_cannot_be_written(transport: Transport) -> None:
+    ends = _Ends()
+    impossible = structs.replace(fresh("a"), received_at_us=2**64)
+    assert not transport.begin_publish(impossible, ends.of("a"))
+    assert transport.begin_publish(fresh("b"), ends.of("b"))
+    await ends.wait(1)
+    assert ends.told == {"b": [None]}
+
+
+async def test_nothing_is_begun_before_a_transport_is_open_or_after_it_was_closed(
+    make_transport: MakeTransport,
+) -> None:
+    ends = _Ends()
+    transport = make_transport()
+    assert not transport.begin_publish(fresh("a"), ends.of("a"))
+    async with transport:
+        await wait_ready(transport)
+    assert not transport.begin_publish(fresh("b"), ends.of("b"))
+    assert ends.told == {}
+
+
+async def test_what_was_begun_when_a_transport_is_closed_still_ends_once(make_transport: MakeTransport) -> None:
+    ends = _Ends()
+    async with make_transport() as transport:
+        await wait_ready(transport)
+        for number in range(50):
+            assert transport.begin_publish(fresh(f"{number}"), ends.of(f"{number}"))
+    assert len(ends.told) == 50
+    assert all(len(told) == 1 for told in ends.told.values())
+    kept = [event_id for event_id, (error,) in ends.told.items() if error is None]
+    inbox = Inbox()
+    async with make_transport() as other, other.subscribe(ARCHIVE, inbox, prefetch=60):
+        await inbox.wait(len(kept))
+    assert {*kept} <= {*inbox.event_ids}
 
 
 async def test_closing_with_unsettled_deliveries_loses_nothing(make_transport: MakeTransport) -> None:
