@@ -25,6 +25,7 @@ from broker.amqp.connection import (
 from broker.amqp.declaring import Declarer
 from broker.amqp.headers import read_message
 from broker.amqp.inspecting import count
+from broker.amqp.plain import PlainDeliveries
 from broker.amqp.wire import BODY, DELIVER, HEADER, METHOD, Arrival, Arrivals, ack_frame
 from broker.api import Message, OnDelivery, TopologyConflictError
 from broker.topology import Topology
@@ -56,10 +57,11 @@ class OwnConnectionLosses:
         while len(self._counts) > MOST:
             del self._counts[next(iter(self._counts))]
 
-    def settled(self, event_id: str) -> None:
-        """Forget an event: what was published of it anew is counted by the broker anew."""
+    def settled(self, event_ids: Iterable[str]) -> None:
+        """Forget events: what was published of them anew is counted by the broker anew."""
         if self._counts:
-            self._counts.pop(event_id, None)
+            for event_id in event_ids:
+                self._counts.pop(event_id, None)
 
     def count(self, event_id: str) -> int:
         """Return how many of the returns of an event this process has survived."""
@@ -73,15 +75,17 @@ REQUEST_TIMEOUT_S = 15.0
 class AmqpDelivery:
     """One hand-over. Implements `broker.Delivery`."""
 
-    __slots__ = ("_acked", "_deliveries", "crashes", "message", "tag", "taken_out")
+    __slots__ = ("_acked", "_deliveries", "crashes", "is_due", "message", "tag", "taken_out")
 
     def __init__(
-        self, deliveries: "ChannelDeliveries", message: Message, *, returns: int, taken_out: str, tag: int
+        self, deliveries: "ChannelDeliveries", tag: int, message: Message, crashes: int, taken_out: str
     ) -> None:
         self.message = message
-        self.crashes = message.crashes + returns
+        self.crashes = crashes
         self.taken_out = taken_out
         self.tag = tag
+        #: Whether it is acknowledged, and that is written or will be.
+        self.is_due = False
         self._deliveries = deliveries
         self._acked: Awaitable[bool] | None = None
 
@@ -89,7 +93,7 @@ class AmqpDelivery:
         """Settle for good. False if the connection was lost meanwhile; a second call returns what the first did."""
         if self._acked is None:
             # A tag acknowledged twice would close the channel.
-            self._acked = self._deliveries.ack(self.tag)
+            self._acked = self._deliveries.ack(self)
         return self._acked
 
 
@@ -118,13 +122,13 @@ class ChannelDeliveries:
         self._consuming = False
         self._loop = asyncio.get_running_loop()
         self._arriving = Arrivals()
-        #: Tags in the order of their arrival; true for those in `_due`, which are acknowledged and not yet written.
-        self._unsettled: dict[int, bool] = {}
-        #: The events of these tags.
-        self._events: dict[int, str] = {}
+        self._plain = PlainDeliveries(channel.number)
+        #: By their tags, in the order of their arrival; those in `_due` among them.
+        self._unsettled: dict[int, AmqpDelivery] = {}
         self._handed_over = 0
         self._held: deque[AmqpDelivery] = deque()
-        self._due: list[int] = []
+        #: What is acknowledged and not yet written.
+        self._due: list[AmqpDelivery] = []
         self._cancelled = asyncio.Event()
         self._given_up: asyncio.Future[None] = self._loop.create_future()
         #: When the first and the last delivery came, by the loop's clock; the first is None until then.
@@ -133,7 +137,7 @@ class ChannelDeliveries:
         self._yes, self._no = (_ended(self._loop, value) for value in (True, False))
         self.reason = "closed"
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
-        connection.wire.attach(channel.number, self._take)
+        connection.wire.attach(channel.number, self._take, self._take_plain)
 
     @property
     def is_open(self) -> bool:
@@ -201,19 +205,20 @@ class ChannelDeliveries:
         self._connection.wire.detach(self._channel.number, self._take)
         # A channel that was closed alone is another matter: its handler may have held a delivery for too long.
         if self._connection.wire.is_lost:
-            self._own_losses.lost(self._events.values())
-        self._events.clear()
+            self._own_losses.lost(delivery.message.event_id for delivery in self._unsettled.values())
+        self._unsettled.clear()
 
-    def ack(self, tag: int) -> Awaitable[bool]:
+    def ack(self, delivery: AmqpDelivery) -> Awaitable[bool]:
         """Settle a delivery, with the others of this turn of the loop. False if the channel is lost."""
         if not self._is_connected:
             return self._no
-        self._unsettled[tag] = True
+        delivery.is_due = True
         if not self._due:
             self._loop.call_soon(self._write_acks)
-        self._due.append(tag)
+        self._due.append(delivery)
         self._handed_over -= 1
-        self._hand_over()
+        if self._held:
+            self._hand_over()
         return self._yes
 
     def _write_acks(self) -> None:
@@ -221,15 +226,15 @@ class ChannelDeliveries:
         if not self._due:
             return
         due, self._due = self._due, []
-        together = list(takewhile(self._unsettled.__getitem__, self._unsettled))
         number = self._channel.number
-        frames = [ack_frame(number, together[-1], multiple=len(together) > 1)] if together else []
-        for tag in together:
-            del self._unsettled[tag]
-        overtaking = [tag for tag in due if self._unsettled.pop(tag, False)]
-        frames += [ack_frame(number, tag, multiple=False) for tag in overtaking]
-        for tag in (*together, *overtaking):
-            self._own_losses.settled(self._events.pop(tag))
+        together = list(takewhile(_is_due, self._unsettled.values()))
+        frames = [ack_frame(number, together[-1].tag, multiple=len(together) > 1)] if together else []
+        for delivery in together:
+            del self._unsettled[delivery.tag]
+        if len(together) < len(due):
+            overtaking = [delivery.tag for delivery in due if self._unsettled.pop(delivery.tag, None)]
+            frames += [ack_frame(number, tag, multiple=False) for tag in overtaking]
+        self._own_losses.settled(delivery.message.event_id for delivery in due)
         self._connection.wire.write(b"".join(frames))
 
     def _on_cancelled(self, frame: object) -> None:
@@ -249,15 +254,26 @@ class ChannelDeliveries:
                 self._on_arrival(arrival)
         return True
 
+    def _take_plain(self, data: bytes, at: int, method_end: int) -> int:
+        plain = self._plain.read(data, at, method_end)
+        if plain is None:
+            return 0
+        if not self._given_up.done():
+            self._on_message(plain.tag, plain.message, 0, "")
+        return plain.end
+
     def _on_arrival(self, arrival: Arrival) -> None:
+        message, returns, taken_out = read_message(arrival.body, arrival.properties, arrival.routing_key)
+        self._on_message(arrival.tag, message, returns, taken_out)
+
+    def _on_message(self, tag: int, message: Message, returns: int, taken_out: str) -> None:
         self.last_arrival_s = self._loop.time()
         if self.first_arrival_s is None:
             self.first_arrival_s = self.last_arrival_s
-        message, returns, taken_out = read_message(arrival.body, arrival.properties, arrival.routing_key)
-        self._unsettled[arrival.tag] = False
-        self._events[arrival.tag] = message.event_id
-        returns = max(0, returns - self._own_losses.count(message.event_id))
-        self._held.append(AmqpDelivery(self, message, returns=returns, taken_out=taken_out, tag=arrival.tag))
+        returns = returns and max(0, returns - self._own_losses.count(message.event_id))
+        delivery = AmqpDelivery(self, tag, message, message.crashes + returns, taken_out)
+        self._unsettled[tag] = delivery
+        self._held.append(delivery)
         self._hand_over()
 
     def _hand_over(self) -> None:
@@ -267,6 +283,10 @@ class ChannelDeliveries:
                 self._on_delivery(self._held.popleft())
             except Exception:  # noqa: BLE001 - it must not raise; the delivery stays unsettled until the channel ends
                 _log.exception("delivery_not_taken", queue=self._queue)
+
+
+def _is_due(delivery: AmqpDelivery) -> bool:
+    return delivery.is_due
 
 
 def _ended(loop: asyncio.AbstractEventLoop, value: bool) -> "asyncio.Future[bool]":

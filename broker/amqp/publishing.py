@@ -5,10 +5,13 @@ numbered from 1 on a channel in confirm mode: https://www.rabbitmq.com/docs/conf
 """
 
 import asyncio
+import math
 import re
 import secrets
-from collections.abc import Callable, Coroutine
-from typing import Any, Self, TypeAlias
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from itertools import takewhile
+from typing import Any, Self
 
 import aiormq
 import structlog
@@ -28,6 +31,7 @@ from broker.amqp.connection import (
 )
 from broker.amqp.declaring import Declarer
 from broker.amqp.headers import message_id_of, render_properties
+from broker.amqp.plain import PlainPublishes, message_id
 from broker.amqp.wire import (
     ACK,
     BODY,
@@ -37,6 +41,7 @@ from broker.amqp.wire import (
     RETURN,
     Arrivals,
     Confirm,
+    Piece,
     content_frames,
     publish_frame,
     read_confirm,
@@ -48,6 +53,9 @@ _log = structlog.get_logger()
 
 #: Deadlines are looked at no more often than this, so that many that pass one by one cost little.
 _SWEEP_EVERY_S = 0.02
+
+#: Larger bodies are written without a copy, each with a call of its own; below, that costs more than the copy.
+_JOINED_BYTES = 16 * 1024
 
 _MESSAGE_SIZE = re.compile(r"message size (\d+) ")
 _CONFIRMS = frozenset({ACK, NACK})
@@ -61,40 +69,52 @@ class ChannelLostError(Exception):
     """Raised when a channel ended before the broker had confirmed: the message may be there or not."""
 
 
-#: Is told, once, what became of a publish: None, or `UnroutableError`, `ChannelLostError` or `NotPublishedError`.
-_OnEnd: TypeAlias = Callable[[Exception | None], None]
+class Route(Struct, frozen=True, eq=False):
+    """Where messages go; `fallback` is declared if somebody deleted what leads there."""
 
-
-class _Publish(Struct, frozen=True):
-    """A message on its way."""
-
-    on_end: _OnEnd
     exchange: str
-    body_bytes: int
+    routing_key: str
+    fallback: Topology
+
+
+class Begun(Struct, gc=False):
+    """A publish on its way. One of the two is called once: `on_done` with None, or `on_failed` with what it became."""
+
+    message: Message
+    route: Route
     deadline_s: float
+    on_done: OnPublished
+    on_failed: "Callable[[Begun, Exception], None]"
 
 
 class ConfirmChannel:
     """An open channel in confirm mode that nobody else publishes on, and what is not confirmed on it.
 
     It is used until `retire`, or until it is lost. What was published before is still confirmed after `retire`.
+    `common` are the routes of nearly all messages.
     """
 
-    def __init__(self, connection: Connection, amqp: aiormq.abc.AbstractChannel) -> None:
+    def __init__(self, connection: Connection, amqp: aiormq.abc.AbstractChannel, common: Sequence[Route] = ()) -> None:
         self.connection = connection
         self._amqp = amqp
         self._loop = asyncio.get_running_loop()
         self._closing = amqp.closing
         self._retired: asyncio.Future[str] = self._loop.create_future()
-        self._settled = asyncio.Event()
-        self._settled.set()
-        self._unconfirmed: dict[int, _Publish] = {}
+        self._settled: asyncio.Future[None] | None = None
+        #: By their numbers, in this order.
+        self._unconfirmed: dict[int, Begun] = {}
         self._last_tag = 0
-        self._to_send: list[bytes] = []
-        self._publish_frames: dict[tuple[str, str], bytes] = {}
+        self._to_send: list[Piece] = []
         self._message_ids = f"{secrets.token_hex(8)}-"
+        self._plain = {
+            route: PlainPublishes(
+                amqp.number, route.exchange, route.routing_key, self._message_ids, connection.max_frame_bytes
+            )
+            for route in common
+        }
         self._returning = Arrivals()
         self._sweep: asyncio.TimerHandle | None = None
+        self._sweep_at_s = math.inf
         connection.wire.attach(amqp.number, self._take)
         self._closing.add_done_callback(self._on_closed)
 
@@ -103,23 +123,27 @@ class ConfirmChannel:
         """Whether something can be published here."""
         return not (self._retired.done() or self._closing.done() or self.connection.wire.is_lost)
 
-    def publish(self, message: Message, exchange: str, routing_key: str, deadline_s: float, on_end: _OnEnd) -> None:
-        """Send a message with the others of this turn of the loop; `on_end` is called when the broker has confirmed it.
+    def publish(self, begun: Begun) -> None:
+        """Send a message with the others of this turn of the loop; it is done when the broker has confirmed it.
 
-        Or with `UnroutableError`, `ChannelLostError`, or `NotPublishedError`: refused, or not confirmed by
-        `deadline_s`, a time of the loop. It is called once, never before this returns.
+        It fails with `UnroutableError`, `ChannelLostError`, or `NotPublishedError`: refused, or not confirmed by its
+        deadline, a time of the loop. Neither happens before this returns.
         """
         # What cannot be written raises here, before it takes a number: all later confirms would be taken for others'.
         tag = self._last_tag + 1
-        frames = self._render(message, exchange, routing_key, tag)
-        if not self._to_send:
-            self._loop.call_soon(self._send)
-        self._to_send.append(frames)
+        plain = self._plain.get(begun.route)
+        frames = (plain and plain.frames(begun.message, tag)) or self._render(begun.message, begun.route, tag)
         self._last_tag = tag
-        self._unconfirmed[tag] = _Publish(on_end, exchange, len(message.body), deadline_s)
-        self._settled.clear()
-        if self._sweep is None or deadline_s < self._sweep.when():
-            self._sweep_at(deadline_s)
+        self._unconfirmed[tag] = begun
+        if len(begun.message.body) > _JOINED_BYTES:
+            self._send()
+            self.connection.wire.write_pieces(frames)
+        else:
+            if not self._to_send:
+                self._loop.call_soon(self._send)
+            self._to_send += frames
+        if begun.deadline_s < self._sweep_at_s:
+            self._look_for_late_at(begun.deadline_s)
 
     def retire(self, reason: str) -> None:
         """Let nothing more be published here."""
@@ -134,8 +158,10 @@ class ConfirmChannel:
         return describe(loss_of(self._closing))
 
     async def wait_settled(self) -> None:
-        """Return once every publish has ended: each has its deadline."""
-        await self._settled.wait()
+        """Return once every publish has ended: each has its deadline. To be called when nothing more is published."""
+        if self._unconfirmed:
+            self._settled = self._loop.create_future()
+            await self._settled
 
     def let_go(self) -> None:
         """Fail what is not confirmed, and read nothing more of the channel."""
@@ -145,25 +171,23 @@ class ConfirmChannel:
         self._closing.remove_done_callback(self._on_closed)
         self._closing.cancel()
 
-    def _render(self, message: Message, exchange: str, routing_key: str, tag: int) -> bytes:
+    def _render(self, message: Message, route: Route, tag: int) -> list[Piece]:
         number = self._amqp.number
-        key = (exchange, routing_key)
-        frame = self._publish_frames.get(key)
-        if frame is None:
-            frame = self._publish_frames[key] = publish_frame(number, exchange, routing_key)
-        properties = render_properties(message, f"{self._message_ids}{tag}", routing_key=routing_key)
-        return frame + content_frames(number, properties, message.body, self.connection.max_frame_bytes)
+        properties = render_properties(message, message_id(self._message_ids, tag), routing_key=route.routing_key)
+        content = content_frames(number, properties, message.body, self.connection.max_frame_bytes)
+        return [publish_frame(number, route.exchange, route.routing_key), *content]
 
     def _send(self) -> None:
-        frames, self._to_send = self._to_send, []
-        self.connection.wire.write(b"".join(frames))
+        if self._to_send:
+            frames, self._to_send = self._to_send, []
+            self.connection.wire.write(b"".join(frames))
 
     def _take(self, kind: int, payload: bytes) -> bool:
         if kind in (HEADER, BODY):
             returned = self._returning.add(kind, payload)
             if returned is not None:
-                tag = message_id_of(returned.properties).removeprefix(self._message_ids)
-                self._end(int(tag), UnroutableError())
+                number = message_id_of(returned.properties).removeprefix(self._message_ids)
+                self._fail(int(number, 16), UnroutableError())
             return True
         method = payload[:4]
         if kind == METHOD and method in _CONFIRMS:
@@ -175,79 +199,78 @@ class ConfirmChannel:
         return False
 
     def _on_confirm(self, confirm: Confirm) -> None:
-        for tag in self._up_to(confirm.tag) if confirm.multiple else [confirm.tag]:
-            self._end(tag, None if confirm.is_kept else NotPublishedError("the broker refused the message"))
+        tags = self._up_to(confirm.tag) if confirm.multiple else [confirm.tag]
+        if not confirm.is_kept:
+            for tag in tags:
+                self._fail(tag, NotPublishedError("the broker refused the message"))
+            return
+        for tag in tags:
+            # One may have ended before: returned, or too late.
+            begun = self._unconfirmed.pop(tag, None)
+            if begun is not None:
+                try:
+                    begun.on_done(None)
+                except Exception:  # noqa: BLE001 - what one of them does is no other's matter
+                    _log.exception("publish_callback_failed")
+        self._note_settled()
 
     def _up_to(self, last: int) -> list[int]:
         # 0 stands for all: https://www.rabbitmq.com/amqp-0-9-1-reference#basic.ack.delivery-tag
-        tags = []
-        for tag in self._unconfirmed:
-            if last and tag > last:
-                break
-            tags.append(tag)
-        return tags
+        return list(takewhile(last.__ge__, self._unconfirmed) if last else self._unconfirmed)
 
-    def _end(self, tag: int, error: Exception | None) -> None:
-        """End one publish, unless it has ended before: returned, or too late."""
-        publish = self._unconfirmed.pop(tag, None)
-        if publish is None:
-            return
-        try:
-            publish.on_end(error)
-        except Exception:  # noqa: BLE001 - what one of them does is no other's matter
-            _log.exception("publish_callback_failed")
-        if not self._unconfirmed:
-            self._settled.set()
+    def _fail(self, tag: int, error: Exception) -> None:
+        """End one publish, unless it has ended before."""
+        begun = self._unconfirmed.pop(tag, None)
+        if begun is not None:
+            try:
+                begun.on_failed(begun, error)
+            except Exception:  # noqa: BLE001 - as in `_on_confirm`
+                _log.exception("publish_callback_failed")
+            self._note_settled()
+
+    def _note_settled(self) -> None:
+        if self._settled is not None and not self._unconfirmed and not self._settled.done():
+            self._settled.set_result(None)
 
     def _on_closed(self, closing: "asyncio.Future[object]") -> None:
         self._fail_all(loss_of(closing))
 
     def _fail_all(self, cause: BaseException | None) -> None:
         """End what is not confirmed: those that the broker closed the channel for, by what it says, and the others."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        self._look_for_late_at(math.inf)
         self._to_send.clear()
         refused = describe(cause)
         for tag in list(self._unconfirmed):
-            self._end(tag, _failure(self._unconfirmed[tag], cause, refused))
+            self._fail(tag, _failure(self._unconfirmed[tag], cause, refused))
 
-    def _sweep_at(self, when_s: float) -> None:
+    def _look_for_late_at(self, when_s: float) -> None:
         if self._sweep is not None:
             self._sweep.cancel()
-        self._sweep = self._loop.call_at(when_s, self._fail_late)
+        self._sweep_at_s = when_s
+        self._sweep = self._loop.call_at(when_s, self._fail_late) if when_s < math.inf else None
 
     def _fail_late(self) -> None:
-        self._sweep = None
         now_s = self._loop.time()
-        late = [tag for tag, publish in self._unconfirmed.items() if publish.deadline_s <= now_s]
+        late = [tag for tag, begun in self._unconfirmed.items() if begun.deadline_s <= now_s]
         for tag in late:
-            self._end(tag, NotPublishedError("the broker did not confirm in time"))
-        if self._unconfirmed:
-            first_s = min(publish.deadline_s for publish in self._unconfirmed.values())
-            self._sweep_at(max(first_s, now_s + _SWEEP_EVERY_S))
+            self._fail(tag, NotPublishedError("the broker did not confirm in time"))
+        first_s = min((begun.deadline_s for begun in self._unconfirmed.values()), default=math.inf)
+        self._look_for_late_at(max(first_s, now_s + _SWEEP_EVERY_S))
         if late and not self.connection.wire.is_blocked:
             # A channel is not to be trusted then: on some versions a quorum queue that was cut off takes nothing more
             # from it (https://github.com/rabbitmq/rabbitmq-server/pull/14589).
             self.retire("a confirm timed out")
 
 
-def _failure(publish: _Publish, cause: BaseException | None, refused: str) -> Exception:
-    if isinstance(cause, aiormq.ChannelNotFoundEntity) and f"'{publish.exchange}'" in refused:
+def _failure(begun: Begun, cause: BaseException | None, refused: str) -> Exception:
+    exchange = f"'{begun.route.exchange}'"
+    if isinstance(cause, aiormq.ChannelNotFoundEntity) and exchange in refused:
         return UnroutableError()
     if isinstance(cause, aiormq.AMQPChannelError):
         size = _MESSAGE_SIZE.search(refused)
-        if f"'{publish.exchange}'" in refused or (size and int(size[1]) == publish.body_bytes):
+        if exchange in refused or (size and int(size[1]) == len(begun.message.body)):
             return NotPublishedError(f"the broker refused the message: {refused}")
     return ChannelLostError()
-
-
-class _Route(Struct, frozen=True):
-    """Where a message goes; `fallback` is declared if somebody deleted what leads there."""
-
-    exchange: str
-    routing_key: str
-    fallback: Topology
 
 
 OPEN_TIMEOUT_S = 10.0
@@ -256,14 +279,24 @@ OPEN_TIMEOUT_S = 10.0
 class Publisher:
     """Keeps a channel that does nothing but publish: any refused request would close it for everybody.
 
-    An async context manager; entering returns at once. `topology` is declared before the first publish.
+    An async context manager; entering returns at once. `topology` is declared before the first publish; `common` are
+    the routes of nearly all messages.
     """
 
-    def __init__(self, link: Link, declarer: Declarer, topology: Topology, *, confirm_timeout_s: float) -> None:
+    def __init__(
+        self,
+        link: Link,
+        declarer: Declarer,
+        topology: Topology,
+        *,
+        confirm_timeout_s: float,
+        common: Sequence[Route] = (),
+    ) -> None:
         self._link = link
         self._declarer = declarer
         self._topology = topology
         self._confirm_timeout_s = confirm_timeout_s
+        self._common = common
         self._channel: ConfirmChannel | None = None
         self._usable = asyncio.Event()
         self._problem = "the broker has not been reached yet"
@@ -295,18 +328,16 @@ class Publisher:
             self._usable.clear()
             await self._usable.wait()
 
-    async def publish(self, message: Message, *, exchange: str, routing_key: str, fallback: Topology) -> None:
+    async def publish(self, message: Message, route: Route) -> None:
         """Return once the broker keeps `message` in a queue. Raises `NotPublishedError` after the confirm time-out.
 
         A channel that is lost meanwhile is waited for, and the message published again: at worst it is there twice.
-        `fallback` is declared if the message cannot be routed because somebody deleted what it needs.
+        What its route needs is declared anew if the message cannot be routed because somebody deleted that.
         """
         deadline_s = asyncio.get_running_loop().time() + self._confirm_timeout_s
-        await self._publish(message, _Route(exchange, routing_key, fallback), deadline_s, None)
+        await self._publish(message, route, deadline_s)
 
-    def begin(
-        self, message: Message, on_done: OnPublished, *, exchange: str, routing_key: str, fallback: Topology
-    ) -> bool:
+    def begin(self, message: Message, route: Route, on_done: OnPublished) -> bool:
         """Begin a `publish`, if there is a channel for it; `on_done` is told how it ended, once, and never at once.
 
         False: nothing was begun.
@@ -315,22 +346,23 @@ class Publisher:
         if channel is None:
             return False
         deadline_s = asyncio.get_running_loop().time() + self._confirm_timeout_s
-
-        def on_end(error: Exception | None) -> None:
-            if error is None or isinstance(error, BrokerError):
-                on_done(error)
-            else:
-                going_on = self._go_on(message, _Route(exchange, routing_key, fallback), deadline_s, error, on_done)
-                self._beside(going_on, name="amqp publish again")
-
         try:
-            channel.publish(message, exchange, routing_key, deadline_s, on_end)
+            channel.publish(Begun(message, route, deadline_s, on_done, self._on_failed))
         except (ValueError, OverflowError):
             return False  # `publish` raises what is wrong with it
         return True
 
-    async def _publish(self, message: Message, route: "_Route", deadline_s: float, failure: Exception | None) -> None:
-        """Publish; after the failure of a first try, for another time."""
+    def _on_failed(self, begun: Begun, error: Exception) -> None:
+        if isinstance(error, NotPublishedError):
+            begun.on_done(error)
+        else:
+            again = self._publish(begun.message, begun.route, begun.deadline_s, error)
+            self._beside(again, name="amqp publish again").add_done_callback(partial(_tell, begun.on_done))
+
+    async def _publish(
+        self, message: Message, route: Route, deadline_s: float, failure: Exception | None = None
+    ) -> None:
+        """Publish until it is confirmed or too late; `failure` is that of a first try, after which this one goes on."""
         declared = False
         while True:
             channel = self._usable_channel() or await self._wait_for_channel(deadline_s)
@@ -339,30 +371,13 @@ class Publisher:
                     return await _publish_on(channel, message, route, deadline_s)
                 except (ChannelLostError, UnroutableError) as error:
                     failure = error
-            is_unroutable = isinstance(failure, UnroutableError)
-            failure = None
-            if is_unroutable:
+            if isinstance(failure, UnroutableError):
                 if declared:
                     raise NotPublishedError(f"{route.exchange or route.routing_key} leads to no queue")
                 _log.warning("topology_missing", exchange=route.exchange, routing_key=route.routing_key)
                 declared = True
                 await self._ensure_topology(channel.connection, route.fallback, deadline_s)
-
-    async def _go_on(
-        self, message: Message, route: "_Route", deadline_s: float, failure: Exception, on_done: OnPublished
-    ) -> None:
-        """Go on with what was begun and failed, and tell how it ended, whatever happens."""
-        outcome: BrokerError | None = NotPublishedError("the transport was closed before the broker confirmed")
-        try:
-            await self._publish(message, route, deadline_s, failure)
-            outcome = None
-        except BrokerError as error:
-            outcome = error
-        except Exception as error:
-            outcome = NotPublishedError(f"not published: {type(error).__name__}")
-            raise
-        finally:
-            _tell(on_done, outcome)
+            failure = None
 
     async def _ensure_topology(self, connection: Connection, fallback: Topology, deadline_s: float) -> None:
         # In a task of its own: to interrupt a declaration takes time, too, which the deadline does not have.
@@ -425,7 +440,7 @@ class Publisher:
         connection.wire.on_blocked = self._on_blocked
         await self._declarer.declare(connection, self._topology)
         amqp = await connection.amqp.channel(publisher_confirms=True, timeout=OPEN_TIMEOUT_S)
-        channel = ConfirmChannel(connection, amqp)
+        channel = ConfirmChannel(connection, amqp, self._common)
         try:
             raise_if_cancelled()
             self._channel = channel
@@ -458,27 +473,31 @@ class Publisher:
             self._usable.set()
 
 
-async def _publish_on(channel: ConfirmChannel, message: Message, route: _Route, deadline_s: float) -> None:
+async def _publish_on(channel: ConfirmChannel, message: Message, route: Route, deadline_s: float) -> None:
     """Publish on a channel, and raise what becomes of it. Whoever cancels it leaves the message on its way."""
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def on_end(error: Exception | None) -> None:
-        if ended.done():
-            return
-        if error is None:
+    def on_done(_: BrokerError | None) -> None:
+        if not ended.done():
             ended.set_result(None)
-        else:
+
+    def on_failed(_: Begun, error: Exception) -> None:
+        if not ended.done():
             ended.set_exception(error)
 
-    channel.publish(message, route.exchange, route.routing_key, deadline_s, on_end)
+    channel.publish(Begun(message, route, deadline_s, on_done, on_failed))
     await ended
 
 
-def _tell(on_done: OnPublished, error: BrokerError | None) -> None:
-    try:
-        on_done(error)
-    except Exception:  # noqa: BLE001 - what one of them does is no other's matter
-        _log.exception("publish_callback_failed")
+def _tell(on_done: OnPublished, publishing: "asyncio.Task[None]") -> None:
+    """Tell how a publish ended that took more than one try."""
+    error: BaseException | None
+    if publishing.cancelled():
+        error = NotPublishedError("the transport was closed before the broker confirmed")
+    elif (error := publishing.exception()) is not None and not isinstance(error, BrokerError):
+        _log.error("publish_failed", exc_info=error)
+        error = NotPublishedError(f"not published: {type(error).__name__}")
+    on_done(error)
 
 
 async def _end(channel: ConfirmChannel, amqp: aiormq.abc.AbstractChannel) -> None:

@@ -9,7 +9,7 @@ from broker.amqp.consuming import AmqpSubscription, Watchdog
 from broker.amqp.declaring import Declarer
 from broker.amqp.endpoints import Brokers, parse_endpoints
 from broker.amqp.inspecting import Inspection
-from broker.amqp.publishing import Publisher
+from broker.amqp.publishing import Publisher, Route
 from broker.api import BrokerError, BrokerInfo, Message, OnDelivery, OnPublished, QueueState
 from broker.topology import (
     BUILT_IN_CONSUMERS,
@@ -17,6 +17,7 @@ from broker.topology import (
     DEFAULT_RETRY_DELAYS_S,
     EVENTS_EXCHANGE,
     HOME_EXCHANGE,
+    ROUTING_KEYS,
     ConsumerQueues,
     Topology,
     dead_queue_name,
@@ -34,6 +35,9 @@ _HOME_TOPOLOGY = topology((), retry_delays_s=())
 _EVENTS_TOPOLOGY = topology(
     [queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED], retry_delays_s=()
 )
+
+# Every event that is ours to publish has one of these.
+_EVENTS_ROUTES = {key: Route(EVENTS_EXCHANGE, key, _EVENTS_TOPOLOGY) for key in ROUTING_KEYS}
 
 
 class AmqpTransport:
@@ -66,6 +70,7 @@ class AmqpTransport:
             self._declarer,
             topology(tuple(everybody.values()), retry_delays_s=self._retry_delays_s),
             confirm_timeout_s=confirm_timeout_s,
+            common=tuple(_EVENTS_ROUTES.values()),
         )
         self._watchdog = watchdog or Watchdog()
         self._inspection = Inspection(brokers, retry_delays_s=self._retry_delays_s, management_url=management_url)
@@ -91,28 +96,15 @@ class AmqpTransport:
 
     async def publish(self, message: Message) -> None:
         """Hand an event to every consumer bound to its routing key."""
-        await self._publisher.publish(
-            message, exchange=EVENTS_EXCHANGE, routing_key=_routing_key_of(message), fallback=_EVENTS_TOPOLOGY
-        )
+        await self._publisher.publish(message, _events_route(message.routing_key))
 
     def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
         """Begin what `publish` does, if there is a broker to publish to right now; see `broker.Transport`."""
-        return self._publisher.begin(
-            message,
-            on_done,
-            exchange=EVENTS_EXCHANGE,
-            routing_key=_routing_key_of(message),
-            fallback=_EVENTS_TOPOLOGY,
-        )
+        return self._publisher.begin(message, _events_route(message.routing_key), on_done)
 
     async def send(self, consumer: str, message: Message) -> None:
         """Put a message into one consumer's queue. If it has none, the message goes to `tiw.orphaned`."""
-        await self._publisher.publish(
-            message,
-            exchange=HOME_EXCHANGE,
-            routing_key=queue_name(consumer),
-            fallback=_HOME_TOPOLOGY,
-        )
+        await self._publisher.publish(message, Route(HOME_EXCHANGE, queue_name(consumer), _HOME_TOPOLOGY))
 
     async def retry(self, consumer: str, message: Message, *, delay_s: float) -> None:
         """Let a message wait `delay_s`, then `send` it. Raises `BrokerError` if that is none of the retry delays.
@@ -121,17 +113,12 @@ class AmqpTransport:
         """
         if delay_s not in self._retry_delays_s:
             raise BrokerError(f"no retry delay of {delay_s:g} s: there are {self._retry_delays_s}")
-        await self._publisher.publish(
-            message,
-            exchange=retry_name(delay_s),
-            routing_key=queue_name(consumer),
-            fallback=topology((), retry_delays_s=(delay_s,)),
-        )
+        fallback = topology((), retry_delays_s=(delay_s,))
+        await self._publisher.publish(message, Route(retry_name(delay_s), queue_name(consumer), fallback))
 
     async def dead_letter(self, consumer: str, message: Message) -> None:
         """Put a message into the consumer's queue of dead letters."""
-        name = dead_queue_name(consumer)
-        await self._publisher.publish(message, exchange="", routing_key=name, fallback=_dead_queue(consumer))
+        await self._publisher.publish(message, Route("", dead_queue_name(consumer), _dead_queue(consumer)))
 
     def subscribe(
         self, queues: ConsumerQueues, on_delivery: OnDelivery, *, prefetch: int, dead: bool = False
@@ -164,9 +151,12 @@ class AmqpTransport:
         return await self._inspection.info()
 
 
-def _routing_key_of(message: Message) -> str:
-    is_short = len(message.routing_key.encode(errors="replace")) <= _LONGEST_ROUTING_KEY
-    return message.routing_key if is_short else UNRECOGNIZED
+def _events_route(routing_key: str) -> Route:
+    route = _EVENTS_ROUTES.get(routing_key)
+    if route is not None:
+        return route
+    is_short = len(routing_key.encode(errors="replace")) <= _LONGEST_ROUTING_KEY
+    return Route(EVENTS_EXCHANGE, routing_key if is_short else UNRECOGNIZED, _EVENTS_TOPOLOGY)
 
 
 def _dead_queue(consumer: str) -> Topology:

@@ -15,7 +15,7 @@ https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, section 4.2.3. Everythin
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct as Layout
 from typing import Any, NamedTuple, TypeAlias
 
@@ -45,12 +45,17 @@ CLOSE = b"\0\x0a\0\x32"
 HEARTBEAT = b"\x08\0\0\0\0\0\0\xce"
 
 FRAME_HEAD = Layout(">BHI")
+_FRAME_ENDING = bytes((FRAME_END,))
 _BASIC_CLASS = b"\0\x3c\0\0"
 _CONTENT = Layout(">4sQ")
 _TAG = Layout(">QB")
 _CLOSE = Layout(">HB")
 _MANDATORY = b"\x01"
 _ACK_FRAME = Layout(">BHI4sQBB")
+
+
+#: Of frames, which are whole in a row of these.
+Piece: TypeAlias = bytes | memoryview
 
 
 class Confirm(NamedTuple):
@@ -83,13 +88,15 @@ def publish_frame(channel: int, exchange: str, routing_key: str) -> bytes:
     return frame(METHOD, channel, PUBLISH + b"\0\0" + short_text(exchange) + short_text(routing_key) + _MANDATORY)
 
 
-def content_frames(channel: int, properties: bytes, body: bytes, max_frame_bytes: int) -> bytes:
-    """Return the header frame and as many body frames as the body needs."""
-    header = frame(HEADER, channel, _CONTENT.pack(_BASIC_CLASS, len(body)) + properties)
+def content_frames(channel: int, properties: bytes, body: bytes, max_frame_bytes: int) -> list[Piece]:
+    """Return the pieces of the header frame and of as many body frames as the body needs, which is not copied."""
+    pieces: list[Piece] = [frame(HEADER, channel, _CONTENT.pack(_BASIC_CLASS, len(body)) + properties)]
     most = max_frame_bytes - FRAME_OVERHEAD
-    if len(body) <= most:
-        return header + frame(BODY, channel, body) if body else header
-    return header + b"".join(frame(BODY, channel, body[start : start + most]) for start in range(0, len(body), most))
+    view = memoryview(body)
+    for start in range(0, len(body), most):
+        part = view[start : start + most]
+        pieces += (FRAME_HEAD.pack(BODY, channel, len(part)), part, _FRAME_ENDING)
+    return pieces
 
 
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
@@ -167,6 +174,10 @@ _HEARTBEAT_EVERY_S = 0.5
 #: Is given the kind and the payload of a frame; returns whether it takes it.
 Taker: TypeAlias = Callable[[int, bytes], bool]
 
+#: Is given what has arrived, and where in it a method's frame begins and ends; returns up to where it takes the frames
+#: that begin there, or 0 for none.
+QuickTaker: TypeAlias = Callable[[bytes, int, int], int]
+
 
 class Wire(TransportFactory):
     """Connects for the library, and keeps hold of the socket.
@@ -178,6 +189,7 @@ class Wire(TransportFactory):
     def __init__(self, resolver: Resolver | None = None) -> None:
         self._resolver = resolver or Resolver()
         self._takers: dict[int, Taker] = {}
+        self._quick_takers: dict[int, QuickTaker] = {}
         self._transport: asyncio.WriteTransport | None = None
         #: Set by whatever arrives, and by each step of connecting; see `hears`.
         self.has_heard = False
@@ -229,19 +241,27 @@ class Wire(TransportFactory):
     def _unsent_bytes(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
-    def attach(self, channel: int, taker: Taker) -> None:
-        """Offer every frame of `channel` to `taker` before the library."""
+    def attach(self, channel: int, taker: Taker, quick: QuickTaker | None = None) -> None:
+        """Offer every frame of `channel` to `taker` before the library, and before that each method to `quick`."""
         self._takers[channel] = taker
+        if quick is not None:
+            self._quick_takers[channel] = quick
 
     def detach(self, channel: int, taker: Taker) -> None:
         """Leave the channel to the library, unless it has another taker by now: numbers are used again."""
         if self._takers.get(channel) == taker:
             del self._takers[channel]
+            self._quick_takers.pop(channel, None)
 
     def write(self, frames: bytes) -> None:
         """Send whole frames, in this order, after what was sent before. Nothing happens if the connection is lost."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frames)
+
+    def write_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send whole frames like `write`, without a copy of them where the event loop can."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(pieces)
 
     def abort(self) -> None:
         """End the connection at once; what is still to be sent is thrown away."""
@@ -256,6 +276,10 @@ class Wire(TransportFactory):
             return False
         taker = self._takers.get(channel)
         return taker is not None and taker(kind, payload)
+
+    def quick_taker(self, channel: int) -> QuickTaker | None:
+        """Return what is to be asked before `offer`."""
+        return self._quick_takers.get(channel)
 
     async def _connect(self, host: str, port: int) -> socket.socket:
         """Connect to the first of the host's addresses that accepts it."""
@@ -324,6 +348,9 @@ class _Separator(asyncio.StreamReaderProtocol):
                 others.append(data[at:])
                 at = len(data)
                 break
+            if kind == METHOD and (quick := self._wire.quick_taker(channel)) and (taken := quick(data, at, end)):
+                at = taken
+                continue
             if not self._wire.offer(channel, kind, data[at + FRAME_OVERHEAD - 1 : end - 1]):
                 others.append(data[at:end])
             at = end

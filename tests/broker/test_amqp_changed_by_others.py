@@ -12,6 +12,7 @@ import structlog
 
 import schemas
 from broker import BrokerError, Message, NotPublishedError
+from broker.amqp.publishing import Route
 from broker.amqp.transport import AmqpTransport
 from broker.topology import Topology, topology
 from tests.broker.amqp_broker import delete_queue, foreign_channel, holds, message, open_amqp, wait_ready
@@ -95,7 +96,7 @@ async def test_what_leads_to_no_queue_is_an_error(transport: AmqpTransport) -> N
     nothing = Topology(exchanges=(), queues=())
     for exchange in ("", "tiw.nowhere"):
         with pytest.raises(NotPublishedError, match="leads to no queue"):
-            await transport._publisher.publish(message(), exchange=exchange, routing_key="nobody", fallback=nothing)
+            await transport._publisher.publish(message(), Route(exchange, "nobody", nothing))
     await transport.publish(message())
 
 

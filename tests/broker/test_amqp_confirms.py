@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -7,14 +7,17 @@ import aiormq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from pamqp import frame as their_frame
 
 from broker import Message, NotPublishedError
 from broker.amqp.connection import Connection
-from broker.amqp.publishing import ChannelLostError, ConfirmChannel, UnroutableError
-from broker.amqp.wire import BODY, FRAME_HEAD, FRAME_OVERHEAD, HEADER, METHOD, Taker
+from broker.amqp.publishing import Begun, ChannelLostError, ConfirmChannel, Route, UnroutableError
+from broker.amqp.wire import BODY, FRAME_HEAD, FRAME_OVERHEAD, HEADER, METHOD, Piece, Taker
+from broker.topology import topology
 
 _FAR_S = 60.0
+_COMMON = Route("x", "k", topology((), retry_delays_s=()))
 
 
 class _Wire:
@@ -33,6 +36,9 @@ class _Wire:
     def write(self, frames: bytes) -> None:
         self.written.append(frames)
 
+    def write_pieces(self, pieces: Sequence[Piece]) -> None:
+        self.written.append(b"".join(pieces))
+
 
 def _end(ended: "asyncio.Future[None]", error: Exception | None) -> None:
     if error is None:
@@ -50,7 +56,7 @@ class _Broker:
         self.max_frame_bytes = 4096
         self.number = 3
         self.closing: asyncio.Future[None] = self.loop.create_future()
-        self.channel = ConfirmChannel(cast("Connection", self), cast("Any", self))
+        self.channel = ConfirmChannel(cast("Connection", self), cast("Any", self), (_COMMON,))
 
     def publish(
         self,
@@ -59,11 +65,26 @@ class _Broker:
         exchange: str = "x",
         within_s: float = _FAR_S,
         on_end: Callable[[Exception | None], None] | None = None,
+        is_plain: bool = False,
     ) -> "asyncio.Future[None]":
-        message = Message(body=name.encode(), event_id=name, routing_key="k", received_at_us=1)
         ended: asyncio.Future[None] = self.loop.create_future()
-        self.channel.publish(message, exchange, "k", self.loop.time() + within_s, on_end or partial(_end, ended))
+        message = Message(body=name.encode(), event_id=name, routing_key="k", received_at_us=1)
+        if is_plain:
+            message = structs.replace(message, event_id="e" * 32, trace="t" * 55)
+        self.begin(message, on_end or partial(_end, ended), exchange=exchange, within_s=within_s)
         return ended
+
+    def begin(
+        self,
+        message: Message,
+        on_end: Callable[[Exception | None], None],
+        *,
+        exchange: str = "x",
+        within_s: float = _FAR_S,
+    ) -> None:
+        route = _COMMON if exchange == _COMMON.exchange else Route(exchange, "k", _COMMON.fallback)
+        deadline_s = self.loop.time() + within_s
+        self.channel.publish(Begun(message, route, deadline_s, on_end, lambda _, error: on_end(error)))
 
     def say(self, frame: Any) -> bool:
         assert self.wire.taker is not None
@@ -75,8 +96,8 @@ class _Broker:
     def nack(self, tag: int, *, multiple: bool = False) -> None:
         assert self.say(aiormq.spec.Basic.Nack(delivery_tag=tag, multiple=multiple))
 
-    def give_back(self, number: int) -> None:
-        """Return the publish `number` (from 0) as unroutable, as it was written."""
+    def contents(self) -> list[list[tuple[int, bytes]]]:
+        """Return kind and payload of each frame of each content that was written."""
         contents: list[list[tuple[int, bytes]]] = []
         data = b"".join(self.wire.written)
         while data:
@@ -86,9 +107,13 @@ class _Broker:
             else:
                 contents[-1].append((kind, data[7 : 7 + size]))
             data = data[FRAME_OVERHEAD + size :]
+        return contents
+
+    def give_back(self, number: int) -> None:
+        """Return the publish `number` (from 0) as unroutable, as it was written."""
         assert self.say(aiormq.spec.Basic.Return(reply_code=312, reply_text="NO_ROUTE", exchange="x", routing_key="k"))
         assert self.wire.taker is not None
-        for kind, payload in contents[number]:
+        for kind, payload in self.contents()[number]:
             assert kind in (HEADER, BODY)
             assert self.wire.taker(kind, payload)
 
@@ -115,6 +140,17 @@ async def test_all_of_one_turn_leave_in_one_write(broker: _Broker) -> None:
     broker.publish()
     await _turn()
     assert len(broker.wire.written) == 2
+
+
+async def test_a_large_body_leaves_after_what_was_published_before_it_and_before_what_comes_after(
+    broker: _Broker,
+) -> None:
+    for name in ("a", "b" * 100_000, "c", "d" * 100_000, "e"):
+        broker.publish(name)
+    await _turn()
+    bodies = [b"".join(part for kind, part in content if kind == BODY) for content in broker.contents()]
+    assert [bytes({*body}) for body in bodies] == [b"a", b"b", b"c", b"d", b"e"]
+    assert [len(body) for body in bodies] == [1, 100_000, 1, 100_000, 1]
 
 
 async def test_nothing_is_published_before_its_confirm(broker: _Broker) -> None:
@@ -232,14 +268,15 @@ async def test_each_call_back_is_called_once_whatever_the_broker_says_afterwards
     assert calls == [type(None)]
 
 
-async def test_a_message_that_cannot_be_written_shifts_no_confirm(broker: _Broker) -> None:
-    def unexpected(error: Exception | None) -> None:
-        raise AssertionError(error)
+def _unexpected(error: Exception | None) -> None:
+    raise AssertionError(error)
 
+
+async def test_a_message_that_cannot_be_written_shifts_no_confirm(broker: _Broker) -> None:
     first = broker.publish("first")
     message = Message(body=b"", event_id="e", routing_key="k", received_at_us=2**63)
     with pytest.raises(OverflowError):
-        broker.channel.publish(message, "x", "k", broker.loop.time() + _FAR_S, unexpected)
+        broker.begin(message, _unexpected)
     second = broker.publish("second")
     await _turn()
     broker.ack(2)
@@ -268,8 +305,8 @@ class _Story:
         self.futures: list[asyncio.Future[None]] = []
         self.expected: list[type | str | None] = []
 
-    async def publish(self, _: int) -> None:
-        self.futures.append(self.broker.publish("the same id"))
+    async def publish(self, kind: int) -> None:
+        self.futures.append(self.broker.publish("the same id", is_plain=kind % 2 == 0))
         self.expected.append("waiting")
         await _turn()
 

@@ -9,7 +9,7 @@ from pamqp import frame as their_frame
 from broker import Delivery
 from broker.amqp.connection import Connection
 from broker.amqp.consuming import MOST, ChannelDeliveries, OwnConnectionLosses
-from broker.amqp.wire import HEADER, METHOD, Taker
+from broker.amqp.wire import HEADER, METHOD, QuickTaker, Taker
 
 
 class _Wire:
@@ -18,8 +18,9 @@ class _Wire:
         self.written: list[bytes] = []
         self.taker: Taker | None = None
 
-    def attach(self, _channel: int, taker: Taker) -> None:
+    def attach(self, _channel: int, taker: Taker, quick: QuickTaker) -> None:
         self.taker = taker
+        self.quick = quick
 
     def write(self, frames: bytes) -> None:
         self.written.append(frames)
@@ -148,7 +149,7 @@ def test_a_loss_that_this_process_survived_is_counted_until_the_event_is_settled
     own_losses.lost(["a", "b"])
     own_losses.lost(["a"])
     assert [own_losses.count(event_id) for event_id in "abc"] == [2, 1, 0]
-    own_losses.settled("a")
+    own_losses.settled(["a"])
     assert [own_losses.count(event_id) for event_id in "abc"] == [0, 1, 0]
 
 

@@ -53,7 +53,7 @@ def test_a_publish_is_mandatory_and_names_its_way(channel: int, exchange: str, r
 
 @given(channel=_channels, body=st.binary(max_size=200), max_frame_bytes=st.integers(min_value=9, max_value=100))
 def test_a_body_is_cut_into_frames_of_the_largest_size(channel: int, body: bytes, max_frame_bytes: int) -> None:
-    rendered = content_frames(channel, b"\0\0", body, max_frame_bytes)
+    rendered = b"".join(content_frames(channel, b"\0\0", body, max_frame_bytes))
     header, *bodies = _read_all(rendered)
     assert isinstance(header, ContentHeader)
     assert header.body_size == len(body)
@@ -84,7 +84,7 @@ def test_a_delivery_is_put_together(consumer_tag: str, tag: int, key: str, body:
     )
     arrivals = Arrivals()
     arrivals.begin(_payload(their_frame.marshal(deliver, 1)))
-    frames = content_frames(1, b"\x10\0\x02", body, 40)
+    frames = b"".join(content_frames(1, b"\x10\0\x02", body, 40))
     arrived = [arrivals.add(kind, payload) for kind, payload in _kinds(frames)]
     assert arrived[-1] == Arrival(tag, key, b"\x10\0\x02", body)
     assert arrived[:-1] == [None] * (len(arrived) - 1)
@@ -94,7 +94,9 @@ def test_a_returned_message_keeps_its_properties() -> None:
     returned = spec.Basic.Return(reply_code=312, reply_text="NO_ROUTE", exchange="x", routing_key="k")
     arrivals = Arrivals()
     arrivals.begin(_payload(their_frame.marshal(returned, 1)))
-    (arrival,) = [arrivals.add(kind, payload) for kind, payload in _kinds(content_frames(1, b"\0\0", b"", 40))]
+    (arrival,) = [
+        arrivals.add(kind, payload) for kind, payload in _kinds(b"".join(content_frames(1, b"\0\0", b"", 40)))
+    ]
     assert arrival == Arrival(0, "", b"\0\0", b"")
 
 

@@ -19,6 +19,7 @@ from broker.amqp import wire as amqp_wire
 from broker.amqp.connection import CONNECTION_ERRORS, Connection, Patience, watch
 from broker.amqp.declaring import Declarer
 from broker.amqp.endpoints import Brokers, parse_endpoints
+from broker.amqp.publishing import Route
 from broker.amqp.transport import AmqpTransport
 from broker.topology import Topology
 from tests.broker.consumers import ARCHIVE, CONSUMERS, FINISHED, LADDER
@@ -191,9 +192,7 @@ async def test_a_declaration_that_hangs_ends_a_publish_in_time(proxy: TcpProxy, 
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         with pytest.raises(NotPublishedError):
-            await transport._publisher.publish(
-                _MESSAGE, exchange="tiw.nowhere", routing_key="k", fallback=Topology(exchanges=(), queues=())
-            )
+            await transport._publisher.publish(_MESSAGE, Route("tiw.nowhere", "k", Topology(exchanges=(), queues=())))
         assert loop.time() - began_s < _CONFIRM_S + _SLACK_S
 
 

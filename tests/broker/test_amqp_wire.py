@@ -130,7 +130,9 @@ async def test_the_librarys_own_writes_are_whole_frames(
 async def test_a_connection_of_nothing_but_taken_frames_is_not_given_up(impatient: Connection) -> None:
     channel = await impatient.amqp.channel(publisher_confirms=True)
     impatient.wire.attach(channel.number, lambda _kind, _payload: True)
-    publish = publish_frame(channel.number, "", "nobody") + content_frames(channel.number, b"\0\0", b"", 4096)
+    publish = b"".join(
+        [publish_frame(channel.number, "", "nobody"), *content_frames(channel.number, b"\0\0", b"", 4096)]
+    )
     end_s = asyncio.get_running_loop().time() + 2.5
     while asyncio.get_running_loop().time() < end_s:
         impatient.wire.write(publish)

@@ -63,7 +63,7 @@ def deliveries(data: bytes) -> None:
     for kind in data[:_FEW]:
         arrivals.add(HEADER if kind & 1 else BODY, bytes(12))  # belongs to nothing: is passed over
     arrivals.begin(method)
-    stream = content_frames(_CHANNEL, properties, body, max_frame_bytes=_FEW + 1 + (len(data) % 64))
+    stream = b"".join(content_frames(_CHANNEL, properties, body, max_frame_bytes=_FEW + 1 + (len(data) % 64)))
     found: list[Arrival | None] = []
     while stream:
         kind, _, size = FRAME_HEAD.unpack_from(stream)
