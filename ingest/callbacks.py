@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from typing import TypeAlias
 
 import structlog
 from aiohttp import web
@@ -18,7 +19,9 @@ from ingest.refusals import NOT_KEPT, Refusal, RefusalLog, RefusedError
 from ingest.rejected import Rejected, RejectedWriter
 from ingest.request import Answers, InFlightLimit, Reservation, asks_for_health, check_headers, read_body, traceparent
 from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
-from telemetry import Throttle, metrics
+from telemetry import Throttle, locations, metrics
+
+_log = structlog.get_logger()
 
 
 def message_of(admitted: Admitted, *, received_at_us: int, trace: str) -> Message:
@@ -110,6 +113,10 @@ class PartlyUnderstood:
 LARGE_BODY_BYTES = 64 * 1024
 
 
+#: Gets the answer to a plain request as it is to be written, and whether its connection closes behind it.
+OnAnswer: TypeAlias = Callable[[bytes, bool], None]
+
+
 class Callbacks:
     """Answers requests: authenticates, keeps, and says 200 only then. Each answer leaves within 8 s.
 
@@ -143,9 +150,7 @@ class Callbacks:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Return the answer to `request`. Nothing that a request contains makes this raise."""
         began_s = time.monotonic()
-        self.running += 1
-        self.idle.clear()
-        self.were_busy.set()
+        self._begin()
         try:
             await self._keep(request, began_s)
             return self.answers.kept(request)
@@ -154,10 +159,59 @@ class Callbacks:
                 return self.answers.healthy(is_ready=not self.not_ready())
             return self.refuse(error.refusal, sdk_app_id=error.sdk_app_id)
         finally:
-            self.running -= 1
-            if not self.running:
-                self.idle.set()
-            metrics.ANSWER_SECONDS.observe(time.monotonic() - began_s)
+            self._end(began_s)
+
+    def takes_plainly(self, size_bytes: int) -> bool:
+        """Say whether a body of this size may be given to `begin`: others need a thread, or are refused unread."""
+        return size_bytes <= LARGE_BODY_BYTES and size_bytes <= self._config.max_body_bytes and not self.answers.closing
+
+    def begin(self, body: bytes, on_answer: OnAnswer, *, trace: str | None) -> None:
+        """Do what `answer` does for a plain request that is here as a whole, without a task where all is well.
+
+        `on_answer` is called once: at once for what is refused, later for what is kept, or could not be. `trace` is the
+        request's traceparent. What this raises is a defect of ours, and nothing was begun: `answer` can be asked.
+        """
+        began_s = time.monotonic()
+        received_at_us = time.time_ns() // 1000
+        try:
+            reservation = Reservation(self.in_flight)
+            try:
+                reservation.take(len(body))
+                admitted = self._admit(body, received_at_us)
+                message = self._message(admitted, received_at_us, trace)
+            except BaseException:
+                reservation.release()
+                raise
+        except RefusedError as error:
+            self._begin()
+            self._count(error.refusal, sdk_app_id=error.sdk_app_id)
+            self._end(began_s)
+            on_answer(*self.answers.rendered(error.refusal))
+            return
+        self._begin()
+        begun = _Begun(self, message, admitted, reservation, began_s=began_s, on_answer=on_answer)
+        self._durability.begin(
+            message,
+            begun.done,
+            deadline_s=began_s + self._config.budget.total_s,
+            prefer_spool=self._prefers_spool,
+        )
+
+    def ended(self, begun: "_Begun", error: Exception | None) -> None:
+        """Answer what was begun: `error` is None if it is durable."""
+        refusal = None
+        if error is None:
+            self._kept(begun.message, begun.admitted)
+        elif isinstance(error, NotKeptError):
+            refusal = Refusal.NOT_CONFIRMED
+            self._count(refusal, sdk_app_id=begun.admitted.sdk_app_id)
+        else:
+            refusal = Refusal.BROKEN
+            self.note_defect(error)
+            self._count(refusal)
+        begun.reservation.release()
+        self._end(begun.began_s)
+        begun.on_answer(*self.answers.rendered(refusal))
 
     def not_ready(self) -> tuple[str, ...]:
         """Return why no callback could be kept now; empty if one could."""
@@ -170,9 +224,14 @@ class Callbacks:
 
     def refuse(self, refusal: Refusal, *, sdk_app_id: int | None = None) -> web.StreamResponse:
         """Count and log a refusal; return its answer."""
-        self._refused[refusal].inc()
-        self._refusals.note(refusal, sdk_app_id=sdk_app_id)
+        self._count(refusal, sdk_app_id=sdk_app_id)
         return self.answers.refused(refusal)
+
+    @staticmethod
+    def note_defect(error: BaseException | None) -> None:
+        """Log what is wrong with us, without the error's own text: it may quote the callback."""
+        frames = [] if error is None else locations(error)
+        _log.error("answering_failed", error=type(error).__name__, frames=frames)
 
     def flush(self) -> None:
         """Bring the metrics up to date: for each callback it would cost as much as a look at its Sign."""
@@ -191,30 +250,59 @@ class Callbacks:
         check_headers(request, path=self._path, max_body_bytes=self._config.max_body_bytes)
         with Reservation(self.in_flight) as reservation:
             body = await read_body(request, reservation, max_bytes=self._config.max_body_bytes, timeout_s=budget.body_s)
+            if len(body) <= LARGE_BODY_BYTES:
+                admitted = self._admit(body, received_at_us)
+            else:
+                admitted = await self._admit_in_thread(body, received_at_us)
+            message = self._message(admitted, received_at_us, request.headers.get("traceparent"))
             try:
-                if len(body) <= LARGE_BODY_BYTES:
-                    admitted = self._admit(body, received_at_us)
-                else:
-                    admitted = await self._admit_in_thread(body, received_at_us)
-            except RefusedError as error:
-                if self._rejected is not None:
-                    self._rejected.note(body, error.refusal, sdk_app_id=error.sdk_app_id, received_at_us=received_at_us)
-                raise
-            trace = traceparent(request.headers.get("traceparent"))
-            message = message_of(admitted, received_at_us=received_at_us, trace=trace)
-            if admitted.pair is not None:
-                self._signature_reuse.note(admitted.pair, message.event_id, received_at_us)
-            try:
-                # Half of the room for bodies is for those that can be in the spool in a moment.
-                prefer_spool = 2 * self.in_flight.taken_bytes > self.in_flight.limit_bytes
-                await self._durability.keep(message, deadline_s=began_s + budget.total_s, prefer_spool=prefer_spool)
+                await self._durability.keep(
+                    message, deadline_s=began_s + budget.total_s, prefer_spool=self._prefers_spool
+                )
             except NotKeptError:
                 raise RefusedError(Refusal.NOT_CONFIRMED, sdk_app_id=admitted.sdk_app_id) from None
+        self._kept(message, admitted)
+
+    def _begin(self) -> None:
+        self.running += 1
+        self.idle.clear()
+        self.were_busy.set()
+
+    def _end(self, began_s: float) -> None:
+        self.running -= 1
+        if not self.running:
+            self.idle.set()
+        metrics.ANSWER_SECONDS.observe(time.monotonic() - began_s)
+
+    def _count(self, refusal: Refusal, *, sdk_app_id: int | None = None) -> None:
+        self._refused[refusal].inc()
+        self._refusals.note(refusal, sdk_app_id=sdk_app_id)
+
+    @property
+    def _prefers_spool(self) -> bool:
+        # Half of the room for bodies is for those that can be in the spool in a moment.
+        return 2 * self.in_flight.taken_bytes > self.in_flight.limit_bytes
+
+    def _message(self, admitted: Admitted, received_at_us: int, trace: str | None) -> Message:
+        message = message_of(admitted, received_at_us=received_at_us, trace=traceparent(trace))
+        if admitted.pair is not None:
+            self._signature_reuse.note(admitted.pair, message.event_id, received_at_us)
+        return message
+
+    def _kept(self, message: Message, admitted: Admitted) -> None:
         self._accepted[message.routing_key].inc()
         if admitted.decoded.odd_members:
             self._partly_understood.note(message, admitted.decoded.odd_members)
 
     def _admit(self, body: bytes, received_at_us: int) -> Admitted:
+        """Judge a body; what is refused is kept apart."""
+        try:
+            return self._look_at(body, received_at_us)
+        except RefusedError as error:
+            self._reject(body, error, received_at_us)
+            raise
+
+    def _look_at(self, body: bytes, received_at_us: int) -> Admitted:
         return admit(
             body,
             keys=self._keys.current,
@@ -222,12 +310,45 @@ class Callbacks:
             received_at_us=received_at_us,
         )
 
+    def _reject(self, body: bytes, error: RefusedError, received_at_us: int) -> None:
+        if self._rejected is not None:
+            self._rejected.note(body, error.refusal, sdk_app_id=error.sdk_app_id, received_at_us=received_at_us)
+
     async def _admit_in_thread(self, body: bytes, received_at_us: int) -> Admitted:
         try:
             async with asyncio.timeout(self._config.budget.look_s):
-                return await asyncio.to_thread(self._admit, body, received_at_us)
+                return await asyncio.to_thread(self._look_at, body, received_at_us)
         except TimeoutError:
             raise RefusedError(Refusal.NO_ROOM) from None
+        except RefusedError as error:
+            self._reject(body, error, received_at_us)
+            raise
+
+
+class _Begun:
+    """A callback that was begun without a task."""
+
+    __slots__ = ("_callbacks", "admitted", "began_s", "message", "on_answer", "reservation")
+
+    def __init__(
+        self,
+        callbacks: Callbacks,
+        message: Message,
+        admitted: Admitted,
+        reservation: Reservation,
+        *,
+        began_s: float,
+        on_answer: OnAnswer,
+    ) -> None:
+        self._callbacks = callbacks
+        self.message = message
+        self.admitted = admitted
+        self.reservation = reservation
+        self.began_s = began_s
+        self.on_answer = on_answer
+
+    def done(self, error: Exception | None) -> None:
+        self._callbacks.ended(self, error)
 
 
 def _counter(refusal: Refusal) -> Counter:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from broker import DEFAULT_CONFIRM_TIMEOUT_S, Message
+from broker import DEFAULT_CONFIRM_TIMEOUT_S, Message, OnPublished
 
 _PATH_TOKEN = re.compile(r"[A-Za-z0-9._~-]{22,}")
 
@@ -67,7 +67,7 @@ class IngestConfig(Struct, frozen=True, kw_only=True):
 
 
 class Publisher(Protocol):
-    """The part of `broker.Transport` that ingest uses."""
+    """The part of `broker.Transport` that the spool's drain uses."""
 
     @property
     def is_ready(self) -> bool:
@@ -75,3 +75,13 @@ class Publisher(Protocol):
 
     async def publish(self, message: Message) -> None:
         """Return once `message` is durable. Raises `broker.BrokerError` if it is not known to be."""
+
+
+class LivePublisher(Publisher, Protocol):
+    """The part of `broker.Transport` that live callbacks use."""
+
+    def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
+        """Begin what `publish` does, if that can begin at once; False: it cannot, and nothing was done.
+
+        `on_done` is called once, later, on the event loop: with None once `message` is durable, else with the error.
+        """

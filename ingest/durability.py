@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Protocol, TypeAlias, TypeVar
 
 import structlog
 
 from broker import BrokerError, Message
-from ingest.config import Budget, Publisher
+from ingest.config import Budget, LivePublisher, Publisher
 from ingest.spool import NoSpool, Spool, SpoolError
 from telemetry import Throttle, locations, metrics
 
@@ -85,6 +85,13 @@ class Breaker:
 _BUSY = 100
 
 
+class Late(Protocol):
+    """Something that waits."""
+
+    def late(self) -> None:
+        """Take note that the wait has been too long; it is over."""
+
+
 class Deadlines:
     """Bounds each wait to `timeout_s` seconds, and not more than `TICK_S` beyond.
 
@@ -95,46 +102,70 @@ class Deadlines:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         # In the order of their deadlines, as all waits have the same length.
-        self._waiting: dict[asyncio.Task[object], float] = {}
-        self._expired: set[asyncio.Task[object]] = set()
+        self._waiting: dict[Late, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def bound(self, awaitable: Awaitable[T]) -> T:
-        """Return what `awaitable` returns; cancel it and raise TimeoutError if it takes too long.
-
-        A task can wait for one thing at a time.
-        """
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine that runs has one
-        self._waiting[task] = time.monotonic() + self._timeout_s
+    def begin(self, wait: Late, *, now_s: float) -> None:
+        """Call `wait.late`, unless it ends in time. `now_s` is now, by the monotonic clock."""
+        self._waiting[wait] = now_s + self._timeout_s
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def end(self, wait: Late) -> None:
+        """Let `wait` be over."""
+        self._waiting.pop(wait, None)
+
+    async def bound(self, awaitable: Awaitable[T]) -> T:
+        """Return what `awaitable` returns; cancel it and raise TimeoutError if it takes too long."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine that runs has one
+        wait = _TaskWait(task)
+        self.begin(wait, now_s=time.monotonic())
         try:
             return await awaitable
         except asyncio.CancelledError:
             # As in asyncio.timeout: somebody else may want the task to end, too.
-            if task in self._expired and task.uncancel() == 0:
+            if wait.is_late and task.uncancel() == 0:
                 raise TimeoutError from None
             raise
         finally:
-            del self._waiting[task]
-            self._expired.discard(task)
+            self.end(wait)
 
     def _tick(self) -> None:
-        self._timer = None
         now_s = time.monotonic()
-        for task, deadline_s in self._waiting.items():
+        late = []
+        for wait, deadline_s in self._waiting.items():
             if deadline_s > now_s:
                 break
-            if task not in self._expired:
-                self._expired.add(task)
-                task.cancel()
-        if self._waiting:
-            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+            late.append(wait)
+        for wait in late:
+            del self._waiting[wait]
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick) if self._waiting else None
+        for wait in late:
+            wait.late()
+
+
+class _TaskWait:
+    """A task that waits, to be cancelled when it is late."""
+
+    __slots__ = ("_task", "is_late")
+
+    def __init__(self, task: "asyncio.Task[object]") -> None:
+        self._task = task
+        self.is_late = False
+
+    def late(self) -> None:
+        self.is_late = True
+        self._task.cancel()
 
 
 class NotKeptError(Exception):
     """Raised when a callback is not known to be durable. It may be, all the same."""
+
+
+#: Gets to know what became of a callback: None if it is durable, `NotKeptError` if it is not known to be. Any other
+#: error is a defect.
+OnKept: TypeAlias = Callable[[Exception | None], None]
 
 
 class Durability:
@@ -144,7 +175,9 @@ class Durability:
     spool all go to the broker, whatever that is known to do. The spool's drain leaves room for what is live here.
     """
 
-    def __init__(self, transport: Publisher, spool: Spool | NoSpool, *, budget: Budget, max_unconfirmed: int) -> None:
+    def __init__(
+        self, transport: LivePublisher, spool: Spool | NoSpool, *, budget: Budget, max_unconfirmed: int
+    ) -> None:
         self._transport = transport
         self._spool = spool
         self._budget = budget
@@ -155,6 +188,7 @@ class Durability:
         self._log_throttle = Throttle(_TOLD_EVERY_S)
         self._publishing = Deadlines(budget.confirm_s)
         self._spooling = Deadlines(budget.spool_s)
+        self._tasks: set[asyncio.Task[None]] = set()
         spool.make_way_for(self)
 
     @property
@@ -179,11 +213,18 @@ class Durability:
                 return
             if not self._spool.is_off:
                 self._breaker.failed()
-        try:
-            await self._put(message, left_s=deadline_s - time.monotonic())
-        except (SpoolError, TimeoutError):
-            raise NotKeptError from None
-        metrics.CALLBACKS_SPOOLED.inc()
+        await self._spool_in_time(message, deadline_s=deadline_s)
+
+    def begin(self, message: Message, on_kept: OnKept, *, deadline_s: float, prefer_spool: bool = False) -> None:
+        """Begin what `keep` does, without a task where the broker is well; `on_kept` is called once, later."""
+        is_well = not (prefer_spool or self._live >= self._max_unconfirmed or self._breaker.is_open)
+        if is_well or self._spool.is_off:
+            publish = _Publish(self, message, on_kept, deadline_s)
+            if self._begin_publish(publish):
+                self._live += 1
+                self._publishing.begin(publish, now_s=publish.began_s)
+                return
+        self._start(self.keep(message, deadline_s=deadline_s, prefer_spool=prefer_spool), on_kept)
 
     # What the drain asks, see `ingest.spool.drain.Traffic`.
     @property
@@ -224,10 +265,51 @@ class Durability:
             metrics.PUBLISH_SECONDS.observe(time.monotonic() - began_s)
         return True
 
+    def _begin_publish(self, publish: "_Publish") -> bool:
+        try:
+            return self._transport.begin_publish(publish.message, publish.done)
+        except Exception as error:  # noqa: BLE001 - then it is tried with care
+            _log.error("publishing_failed", error=type(error).__name__, frames=locations(error))
+            return False
+
+    def ended(self, publish: "_Publish", error: Exception | None) -> None:
+        """Take note of what became of a publish that was begun here; what was not confirmed goes to the spool."""
+        self._publishing.end(publish)
+        self._live -= 1
+        metrics.PUBLISH_SECONDS.observe(time.monotonic() - publish.began_s)
+        if error is None:
+            self._breaker.confirmed()
+            publish.on_kept(None)
+            return
+        self._tell(error)
+        if not self._spool.is_off:
+            self._breaker.failed()
+        self._start(self._spool_in_time(publish.message, deadline_s=publish.deadline_s), publish.on_kept)
+
+    def _start(self, keeping: Coroutine[None, None, None], on_kept: OnKept) -> None:
+        async def run() -> None:
+            error = None
+            try:
+                await keeping
+            except Exception as raised:  # noqa: BLE001 - whoever waits is told
+                error = raised
+            on_kept(error)
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _tell(self, error: Exception) -> None:
         """Log what the transport says, now and then: while it is in trouble each callback fails."""
         if self._log_throttle.passes():
             _log.warning("publish_not_confirmed", reason=str(error) or "no answer in time")
+
+    async def _spool_in_time(self, message: Message, *, deadline_s: float) -> None:
+        try:
+            await self._put(message, left_s=deadline_s - time.monotonic())
+        except (SpoolError, TimeoutError):
+            raise NotKeptError from None
+        metrics.CALLBACKS_SPOOLED.inc()
 
     async def _put(self, message: Message, *, left_s: float) -> None:
         if left_s >= self._budget.spool_s:
@@ -235,3 +317,28 @@ class Durability:
         else:
             async with asyncio.timeout(left_s):
                 await self._spool.put(message)
+
+
+class _Publish:
+    """A publish that was begun without a task."""
+
+    __slots__ = ("_durability", "_is_over", "began_s", "deadline_s", "message", "on_kept")
+
+    def __init__(self, durability: Durability, message: Message, on_kept: OnKept, deadline_s: float) -> None:
+        self._durability = durability
+        self._is_over = False
+        self.message = message
+        self.on_kept = on_kept
+        self.deadline_s = deadline_s
+        self.began_s = time.monotonic()
+
+    def done(self, error: BrokerError | None) -> None:
+        """Take note of what the transport says; what it says too late is passed over."""
+        if not self._is_over:
+            self._is_over = True
+            self._durability.ended(self, error)
+
+    def late(self) -> None:
+        """Wait no longer: a transport bounds its publishes by itself, but one may hang."""
+        self._is_over = True
+        self._durability.ended(self, TimeoutError())

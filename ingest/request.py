@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 from aiohttp import hdrs, http_parser, web
 
-from ingest.connections import RenderedAnswer
+from ingest.connections import RenderedAnswer, render_answer
 from ingest.refusals import Refusal, RefusedError
 
 
@@ -31,7 +31,7 @@ class InFlightLimit:
 
 
 class Reservation:
-    """What one callback takes of an `InFlightLimit`: a context manager that gives all of it back.
+    """What one callback takes of an `InFlightLimit`: a context manager that gives all of it back, as `release` does.
 
     Making one counts the callback; raises `RefusedError` if there are too many.
     """
@@ -57,6 +57,10 @@ class Reservation:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give all of it back, once."""
         self._limit.taken -= 1
         self._limit.taken_bytes -= self._taken_bytes
 
@@ -196,18 +200,29 @@ class Answers:
 
     def refused(self, refusal: Refusal) -> web.StreamResponse:
         """Return the answer for a callback that was not kept."""
-        body = msgspec.json.encode({"error_code": refusal.status, "error_message": refusal.sentence})
-        answer = web.Response(status=refusal.status, body=body, content_type=_JSON)
+        answer = web.Response(status=refusal.status, body=_body_of(refusal), content_type=_JSON)
         if refusal is Refusal.WRONG_METHOD:
             answer.headers["Allow"] = "POST"
         if refusal in _CLOSING:
             answer.force_close()
         return self._closing(answer)
 
+    def rendered(self, refusal: Refusal | None) -> tuple[bytes, bool]:
+        """Return the answer to a plain request as it is written, and whether its connection closes; None: durable."""
+        if refusal is None and not self.closing:
+            return self._rendered.render(), False
+        closes = self.closing or refusal in _CLOSING
+        status, body = (200, _KEPT) if refusal is None else (refusal.status, _body_of(refusal))
+        return render_answer(status, body, content_type=_JSON, closes=closes), closes
+
     def _closing(self, answer: web.Response) -> web.Response:
         if self.closing:
             answer.force_close()
         return answer
+
+
+def _body_of(refusal: Refusal) -> bytes:
+    return msgspec.json.encode({"error_code": refusal.status, "error_message": refusal.sentence})
 
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

@@ -13,17 +13,18 @@ import structlog
 from aiohttp import web
 
 from ingest.callbacks import Callbacks
-from ingest.config import IngestConfig, Publisher
+from ingest.config import IngestConfig, LivePublisher
 from ingest.connections import FIRST_REQUEST_S, Connections, ProxyProtocolError, connection_limit
 from ingest.durability import Durability
 from ingest.keys import KeyRing
+from ingest.plain import PlainConnections
 from ingest.refusals import Refusal
 from ingest.rejected import RejectedWriter
 from ingest.request import require_safe_http
 from ingest.spool import NoSpool, Spool
 from ingest.unix_socket import BACKLOG, UnixSocket
 from schemas import EARLIEST_ARRIVAL_S
-from telemetry import Readiness, Throttle, locations, metrics
+from telemetry import Readiness, Throttle, metrics
 
 #: A drain waits this long for requests in flight; each of them is answered within 8 s.
 DRAIN_TIMEOUT_S = 8.0
@@ -60,7 +61,7 @@ class IngestServer:
     """
 
     def __init__(
-        self, config: IngestConfig, transport: Publisher, keys: KeyRing, *, spool: Spool | None = None
+        self, config: IngestConfig, transport: LivePublisher, keys: KeyRing, *, spool: Spool | None = None
     ) -> None:
         self._config = config
         self._durability = Durability(
@@ -77,6 +78,7 @@ class IngestServer:
         )
         self._listener: asyncio.Server | None = None
         self._connections: Connections | None = None
+        self._protocols: PlainConnections | None = None
         self._is_draining = False
         self._flushing: asyncio.Task[None] | None = None
         self._proxy_throttle = Throttle(_PROXY_TOLD_EVERY_S)
@@ -88,7 +90,8 @@ class IngestServer:
         self._connections = Connections(
             self._callbacks.answer, on_error=self._on_error, limit=limit, on_change=self._callbacks.were_busy.set
         )
-        self._listener = await self._listen(self._connections)
+        self._protocols = PlainConnections(self._connections, self._callbacks, path=self._config.path)
+        self._listener = await self._listen(self._protocols)
         if self._rejected is not None:
             await self._rejected.__aenter__()
         self._flushing = asyncio.create_task(self._flush_metrics(), name="metrics of callbacks")
@@ -110,14 +113,14 @@ class IngestServer:
 
         Returns within 10 s and the delay of the configuration, in which load balancers learn of it and go elsewhere.
         """
-        if self._is_draining or self._listener is None or self._connections is None:
+        if self._is_draining or self._listener is None or self._connections is None or self._protocols is None:
             return
         self._is_draining = True
         self._callbacks.answers.closing = True
         await asyncio.sleep(self._config.stop_delay_s)
         if self._unix_socket is not None:
             self._unix_socket.remove()
-        await self._stop_listening(self._listener, self._connections)
+        await self._stop_listening(self._listener, self._protocols)
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await asyncio.sleep(_TURN_S)
@@ -126,7 +129,7 @@ class IngestServer:
         except TimeoutError:
             _log.warning("drain_timed_out", requests_in_flight=self._callbacks.running)
         self._connections.pre_shutdown()
-        await self._connections.shutdown(CLOSE_TIMEOUT_S)
+        await self._connections.finish(CLOSE_TIMEOUT_S)
         if self._flushing is not None:
             self._flushing.cancel()
             await asyncio.wait({self._flushing})
@@ -142,13 +145,13 @@ class IngestServer:
         not_listening = () if self._listener is not None else ("it does not listen yet",)
         return Readiness(not_ready=(*not_listening, *self._callbacks.not_ready()))
 
-    async def _listen(self, connections: Connections) -> asyncio.Server:
+    async def _listen(self, protocols: PlainConnections) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         config = self._config
         if config.unix_socket is None:
             # Those of a flood must not push real ones out.
             listener = await loop.create_server(
-                connections, config.host, config.port, backlog=BACKLOG, reuse_port=config.reuse_port or None
+                protocols, config.host, config.port, backlog=BACKLOG, reuse_port=config.reuse_port or None
             )
             self.port = listener.sockets[0].getsockname()[1]
             return listener
@@ -161,10 +164,10 @@ class IngestServer:
         # From Python 3.13 on a server removes the file when it closes: here that may be one of several that share it.
         parameters = inspect.signature(loop.create_unix_server).parameters
         keep: dict[str, Any] = {"cleanup_socket": False} if "cleanup_socket" in parameters else {}
-        return await loop.create_unix_server(connections, sock=listening, backlog=BACKLOG, **keep)
+        return await loop.create_unix_server(protocols, sock=listening, backlog=BACKLOG, **keep)
 
     @staticmethod
-    async def _stop_listening(listener: asyncio.Server, connections: Connections) -> None:
+    async def _stop_listening(listener: asyncio.Server, protocols: PlainConnections) -> None:
         """Close the listener, but accept who has connected before: the system would hang up on those who wait."""
         loop = asyncio.get_running_loop()
         queues: list[socket.socket] = []
@@ -184,7 +187,7 @@ class IngestServer:
         for connection in accepted:
             connection.setblocking(False)
             with suppress(OSError):  # gone already
-                await loop.connect_accepted_socket(connections, connection)
+                await loop.connect_accepted_socket(protocols, connection)
 
     @staticmethod
     async def _await_requests(connections: Connections) -> None:
@@ -224,7 +227,5 @@ class IngestServer:
             return self._callbacks.answers.refused(Refusal.MALFORMED_HTTP)
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return self._callbacks.refuse(Refusal.MALFORMED_HTTP)
-        # Without the error's own text: it may quote the callback.
-        frames = [] if error is None else locations(error)
-        _log.error("answering_failed", error=type(error).__name__, frames=frames)
+        self._callbacks.note_defect(error)
         return self._callbacks.refuse(Refusal.BROKEN)

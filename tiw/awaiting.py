@@ -17,7 +17,7 @@ import structlog
 from msgspec import Struct, structs
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker import Message, Transport
+from broker import Message, OnPublished, Transport
 from ingest import CallbackKeys, IngestServer, KeyRing
 from schemas import UNRECOGNIZED, Unrecognized, decode
 from store import StoreError, list_events
@@ -200,6 +200,10 @@ class _OwnNode:
         # Before it is durable: what the broker does not confirm may be durable in the spool.
         self._latest[message.routing_key] = message
         await self._transport.publish(message)
+
+    def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
+        self._latest[message.routing_key] = message
+        return self._transport.begin_publish(message, on_done)
 
     async def counts(self) -> Counts | None:
         return read_counts(render_metrics().decode())

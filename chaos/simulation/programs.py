@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from broker import DEFAULT_RETRY_DELAYS_S, Message, NotPublishedError
+from broker import DEFAULT_RETRY_DELAYS_S, Message, NotPublishedError, OnPublished
 from chaos.simulation.broker import Broker
 from chaos.simulation.database import Database
 from chaos.simulation.evidence import Notes, Story
@@ -23,6 +23,7 @@ from ingest.config import Budget
 from ingest.durability import Durability
 from ingest.server import DRAIN_TIMEOUT_S
 from ingest.spool import Spool
+from tests.ingest.begun import begin_in_task
 from workers import CONFIRM_TIMEOUT_S, Consumer, Worker
 
 #: As long as nobody waits.
@@ -48,6 +49,10 @@ class UnconfirmedTransport:
         task = asyncio.create_task(self._publish(message))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+    def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
+        """Say that it is done, and do it."""
+        return begin_in_task(self.publish(message), on_done)
 
     async def _publish(self, message: Message) -> None:
         await asyncio.sleep(HASTE_S)

@@ -18,12 +18,14 @@ from broker import (
     MissingQueueError,
     NotPublishedError,
     OnDelivery,
+    OnPublished,
     QueueState,
 )
 from chaos.simulation.broker import Broker, Kept, Session, describe
 from chaos.simulation.plan import Bug
 from chaos.simulation.processes import Process
 from chaos.simulation.virtual_time import VirtualLoop
+from tests.ingest.begun import begin_in_task
 
 #: What a planted bug makes of it.
 NO_DEADLINE_S = 60.0
@@ -165,6 +167,10 @@ class SimulatedTransport:
     async def publish(self, message: Message) -> None:
         """Hand an event to every consumer bound to its routing key."""
         await self._keep(f"publish {describe(message)}", lambda: self.broker.route(message))
+
+    def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
+        """Begin what `publish` does, if there is a connection now."""
+        return self._ready.is_set() and begin_in_task(self.publish(message), on_done)
 
     async def send(self, consumer: str, message: Message) -> None:
         """Put a message into one consumer's queue."""

@@ -67,16 +67,24 @@ class IngestAddress:
     async def _serve(self, listener: Listener, event_id: str, body: bytes, answered: "asyncio.Future[int]") -> None:
         process, began_s = listener.process, self._loop.time()
         try:
-            answer = await listener.callbacks.answer(_request(self._loop, body))
+            status = await self._status(listener.callbacks, event_id, body)
         except Exception as error:
             self._notes.failed(process.name, f"answering raised {error!r}")
             raise
         await process.passes("answering")
         took_s = self._loop.time() - began_s
-        self._notes.answered(process.name, event_id, answer.status, took_s, was_stopped=process.was_stopped)
+        self._notes.answered(process.name, event_id, status, took_s, was_stopped=process.was_stopped)
         if not self._network.loses_answer():
-            self._loop.after(self._network.latency_s(), _settle, answered, answer.status)
+            self._loop.after(self._network.latency_s(), _settle, answered, status)
         await process.passes("answered")
+
+    async def _status(self, callbacks: Callbacks, event_id: str, body: bytes) -> int:
+        """Return the status of the answer to a request: of half of the callbacks it is plain, of the others not."""
+        if event_id[-1] in "02468ace" or not callbacks.takes_plainly(len(body)):
+            return (await callbacks.answer(_request(self._loop, body))).status
+        answered: asyncio.Future[bytes] = self._loop.create_future()
+        callbacks.begin(body, lambda answer, _: answered.set_result(answer), trace=_TRACEPARENT)
+        return int((await answered).split(b" ", 2)[1])
 
 
 class _Protocol:

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from broker import Message
+from broker import Message, OnPublished
+from tests.ingest.begun import begin_in_task
 
 
 class ControlledTransport:
@@ -18,3 +19,7 @@ class ControlledTransport:
         task_id = message.body.partition(b'"TaskId": "')[2].partition(b'"')[0].decode()
         confirm = self.confirms[task_id] = asyncio.get_running_loop().create_future()
         await confirm
+
+    def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
+        """Begin what `publish` does."""
+        return begin_in_task(self.publish(message), on_done)

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from broker import BrokerError, Message
+from broker import BrokerError, Message, OnPublished
+from tests.ingest.begun import begin_in_task
 
 
 class RecordingTransport:
@@ -26,3 +27,7 @@ class RecordingTransport:
         if self.error is not None:
             raise self.error
         self.published.append(message)
+
+    def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
+        """Begin what `publish` does."""
+        return begin_in_task(self.publish(message), on_done)

@@ -105,13 +105,14 @@ async def test_a_sender_that_reads_no_answers_is_waited_for(serve: Serve, transp
         await connection.send(request(callback()))
         await connection.answer()
         assert server._connections is not None
-        (protocol,) = server._connections.connections
-        protocol.pause_writing()  # as the event loop does when too much is not read
+        (open_one,) = server._connections._open
+        stream: asyncio.Transport = open_one.transport  # type: ignore[attr-defined]
+        stream.get_protocol().pause_writing()  # as the event loop does when too much is not read
         await connection.send(request(callback()) * 2)
         await connection.answer()
         await asyncio.sleep(0.05)
         assert len(transport.published) == 2
-        protocol.resume_writing()
+        stream.get_protocol().resume_writing()
         await connection.answer()
         assert len(transport.published) == 3
 
