@@ -142,7 +142,10 @@ class Deadlines:
             del self._waiting[wait]
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick) if self._waiting else None
         for wait in late:
-            wait.late()
+            try:
+                wait.late()
+            except Exception as error:  # noqa: BLE001 - what one of them does is no other's matter
+                _log.error("deadline_failed", error=type(error).__name__, frames=locations(error))
 
 
 class _TaskWait:

@@ -96,12 +96,12 @@ class Heads:
 
 
 class PlainConnections:
-    """Makes a protocol per connection, which is one of `connections` from then on. `path` is where callbacks come."""
+    """Makes a protocol per connection, which is one of `connections` from then on. `heads` says what is plain."""
 
-    def __init__(self, connections: Connections, callbacks: Callbacks, *, path: str) -> None:
+    def __init__(self, connections: Connections, callbacks: Callbacks, heads: Heads) -> None:
         self._connections = connections
         self._callbacks = callbacks
-        self._heads = Heads(path=path)
+        self._heads = heads
 
     def __call__(self) -> asyncio.Protocol:
         """Return the protocol of one connection."""

@@ -235,4 +235,5 @@ def traceparent(received: str | None) -> str:
     """Return the traceparent that a proxy in front began, or a new one. What is not one is not passed on."""
     if received is not None and _TRACEPARENT.fullmatch(received):
         return received
-    return f"00-{_random_bits(128):032x}-{_random_bits(64):016x}-01"
+    ids = f"{_random_bits(192):048x}"
+    return f"00-{ids[:32]}-{ids[32:]}-01"

@@ -17,7 +17,7 @@ from ingest.config import IngestConfig, LivePublisher
 from ingest.connections import FIRST_REQUEST_S, Connections, ProxyProtocolError, connection_limit
 from ingest.durability import Durability
 from ingest.keys import KeyRing
-from ingest.plain import PlainConnections
+from ingest.plain import Heads, PlainConnections
 from ingest.refusals import Refusal
 from ingest.rejected import RejectedWriter
 from ingest.request import require_safe_http
@@ -90,7 +90,7 @@ class IngestServer:
         self._connections = Connections(
             self._callbacks.answer, on_error=self._on_error, limit=limit, on_change=self._callbacks.were_busy.set
         )
-        self._protocols = PlainConnections(self._connections, self._callbacks, path=self._config.path)
+        self._protocols = PlainConnections(self._connections, self._callbacks, Heads(path=self._config.path))
         self._listener = await self._listen(self._protocols)
         if self._rejected is not None:
             await self._rejected.__aenter__()

@@ -7,14 +7,16 @@ import pytest
 
 import ingest.admission
 import ingest.lenient
+import ingest.plain
 import schemas.decoding
 from broker.amqp import headers as amqp_headers
 from chaos.fuzzing import outcome, serving
 from chaos.fuzzing.libfuzzer import CORPUS, REGRESSIONS, corpus_of
 from chaos.fuzzing.outcome import bounded
-from chaos.fuzzing.targets import TARGETS, bodies
+from chaos.fuzzing.targets import TARGETS, bodies, plain
 from chaos.fuzzing.targets.bodies import read_top_level
 from ingest.admission import Admitted, admit
+from ingest.callbacks import Callbacks
 from schemas import RecordingEvent, Unrecognized, redecode
 from tests.ingest.callback_bodies import SAMPLES
 
@@ -106,6 +108,18 @@ def test_a_second_look_that_sees_something_else_is_noticed(monkeypatch: pytest.M
 def test_headers_that_read_differently_when_written_again_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(amqp_headers, "MAX_TEXT_CHARACTERS", 10)
     assert "a message that is published again is the same message" in breaks("headers")
+
+
+def test_a_plain_connection_that_takes_what_is_not_plain_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain._both_ways.cache_clear()
+    monkeypatch.setattr(ingest.plain, "_NOT_PLAIN", ())
+    assert "a plain connection writes what aiohttp's does" in breaks("plain")
+    plain._both_ways.cache_clear()
+
+
+def test_a_plain_connection_that_publishes_something_else_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Callbacks, "begin", replaced(Callbacks.begin, trace=None))
+    assert "a plain connection publishes what aiohttp's does" in breaks("plain")
 
 
 def test_what_takes_too_long_is_noticed() -> None:

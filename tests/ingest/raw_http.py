@@ -81,6 +81,11 @@ def request(
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+def plain_head(*lines: bytes, path: bytes = PATH.encode()) -> bytes:
+    """Return the head of a POST with these headers."""
+    return b"POST %b HTTP/1.1\r\n" % path + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
 def chunked(*chunks: bytes) -> bytes:
     """Return the bytes of a request that does not say how long it will be."""
     head = f"POST {PATH} HTTP/1.1\r\nHost: tests\r\nTransfer-Encoding: chunked\r\n\r\n".encode()

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from chaos.fuzzing.targets import bodies, messages, requests, spool
+from chaos.fuzzing.targets import bodies, messages, plain, requests, spool
 
 Run: TypeAlias = Callable[[bytes], None]
 
@@ -41,6 +41,7 @@ TARGETS = {
             stands_for_bytes=bodies.GROWN_BYTES,
         ),
         Target(name="heads", run=requests.heads, corpus="heads", share=50),
+        Target(name="plain", run=plain.plain, corpus="heads", share=10),
         Target(name="headers", run=messages.headers, corpus="properties", share=100),
         Target(name="frames", run=messages.frames, corpus="frames", share=20),
         Target(name="deliveries", run=messages.deliveries, corpus="frames", share=30),

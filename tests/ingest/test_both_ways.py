@@ -1,0 +1,117 @@
+"""A connection of plain requests is one of aiohttp's in all but its cost: the same answers, publishes and counts."""
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from chaos.fuzzing import http
+from chaos.fuzzing.both_ways import CONFIG, BothWays
+from chaos.fuzzing.libfuzzer import CORPUS
+from ingest import Refusal
+from tests.ingest.raw_http import plain_head
+from tests.profiles import examples
+
+PATH = CONFIG.path.encode()
+
+#: Longer ones are cut at some places only.
+SHORT_BYTES = 400
+
+
+def streams() -> list[bytes]:
+    """Return what the fuzzers begin with, as it would be sent to the address that is compared."""
+    heads = [path.read_bytes() for path in sorted((CORPUS / "heads").iterdir())]
+    return heads + [one.replace(http.PATH, PATH) for one in http.originals()]
+
+
+def bodies() -> list[bytes]:
+    return [path.read_bytes() for path in sorted((CORPUS / "bodies").iterdir())]
+
+
+def cuts(stream: bytes) -> list[int]:
+    if len(stream) <= SHORT_BYTES:
+        return list(range(1, len(stream)))
+    return sorted(random.Random(len(stream)).sample(range(1, len(stream)), 50))
+
+
+@pytest.mark.parametrize("stream", streams(), ids=range(len(streams())))
+async def test_whatever_comes_is_answered_as_aiohttp_does_wherever_it_is_cut(stream: bytes) -> None:
+    ways = BothWays()
+    await ways.compare([stream])
+    for at in cuts(stream):
+        await ways.compare([stream[:at], stream[at:]], turns=at % 3)
+
+
+async def test_every_body_is_answered_as_on_a_connection_of_aiohttps_in_its_turn_and_alone() -> None:
+    ways = BothWays(fails=lambda number: number % 7 == 0)
+    sent = [plain_head(b"Host: h", b"Content-Length: %d" % len(body), path=PATH) + body for body in bodies()]
+    for one in sent:
+        await ways.compare([one])
+    served = await ways.compare(sent, turns=30)
+    assert served.written.count(b"HTTP/1.1 ") == len(sent)
+    for turns in range(6):
+        await ways.compare(sent[:20], turns=turns)
+
+
+ORIGINALS = streams()
+BODIES = bodies()
+HEADERS = [
+    *(b"Host: h", b"host:h", b"Host: a\r\nHost: b", b"Connection: close", b"Connection: keep-alive", b"Connection: x"),
+    *(b"Content-Type: application/json", b"Content-Encoding: identity", b"Content-Encoding: gzip", b"Trailer: x"),
+    *(b"Expect: 100-continue", b"Upgrade: websocket", b"Connection: Upgrade", b"Transfer-Encoding: chunked"),
+    *(b"Transfer-Encoding: identity", b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    *(b"traceparent: x", b"traceparent: x\r\ntraceparent: y", b"X: \xff", b"X: " + b"y" * 2000, b"X:", b" folded: x"),
+    *(b"Sec-WebSocket-Key1: x", b"Content-Length: 2", b"content-length:  02 ", b"Content-Length: 1_0", b"X : y", b"\0"),
+]
+LINES = [*[b"POST %b HTTP/1.1"] * 6, b"GET %b HTTP/1.1", b"POST %b HTTP/1.0", b"POST %b?a HTTP/1.1"]
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """Draw a request that is plain, or nearly so."""
+    body = draw(st.sampled_from([b"{}", b"", b'{"SdkAppId":2}', *BODIES]) | st.binary(max_size=20))
+    line = draw(st.sampled_from(LINES))
+    lines = [b"Host: h", *draw(st.lists(st.sampled_from(HEADERS), max_size=3))]
+    at = draw(st.integers(0, len(lines)))
+    lines.insert(at, b"Content-Length: %d" % max(0, len(body) + draw(st.sampled_from([0] * 8 + [-1, 1]))))
+    end = draw(st.sampled_from([b"\r\n"] * 8 + [b"\n"]))
+    return end.join([line % PATH, *lines]) + 2 * end + body
+
+
+@given(
+    st.lists(st.one_of(requests(), st.sampled_from(ORIGINALS)), min_size=1, max_size=4),
+    st.lists(st.integers(0, 10_000), max_size=3),
+    st.integers(0, 12),
+    st.booleans(),
+    st.integers(1, 5),
+)
+@examples(quick=100, thorough=5000)
+@example([plain_head(b"Host: h", b"Content-Length: 2", path=PATH) + b"{}"] * 3, [], 0, True, 2)
+def test_whatever_is_sent_in_whatever_pieces_is_answered_as_aiohttp_does(
+    sent: list[bytes], cuts: list[int], turns: int, is_whole: bool, failing: int
+) -> None:
+    stream = b"".join(sent)
+    places = sorted(cut % (len(stream) + 1) for cut in cuts)
+    pieces = sent if is_whole else [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+
+    async def compare() -> None:
+        await BothWays(fails=lambda number: number % 5 >= failing).compare([*filter(None, pieces)], turns=turns)
+
+    asyncio.run(compare())
+
+
+async def test_a_defect_of_ours_is_answered_and_counted_in_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The corpus takes neither way to it.
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("ingest.callbacks.message_of", broken)
+    statuses = []
+    for way in (BothWays().plain, BothWays().careful):
+        way.connections.on_error = lambda _status, _error, way=way: way.callbacks.refuse(Refusal.BROKEN)  # type: ignore[misc]
+        served = await way.serve([plain_head(b"Host: h", b"Content-Length: 2", path=PATH) + b"{}"], turns=0)
+        statuses.append((served.written, served.is_closed, served.counted))
+    assert statuses[0] == statuses[1]
+    assert statuses[0][0].startswith(b"HTTP/1.1 500 ")
