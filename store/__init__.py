@@ -1,7 +1,7 @@
 """Events, recordings, completions, dead letters and durable work in SQL, on PostgreSQL or SQLite."""
 
 from schemas import RecordingStatus
-from store.applying import KeptEvent, apply_events, mark_verified
+from store.applying import apply_events, mark_verified
 from store.archive_planning import (
     ArchivePlan,
     PlannedFile,
@@ -81,6 +81,7 @@ from store.due import (
     postpone,
     postpone_all,
 )
+from store.kept import KeptEvent
 from store.known import (
     Progress,
     UnaccountedRoom,

@@ -4,45 +4,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 from sqlalchemy import Row, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schemas import UNRECOGNIZED, Event, Unrecognized, decode
-from store.recording import makes_recording, merge, merge_verified, outranks
+from schemas import Event, Unrecognized, decode
+from store.kept import KeptEvent, event_row, recording_key, recording_row
+from store.recording import makes_recording, merge_verified
 from store.statements import Dialect, RecordingKey, delete_recordings, read_winners
 from store.store import Store, StoreError
-from store.tables import events, storable
-
-
-class KeptEvent(Struct, frozen=True, kw_only=True):
-    """An event to keep: what `schemas.decode` made of `body`, and when it was accepted.
-
-    `body` is the callback without Sign and ExpireTime; `received_at_us` is in microseconds since the Unix epoch.
-    `source` is empty for a callback, else says who made the event. `verified` says whether
-    the vendor confirms it, None if it was not asked.
-    """
-
-    event: Event
-    event_id: str
-    received_at_us: int
-    body: bytes
-    source: str = ""
-    verified: bool | None = None
+from store.tables import events
 
 
 async def apply_events(store: Store, kept: Sequence[KeptEvent]) -> None:
-    """Keep events and bring their recordings up to date, in one transaction, durable on return.
+    """Keep events and bring their recordings up to date, durable on return.
 
     Idempotent; any order, any grouping and any number of processes at the same moment give the same recordings
     as `fold` does. `RecordingArchived` and what is unrecognized change none. An event that comes again stays as it was
     first accepted, but for `source` and `verified`, which say what all its acceptances say together; one that was not
     recognized at first (its Timestamp lay too far ahead, or the code was older) becomes recognized when it comes again.
 
-    Raises `StoreUnavailableError` and `SchemaMismatchError`; then nothing was applied, or all of it was: repeat.
+    Raises `StoreUnavailableError` and `SchemaMismatchError`; then some recordings may have their events of these, whole
+    and merged, and others not: repeat.
     """
     by_id = _once_each(kept)
-    if by_id:
+    if by_id and not await store.apply_directly(by_id):
         await store.write(lambda connection: _apply(store.dialect, connection, by_id))
 
 
@@ -53,12 +38,12 @@ async def _apply(dialect: Dialect, connection: AsyncConnection, by_id: Mapping[s
     by_key: dict[RecordingKey, list[KeptEvent]] = {}
     for one in by_id.values():
         if makes_recording(one.event):
-            by_key.setdefault(_key(one.event), []).append(one)
+            by_key.setdefault(recording_key(one.event), []).append(one)
     keys = sorted(by_key)
-    new = await dialect.insert_recordings(connection, [_recording_row(by_key[key]) for key in keys]) if keys else set()
+    new = await dialect.insert_recordings(connection, [recording_row(by_key[key]) for key in keys]) if keys else set()
     if len(new) < len(keys):
         await dialect.lock_recordings(connection, [key for key in keys if key not in new])
-    applied = await dialect.upsert_events(connection, [_event_row(by_id[event_id]) for event_id in sorted(by_id)])
+    applied = await dialect.upsert_events(connection, [event_row(by_id[event_id]) for event_id in sorted(by_id)])
     # A new recording has no events but those of this group: it is right already, if all of them are now its own.
     to_fold = [key for key in keys if key not in new or any(one.event_id not in applied for one in by_key[key])]
     if to_fold:
@@ -72,9 +57,9 @@ async def _fold_anew(
     winners: dict[RecordingKey, list[KeptEvent]] = {}
     for row in await read_winners(dialect, connection, keys, known_ids=known_ids):
         winner = _winner_from(row, by_id)
-        winners.setdefault(_key(winner.event), []).append(winner)
+        winners.setdefault(recording_key(winner.event), []).append(winner)
     if winners:
-        await dialect.update_recordings(connection, [_recording_row(winners[key]) for key in sorted(winners)])
+        await dialect.update_recordings(connection, [recording_row(winners[key]) for key in sorted(winners)])
     # Taken back are recordings that turned out to have no event: its id was already that of another recording's. Ids
     # are digests of the content, so a sender cannot bring this about; somebody who writes into the queues can.
     without = [key for key in keys if key not in winners]
@@ -130,37 +115,12 @@ def _together(one: KeptEvent, other: KeptEvent) -> KeptEvent:
 
 
 def _identity(event: Event) -> tuple[bool, RecordingKey]:
-    return type(event) is Unrecognized, _key(event)
+    return type(event) is Unrecognized, recording_key(event)
 
 
 def _precedence(one: KeptEvent) -> tuple[bool, int, bytes]:
     """Order two acceptances of one event as `upsert_events` does: recognized first, then the earlier."""
     return type(one.event) is Unrecognized, one.received_at_us, one.body
-
-
-def _key(event: Event) -> RecordingKey:
-    return event.sdk_app_id, "" if type(event) is Unrecognized else event.task_id
-
-
-def _event_row(one: KeptEvent) -> dict[str, Any]:
-    event = one.event
-    row = {
-        "event_id": one.event_id,
-        "sdk_app_id": event.sdk_app_id,
-        "timestamp": event.timestamp,
-        "outranks": outranks(event),
-        "received_at_us": one.received_at_us,
-        "body": one.body,
-        "source": one.source,
-        "verified": one.verified,
-        "contradicted": one.verified is False,
-    }
-    if type(event) is Unrecognized:
-        event_type = None if event.event_type is None else storable(event.event_type)
-        reason = storable(event.reason)
-        return row | {"routing_key": UNRECOGNIZED, "event_type": event_type, "task_id": None, "reason": reason}
-    event_type = type(event).__name__
-    return row | {"routing_key": event_type, "event_type": event_type, "task_id": event.task_id or None, "reason": None}
 
 
 def _winner_from(row: Row[Any], by_id: Mapping[str, KeptEvent]) -> KeptEvent:
@@ -173,15 +133,3 @@ def _winner_from(row: Row[Any], by_id: Mapping[str, KeptEvent]) -> KeptEvent:
             f"event {row.event_id} was recognized by another version and is not by this one: run one version everywhere"
         )
     return KeptEvent(event=event, event_id=row.event_id, body=row.body, **kept)
-
-
-def _recording_row(accepted: Sequence[KeptEvent]) -> dict[str, Any]:
-    recording = merge(accepted)
-    row: dict[str, Any] = msgspec.structs.asdict(recording)
-    error = row.pop("error")
-    return row | {
-        "failed": error is not None,
-        "error_code": error and error.code,
-        "error_message": error and error.message,
-        "active_at_us": max(one.received_at_us for one in accepted),
-    }

@@ -35,6 +35,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from store.direct import Direct
+from store.kept import KeptEvent
 from store.statements import DIALECTS
 
 
@@ -409,6 +411,7 @@ class Store:
         self.dialect = DIALECTS[self._url.get_backend_name()]
         # Where there is one writer at a time and its waiters poll, those of a process stand in line instead.
         self._line = asyncio.Lock() if self.dialect.has_one_writer else None
+        self._direct: Direct | None = None
 
     @property
     def url(self) -> str:
@@ -436,6 +439,8 @@ class Store:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        if self._direct is not None:
+            await self._direct.close()
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -475,6 +480,21 @@ class Store:
                 await asyncio.sleep(random.uniform(0.01, 0.05) * run)  # noqa: S311 - spreads, hides nothing
             async with self._transaction() as connection:
                 return await operation(connection)
+
+    async def apply_directly(self, kept: Mapping[str, KeptEvent]) -> bool:
+        """Do what `store.direct.Direct.apply` does; False where the careful way is to be taken.
+
+        Raises `StoreUnavailableError`, or `SchemaMismatchError` if a table is missing.
+        """
+        if self._direct is None:
+            return False
+        with self._errors_translated():
+            try:
+                return await self._direct.apply(kept)
+            except DATABASE_ERRORS as error:
+                if failure_of(error) is not Failure.REPEAT:
+                    raise
+                return False
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
