@@ -36,6 +36,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from store.direct import Direct
+from store.direct.sqlite import SqliteDirect
 from store.kept import KeptEvent
 from store.statements import DIALECTS
 
@@ -412,6 +413,9 @@ class Store:
         # Where there is one writer at a time and its waiters poll, those of a process stand in line instead.
         self._line = asyncio.Lock() if self.dialect.has_one_writer else None
         self._direct: Direct | None = None
+        if self._line is not None:
+            file = Path(self._url.database or "")
+            self._direct = SqliteDirect(file, line=self._line, busy_timeout_s=SQLITE_BUSY_TIMEOUT_S)
 
     @property
     def url(self) -> str:

@@ -295,6 +295,7 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
         for number in range(1000)
     ]
     await apply_events(store, [winner, *losers, *forged])
+    store._direct = None  # The direct ways have tests of their own.
     decoded: list[bytes] = []
 
     def counting_decode(body: bytes, *, received_at_us: int) -> Any:
@@ -320,6 +321,7 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
 
 
 async def test_a_hundred_events_take_as_many_statements_as_one(store: Store) -> None:
+    store._direct = None
     traffic = Traffic(store)
     await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId="t"))])
     for_one = len(traffic.sent)
