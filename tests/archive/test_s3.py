@@ -4,12 +4,14 @@ import asyncio
 import hashlib
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiobotocore.session import AioSession
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from fastcrc import crc64
@@ -76,6 +78,24 @@ def moto() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@asynccontextmanager
+async def asking(url: str) -> AsyncIterator[Any]:
+    """Yield a client that can do everything, as another program would have it."""
+    async with AioSession().create_client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY_ID,
+        aws_secret_access_key=SECRET_ACCESS_KEY,
+    ) as client:
+        yield client
+
+
+async def make_bucket(url: str, name: str) -> None:
+    async with asking(url) as client:
+        await client.create_bucket(Bucket=name)
 
 
 class Staged:
@@ -171,7 +191,7 @@ async def test_what_is_configured_for_other_programs_is_not_used(
 async def test_an_upload_goes_on_where_it_was_cut_off(moto: str, tmp_path: Path) -> None:
     staged = Staged(tmp_path, 3 * PART)
     async with place(moto) as bucket:
-        await bucket._client.create_bucket(Bucket="classes")
+        await make_bucket(moto, "classes")
         sent = await cut_off(bucket, staged, after=2)
         [upload_id] = staged.upload_ids
         sent.clear()
@@ -213,7 +233,7 @@ async def cut_off(bucket: S3Place, staged: Staged, *, after: int) -> list[int]:
 async def test_a_part_of_other_bytes_is_sent_again(moto: str, tmp_path: Path) -> None:
     old = Staged(tmp_path, 2 * PART)
     async with place(moto, bucket="others") as bucket:
-        await bucket._client.create_bucket(Bucket="others")
+        await make_bucket(moto, "others")
         sent = await cut_off(bucket, old, after=1)
         new = Staged(tmp_path, 2 * PART)
         sent.clear()
@@ -242,11 +262,12 @@ async def test_a_server_that_dies_in_the_middle_is_asked_and_begun_anew(tmp_path
 async def test_an_upload_is_forgotten_when_asked(moto: str, tmp_path: Path) -> None:
     staged = Staged(tmp_path, 2 * PART)
     async with place(moto, bucket="forgotten") as bucket:
-        await bucket._client.create_bucket(Bucket="forgotten")
+        await make_bucket(moto, "forgotten")
         await cut_off(bucket, staged, after=1)
         await bucket.abort(KEY, staged.upload_ids[0])
         await bucket.abort(KEY, staged.upload_ids[0])
-        assert (await bucket._client.list_multipart_uploads(Bucket="forgotten")).get("Uploads", []) == []
+        async with asking(moto) as client:
+            assert (await client.list_multipart_uploads(Bucket="forgotten")).get("Uploads", []) == []
 
 
 async def test_a_bucket_that_is_not_there_is_told(moto: str, tmp_path: Path) -> None:
@@ -259,7 +280,7 @@ async def test_a_bucket_that_is_not_there_is_told(moto: str, tmp_path: Path) -> 
 
 async def test_a_staged_file_that_is_not_the_proved_one_is_not_placed(moto: str, tmp_path: Path) -> None:
     async with place(moto, bucket="proved") as bucket:
-        await bucket._client.create_bucket(Bucket="proved")
+        await make_bucket(moto, "proved")
         for size in (10, PART + 10):
             staged = Staged(tmp_path, size)
             with pytest.raises(NotStagedError, match="instead of"):
@@ -280,12 +301,16 @@ class Fake:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
+        #: What was put, and the digest that was signed with it.
+        self.bodies: list[tuple[str, bytes]] = []
         self.answer: Callable[[web.Request], Answer] = lambda _: None
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((request.method, request.path_qs))
         body = await request.read()
+        if request.method == "PUT":
+            self.bodies.append((request.headers["x-amz-content-sha256"], body))
         answer = self.answer(request)
         if answer is not None:
             return answer
@@ -324,6 +349,40 @@ async def fake() -> AsyncIterator[Fake]:
         yield server
     finally:
         await runner.cleanup()
+
+
+async def test_what_goes_over_plain_http_is_signed_with_digests_that_no_loop_has_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_by, read = [], os.pread
+
+    def noting(file: int, size: int, place: int) -> bytes:
+        read_by.append(threading.current_thread())
+        return read(file, size, place)
+
+    monkeypatch.setattr(os, "pread", noting)
+    async with fake() as server, place(server.url) as bucket:
+        for size in (10, 2 * PART + 7):
+            # There is no file to be verified in the end.
+            with pytest.raises(PlaceError):
+                await Staged(tmp_path, size).put(bucket)
+    assert len(server.bodies) == 4
+    assert all(signed == hashlib.sha256(body).hexdigest() for signed, body in server.bodies)
+    assert read_by
+    assert threading.main_thread() not in read_by
+
+
+@pytest.mark.parametrize(
+    ("region", "url"),
+    [
+        ("eu-central-1", "https://s3.eu-central-1.amazonaws.com"),
+        ("cn-north-1", "https://s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+async def test_a_bucket_without_an_endpoint_is_amazons_of_its_region(region: str, url: str) -> None:
+    of_region = S3Settings(region=region, access_key_id=ACCESS_KEY_ID, secret_access_key=SECRET_ACCESS_KEY)
+    async with S3Place(S3Target(bucket="classes"), of_region) as bucket:
+        assert bucket._client.meta.endpoint_url == url
 
 
 REFUSALS = [
