@@ -29,9 +29,9 @@ _NOT_THERE: Final = frozenset({403, 404, 410})
 _MAX_RESTARTS: Final = 2
 _LONGEST_AGAIN_S: Final = 3_600.0
 
-#: Enough to be worth a visit to the writer's thread, and what is held at most while that is busy.
+#: Enough to be worth a visit to the writer's thread. More is not held while that is busy: of each file one batch is
+#: being written and one gathered.
 _BATCH_BYTES: Final = 256 * 1024
-_MAX_BATCH_BYTES: Final = 1 << 20
 _BATCH_S: Final = 1.0
 
 #: Neither video nor audio, whatever else the server says.
@@ -485,10 +485,10 @@ class _Batch:
         """Add a piece; return whether it is time to write, which waits if the batch before is not written yet."""
         self._pieces.append(piece)
         self._size += len(piece)
-        if self._size >= _MAX_BATCH_BYTES or len(self._pieces) >= MAX_PIECES:
+        if self._size >= _BATCH_BYTES or len(self._pieces) >= MAX_PIECES:
             return True
         is_free = self._writing is None or self._writing.done()
-        return is_free and (self._size >= _BATCH_BYTES or time.monotonic() - self._since_s > _BATCH_S)
+        return is_free and time.monotonic() - self._since_s > _BATCH_S
 
     async def write(self) -> None:
         """Begin to write the pieces as soon as those before are written, whose errors it raises."""

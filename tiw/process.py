@@ -6,6 +6,7 @@ what it needs and no more: an ingest node has no use for a database.
 
 import argparse
 import asyncio
+import ctypes
 import errno
 import fcntl
 import gc
@@ -295,3 +296,20 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(THRESHOLD)
+
+
+#: mallopt(3). Blocks of so many bytes are mapped one by one, as they are at first, and a heap's free end goes back.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_RETURNED_BYTES = 64 * 1024
+
+
+def return_freed_memory() -> None:
+    """Let freed memory go back to the system, as far as the C library can be told so.
+
+    Who moves large files frees as many bytes as come. Left alone, glibc raises its thresholds at the first large block
+    that is freed, and keeps 10 to 20 MB of holes on the heaps of several threads.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _RETURNED_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES)

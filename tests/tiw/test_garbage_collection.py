@@ -1,4 +1,4 @@
-"""A process that runs for long leaves what it started with alone."""
+"""A process that runs for long leaves what it started with alone, and one that moves files keeps none of them."""
 
 import gc
 import subprocess
@@ -39,3 +39,22 @@ assert run() == 0
 assert seen == [True], seen
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_memory_that_lies_between_what_stays_goes_back_when_it_is_freed() -> None:
+    code = """
+from pathlib import Path
+from tiw.process import return_freed_memory
+def resident_kb():
+    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line).split()[1])
+return_freed_memory()
+pieces, stays = [], []
+for _ in range(500):
+    pieces.append(bytes(bytearray(b"x") * 100_000))
+    stays.append(bytes(bytearray(1_000)))
+most_kb = resident_kb()
+pieces.clear()
+print(most_kb - resident_kb())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert int(done.stdout) > 40_000

@@ -37,7 +37,7 @@ from tiw.output import (
     show_iso,
     show_text,
 )
-from tiw.process import settle, stop_requests
+from tiw.process import return_freed_memory, settle, stop_requests
 from tiw.settings import FailedError, Settings, UsageError
 
 #: How often what is shown of a recording is brought up to date.
@@ -56,6 +56,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Archive until SIGTERM; without TIW_ARCHIVE, do nothing until then."""
     del args
     configure_logging(settings.log_format)
+    return_freed_memory()
     require_amqp(settings, "archive run")
     stopped = await stop_requests()
     async with AsyncExitStack() as stack:
@@ -135,6 +136,7 @@ async def fetch(settings: Settings, args: argparse.Namespace) -> int:
     """
     require_archive(settings)
     configure_logging(settings.log_format)
+    return_freed_memory()
     stopped = await stop_requests()
     async with open_store(settings) as store, AsyncExitStack() as stack:
         await check_schema(store)
