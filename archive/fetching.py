@@ -31,7 +31,7 @@ _LONGEST_AGAIN_S: Final = 3_600.0
 
 #: Enough to be worth a visit to the writer's thread. More is not held while that is busy: of each file one batch is
 #: being written and one gathered.
-_BATCH_BYTES: Final = 256 * 1024
+_BATCH_BYTES: Final = 128 * 1024
 _BATCH_S: Final = 1.0
 
 #: Neither video nor audio, whatever else the server says.
