@@ -4,15 +4,26 @@ The packages are an application's, with short names at the top level. A folder o
 path would be imported instead, and fail in ways that say nothing.
 """
 
-import contextlib
-import gc
-import io
 import os
 import signal
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-from types import FrameType
+
+
+def _end_at_once(number: int, frame: object) -> None:
+    del frame
+    os._exit(128 + number)
+
+
+# Before anything else is imported: imports take most of a second, and a Ctrl-C among them is no error of anybody's. Not
+# where it is ignored, as in the background of a shell. Holds until `tiw.process.run`.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _end_at_once)
+
+import contextlib  # noqa: E402 - see above
+import gc  # noqa: E402
+import io  # noqa: E402
+import sys  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 
 def run() -> int:
@@ -85,11 +96,6 @@ def _inherit_nothing_further() -> None:
         if descriptor > 2:  # noqa: PLR2004 - the standard streams
             with contextlib.suppress(OSError):  # the one through which the folder was read
                 os.set_inheritable(descriptor, False)
-
-
-def _end_at_once(number: int, frame: FrameType | None) -> None:
-    del frame
-    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,9 @@ _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 def run(parsed: argparse.Namespace) -> int:
     """Run the command that the parser of `tiw.parser` has found, and return its exit code."""
     try:
+        # Until now it ends the process at once; see `tiw.__main__`. What is begun from here on is to be left in order.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         settings = read_settings(os.environ, is_terminal=sys.stderr.isatty())
         with _shared_metrics(settings) if _has_children(parsed, settings) else nullcontext():
             exit_code = _command(settings, parsed)
