@@ -106,3 +106,9 @@ def begun_again(requests: Iterable[FileRequest], survived_s: Mapping[str, float]
         if one.method == "GET" and one.range in ("", "bytes=0-")
         if one.at_s > survived_s.get(one.path, float("inf"))
     ]
+
+
+def twice(requests: Iterable[FileRequest]) -> list[str]:
+    """Name the files that were sent from their start more than once."""
+    whole = Counter(one.path for one in requests if one.method == "GET" and one.answer == "200")
+    return [path for path, count in whole.items() if count > 1]

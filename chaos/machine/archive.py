@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from sqlalchemy import select
 
 from archive import Staging
 from chaos.checking.archived import Original
@@ -15,7 +16,7 @@ from chaos.machine.deployment import OTHER_APP, Deployment
 from chaos.machine.node import Node
 from schemas import OnlineRecordFinished, decode, file_key
 from simulator import SimulatedClass, VendorFiles, render
-from store import ArchiveFileRow, Recording, Store, find_recordings, list_archive_files
+from store import ArchiveFileRow, Recording, Store, archived_files, find_recordings, list_archive_files
 from tests.servers.rclone import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
 #: Beyond what a scenario writes, so that a small disk is enough.
@@ -97,6 +98,15 @@ class Archive:
     async def _rows(self) -> list[ArchiveFileRow]:
         async with Store(self._deployment.wiring.direct_database_url) as store:
             return await list_archive_files(store, app=OTHER_APP, limit=0)
+
+    def uploads(self) -> list[str]:
+        """Return the ids of uploads that were begun, of files that are not archived yet."""
+        return asyncio.run(self._uploads())
+
+    async def _uploads(self) -> list[str]:
+        query = select(archived_files.c.upload_id).where(archived_files.c.upload_id.is_not(None))
+        async with Store(self._deployment.wiring.direct_database_url) as store, store.reading() as connection:
+            return [row.upload_id for row in await connection.execute(query)]
 
     def recordings(self, classes: Iterable[SimulatedClass]) -> list[Recording]:
         """Return what the store knows of these classes."""

@@ -11,7 +11,7 @@ from random import Random
 import msgspec
 from msgspec import Struct
 
-from chaos.checking.archived import Original, begun_again, look, not_archived, not_as_marked, too_many
+from chaos.checking.archived import Original, begun_again, look, not_archived, not_as_marked, too_many, twice
 from chaos.errors import ChaosError
 from chaos.faults.bucket import FaultyBucket
 from chaos.faults.small_disk import SmallDisk, cannot_mount
@@ -368,6 +368,73 @@ def _full(stage: Stage, archive: Archive, disk: SmallDisk | None) -> Iterator[No
                 kill_and_restart(stage, node)
 
 
+#: An hour at the speed of the accelerated day.
+_AWAY_S = 3600 / SPEED
+
+
+def _inject_away(stage: Stage) -> None:
+    count, kills = stage.pick(10, 60), stage.pick(4, 20)
+    stage.plan(
+        f"{count} classes whose files are large; their S3 server is killed {kills} times in the middle of an upload, "
+        f"which it forgets; then it is away for {_AWAY_S:g} s, an hour {SPEED:g} times as fast, while files go on "
+        "coming"
+    )
+    with ExitStack() as stack:
+        files = stack.enter_context(in_thread(VendorFiles()))
+        buckets = stage.folder / "buckets"
+        (buckets / BUCKET).mkdir(parents=True)
+        server = stack.enter_context(RcloneS3(buckets))
+        classes = make_classes(
+            stage.rng,
+            (ClassKind.NORMAL,),
+            count,
+            starts_at=int(time.time()) - 3 * 3600,
+            bucket_of=lambda _: Bucket(url=files.url, shrink=_LARGE_SHRINK),
+        )
+        files.add(classes)
+        archive = Archive(
+            stage.deployment,
+            bucket_target(buckets, server.url),
+            files,
+            stage.folder / "staging",
+            settings={"TIW_ARCHIVE_AT_ONCE": "2"},
+        )
+        archive.start()
+        half = count // 2
+        asyncio.run(_finish(stage, classes[:half]))
+        cut_off = 0
+        for _ in range(kills):
+            cut_off += _kill_in_mid_upload(stage, archive, server)
+        stage.say(f"{kills} kills of the server, {cut_off} of them in the middle of an upload")
+        stage.measure("kills beside an upload", kills - cut_off, "kills", at_most=kills // 2)
+        with stage.fault("S3 away for an hour", "archive"):
+            server.kill()
+            asyncio.run(_finish(stage, classes[half:]))
+            stage.sleep(_AWAY_S)
+            rows = archive.rows()
+            unfetched = [f"{row.task_id} {row.name}" for row in rows if row.state not in ("staged", "archived")]
+            wrongly_marked = not_as_marked(rows, archive.target.root)
+            server.start()
+        _expect_none(stage, "files that were not fetched while the target was away", unfetched)
+        _expect_none(stage, "files marked as archived that were not there then", wrongly_marked)
+        _wait_archived(stage, archive, classes, None, within_s=stage.pick(400.0, 1200.0))
+        _expect_none(stage, "files fetched twice", twice(files.requests))
+        _judge(stage, archive, files, classes, None)
+
+
+def _kill_in_mid_upload(stage: Stage, archive: Archive, server: RcloneS3) -> bool:
+    """Kill the S3 server as soon as an upload has begun, or when patience is at its end; say whether one had."""
+    with suppress(ChaosError):
+        stage.wait_until(lambda: bool(archive.uploads()), "an upload", within_s=30.0)
+    stage.sleep(stage.rng.uniform(0.0, 0.5))
+    is_cut_off = bool(archive.uploads())
+    with stage.fault("SIGKILL", "S3"):
+        server.kill()
+        stage.sleep(stage.rng.uniform(0.5, 3.0))
+        server.start()
+    return is_cut_off
+
+
 async def _finish(stage: Stage, classes: Sequence[SimulatedClass]) -> None:
     """Send the last callback of each class."""
     (address, *_) = stage.deployment.addresses
@@ -427,5 +494,12 @@ SCENARIOS = (
         arrange=_arrange_kills,
         # The ledger's recordings have files, too, which nobody may fetch.
         traffic=Traffic(callbacks=100, rate=2.0),
+    ),
+    _SCENARIO(
+        name="archive-target-away",
+        sentence="an S3 server is killed in the middle of uploads, which it forgets, and is away for an hour of "
+        "classes; files go on being fetched, each once, and all are archived with their bytes",
+        inject=_inject_away,
+        cannot_run=_no_s3,
     ),
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from chaos.checking.archived import Original, begun_again, look, not_archived, not_as_marked, sha256_of, too_many
+from chaos.checking.archived import Original, begun_again, look, not_archived, not_as_marked, sha256_of, too_many, twice
 from chaos.scenarios.archiving import plan_troubles
 from simulator import Content, FileRequest
 from store import ArchiveFileRow
@@ -85,6 +85,15 @@ def test_a_file_that_is_asked_for_from_its_start_though_a_part_survived_is_found
     assert begun_again([asked(1.0), asked(3.0, "bytes=5-"), asked(4.0, method="HEAD")], {"/one.mp4": 2.0}) == []
     assert begun_again([asked(1.0), asked(3.0)], {"/other.mp4": 2.0}) == []
     assert begun_again([asked(1.0), asked(3.0), asked(4.0, "bytes=0-")], {"/one.mp4": 2.0}) == ["/one.mp4"] * 2
+
+
+def test_a_file_that_was_sent_from_its_start_twice_is_found() -> None:
+    def sent(path: str, answer: str = "200", method: str = "GET") -> FileRequest:
+        return FileRequest(at_s=1.0, method=method, path=path, range="", if_match="", answer=answer)
+
+    once = [sent("/a.mp4"), sent("/a.mp4", "206"), sent("/a.mp4", method="HEAD"), sent("/b.mp4", "404"), sent("/b.mp4")]
+    assert twice(once) == []
+    assert twice([*once, sent("/b.mp4")]) == ["/b.mp4"]
 
 
 def test_some_kills_fall_into_each_trouble_and_some_into_none() -> None:
