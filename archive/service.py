@@ -139,7 +139,7 @@ class Archiver:
             return
         _log.info("archiving_started", target=self._place.name, staging=str(self._staging.folder))
         works = (
-            ("target", self._target.check, _CHECK_EVERY_S),
+            ("target", self._check_target, 0.0),
             ("plan", self._plan, _PLAN_EVERY_S),
             ("files", self._work, 0.0),
             ("manifests", self._announce, _LOOK_EVERY_S),
@@ -194,6 +194,12 @@ class Archiver:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
+
+    async def _check_target(self) -> None:
+        """Look at the target once more, some time after it was looked at before anything else."""
+        await self._pause(_CHECK_EVERY_S)
+        if not self._stopping.is_set():
+            await self._target.check()
 
     async def _retry_refused(self) -> None:
         """Try again what the rules of now let be asked: what a forged event names stays refused, and costs nothing."""
