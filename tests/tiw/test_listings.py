@@ -156,3 +156,23 @@ def test_the_admin_address_that_is_in_effect_is_told(
     monkeypatch.delenv("TIW_ADMIN")
     values = json.loads(shown("config --json"))
     assert (values["admin"], values["admin_of_work"]) == ("127.0.0.1:9080", None)
+
+
+def test_files_of_a_recording_that_nobody_knows_are_not_tried_again(
+    folder: Path, shown: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, named in (("typo", "'typo'"), (f"{TASK} --app 1", f"'{TASK}' of application 1")):
+        assert main(["archive", "retry", *arguments.split()]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err == f"tiw: no file of {named} is known: `tiw archive list` has those that are\n"
+    assert "1 files are tried again" in shown(f"archive retry {TASK}")
+
+
+def test_that_nothing_is_archived_is_said_only_where_the_store_knows_of_no_file(
+    folder: Path, tmp_path: Path, shown: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shown("archive list --state lost").strip() == "No files match."
+    monkeypatch.setenv("TIW_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path}/empty.db")
+    assert main(["migrate"]) == 0
+    assert "No files yet. TIW_ARCHIVE is not set here" in " ".join(shown("archive list").split())

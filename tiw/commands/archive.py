@@ -83,12 +83,14 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         files = await list_archive_files(
             store, state=args.state, task_id=args.task, app=args.app, since_us=since_us, limit=args.limit
         )
+        # Others may archive into the same store, wherever this terminal's settings point.
+        has_any = bool(files or await list_archive_files(store, limit=1))
     if args.json:
         print_json(files)
         return 0
     empty = nothing("files", args.state, args.task, args.app, args.since)
-    if settings.archive is None:
-        empty = f"{empty} TIW_ARCHIVE is not set: nothing is archived."
+    if settings.archive is None and not has_any:
+        empty = f"{empty} TIW_ARCHIVE is not set here: nothing is archived unless a process has it."
     _print_files(files, empty=empty, wide=args.wide)
     return 0
 
@@ -269,9 +271,14 @@ class RetryReport(Struct, frozen=True, kw_only=True):
 
 
 async def retry(settings: Settings, args: argparse.Namespace) -> int:
-    """Have what is not archived tried again at once."""
+    """Have what is not archived tried again at once; exit code 1 if no file is of the recording that is named."""
     async with open_store(settings) as store:
         await check_schema(store)
+        if args.task_id is not None and not await list_archive_files(
+            store, task_id=args.task_id, app=args.app, limit=1
+        ):
+            of_app = "" if args.app is None else f" of application {args.app}"
+            raise FailedError(f"no file of {args.task_id!r}{of_app} is known: `tiw archive list` has those that are")
         count = await retry_files(store, task_id=args.task_id, app=args.app)
     if args.json:
         print_json(RetryReport(files=count))
