@@ -25,8 +25,8 @@ from store import (
     claim_manifests,
     count_archive,
     list_begun_files,
-    list_due_files,
     list_refused_files,
+    list_staged_files,
     retry_refused_files,
     wait_for_schema,
 )
@@ -311,7 +311,7 @@ class Archiver:
         metrics.ARCHIVE_TARGET_UP.labels(self._place.name).set(1 if self._target.is_there else 0)
 
     async def _clear(self) -> None:
-        keys = await list_due_files(self._store)
+        keys = await list_staged_files(self._store, staged_on=self._staging.identity)
         removed = self._staging.remove_leftovers({self._staging.part(*key) for key in keys})
         if removed:
             _log.info("leftovers_removed", parts=removed)

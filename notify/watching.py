@@ -57,6 +57,9 @@ _SELDOM_S = 600.0
 #: Dead letters that are older were looked at before, or nobody was told of notices then.
 _RECENT_S = 3600.0
 
+#: Of so many files at once that expire people are told; a channel takes no more in the time that is left.
+_EXPIRING = 1_000
+
 #: A spool drains within seconds once the broker is back.
 SPOOL_AFTER_S = 60.0
 
@@ -171,8 +174,8 @@ async def look_for_failing_archive(store: Store, now_s: float) -> list[Alert]:
 
 
 async def look_for_expiring_files(store: Store, now_s: float) -> list[Alert]:
-    """Find files that the vendor deletes soon, and that are not archived."""
-    found = await find_expiring_files(store, within_s=max(EXPIRY_STEPS_H) * 3600.0)
+    """Find files that the vendor deletes soon, and that are not archived; of very many, those that are next."""
+    found = await find_expiring_files(store, within_s=max(EXPIRY_STEPS_H) * 3600.0, limit=_EXPIRING)
     alerts = [
         file_expiring(
             sdk_app_id=one.sdk_app_id,

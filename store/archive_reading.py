@@ -176,16 +176,24 @@ class ExpiringFile(Struct, frozen=True, kw_only=True):
     expires_at_s: int
 
 
-async def find_expiring_files(store: Store, *, within_s: float) -> list[ExpiringFile]:
-    """Return the files that are due and that the vendor deletes within so many seconds, or has deleted, in order."""
+async def find_expiring_files(store: Store, *, within_s: float, limit: int) -> list[ExpiringFile]:
+    """Return at most `limit` files that are due and that the vendor deletes within so many seconds, the next first.
+
+    Those that it should have deleted already are not among them: they would stand before all others.
+    """
     query = (
         select(
             *(_file.sdk_app_id, _file.task_id, recordings.c.room_id, _file.name),
             (_file.deadline_at_us // 1_000_000).label("expires_at_s"),
         )
         .select_from(archived_files.outerjoin(recordings, is_same(archived_files, recordings)))
-        .where(_IS_DUE, _file.deadline_at_us <= now_us() + round(within_s * 1_000_000))
+        .where(
+            _IS_DUE,
+            _file.deadline_at_us > now_us(),
+            _file.deadline_at_us <= now_us() + round(within_s * 1_000_000),
+        )
         .order_by(_file.deadline_at_us, _file.sdk_app_id, _file.task_id, _file.file_key)
+        .limit(limit)
     )
     async with store.reading() as connection:
         return [ExpiringFile(**members(row)) for row in await connection.execute(query)]

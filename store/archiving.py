@@ -259,9 +259,16 @@ async def list_begun_files(store: Store, *, staged_on: str) -> list[FileKey]:
         return [tuple(row) for row in await connection.execute(query)]
 
 
-async def list_due_files(store: Store) -> list[FileKey]:
-    """Return the keys of all files that are not done: the parts of others are left over."""
-    query = select(_file.sdk_app_id, _file.task_id, _file.file_key).where(_file.state == literal_column(f"'{DUE}'"))
+async def list_staged_files(store: Store, *, staged_on: str) -> list[FileKey]:
+    """Return the keys of all files that may have a part in a folder: other parts there are left over.
+
+    Those that somebody works on are among them, as a part is there before a row tells of it. However many files are
+    due, these are no more than there are parts and workers.
+    """
+    query = select(_file.sdk_app_id, _file.task_id, _file.file_key).where(
+        _file.state == literal_column(f"'{DUE}'"),
+        or_(_file.staged_on == staged_on, _file.lease_holder.is_not(None)),
+    )
     async with store.reading() as connection:
         return [tuple(row) for row in await connection.execute(query)]
 

@@ -38,6 +38,7 @@ from store import (
     known_archive_numbers,
     list_archive_files,
     list_refused_files,
+    list_staged_files,
     note_file,
     plan_archive,
     postpone_file,
@@ -490,13 +491,31 @@ async def test_files_are_listed_counted_and_told_of(store: Store) -> None:
     assert (counts.waiting, counts.staged, counts.failing) == (2, 1, 1)
     assert (counts.archived, counts.lost, counts.refused) == (1, 1, 0)
     assert 200 < (counts.next_deletion_in_s or 0) <= 300
-    expiring = await find_expiring_files(store, within_s=410)
+    expiring = await find_expiring_files(store, within_s=410, limit=10)
     assert [(one.name[0], one.room_id) for one in expiring] == [("3", None), ("4", None)]
+    assert await find_expiring_files(store, within_s=410, limit=1) == expiring[:1]
     assert expiring[0].expires_at_s == third.deadline_at_us // 1_000_000
     now_us = time.time_ns() // 1000 + 60_000_000
     (failing,) = await find_failing(store, since_us=now_us)
     assert (failing.failing_at, failing.reason, failing.count) == ("placing", "full", 1)
     assert await find_failing(store, since_us=5) == []
+
+
+async def test_of_what_expires_the_next_stands_first_and_what_is_overdue_nowhere(store: Store) -> None:
+    await plan_archive(store, [plan(*(planned(number, deleted_in_s=(number - 3) * 100) for number in range(1, 6)))])
+    expiring = await find_expiring_files(store, within_s=1_000, limit=2)
+    assert [one.name[0] for one in expiring] == ["4", "5"]
+
+
+async def test_only_files_that_may_have_a_part_in_a_folder_are_listed_for_it(store: Store) -> None:
+    await plan_archive(store, [plan(*(planned(number) for number in range(1, 6)))])
+    here, there, worked_on = await claimed(store, limit=3)
+    for file, folder in ((here, "here"), (there, "there")):
+        await note_file(store, file.key, lease_holder="h", staged_on=folder, etag='"e"')
+        await postpone_file(store, file.key, lease_holder="h", after_s=0)
+    assert set(await list_staged_files(store, staged_on="here")) == {here.key, worked_on.key}
+    await end(store, worked_on)
+    assert await list_staged_files(store, staged_on="here") == [here.key]
 
 
 def manifest(*files: ManifestFile, task_id: str = "t") -> Manifest:
