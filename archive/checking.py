@@ -99,7 +99,8 @@ async def find_manifests(place: Place) -> AsyncIterator[FoundManifest]:
 async def rebuild(store: Store, place: Place, *, on_found: Callable[[FoundManifest], None]) -> int:
     """Make the archive's rows from the manifests of the target; return how many files got rows or better ones.
 
-    What the store knows already stays unless the manifest knows more; nothing is removed. A file that does not lie
+    What the store knows already stays unless the manifest knows more, or lies elsewhere than the store says; nothing is
+    removed. A file that does not lie
     beside its manifest with its size gets no row, and `on_found` is told. Raises `PlaceError` and `StoreError`.
     """
     restored = 0

@@ -341,7 +341,8 @@ async def restore_archive(store: Store, manifests: Sequence[Manifest]) -> int:
     """Make the rows of what manifests tell, in one transaction; return how many files are news.
 
     Idempotent. What is known already stays, but for a file that is archived by its manifest and not by its row, which
-    is archived from then on. Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    is archived from then on, and for where a file lies: it lies beside its manifest. Raises `StoreUnavailableError` and
+    `SchemaMismatchError`.
     """
     by_key = {(one.sdk_app_id, one.task_id): one for one in manifests}
 
@@ -355,6 +356,7 @@ async def restore_archive(store: Store, manifests: Sequence[Manifest]) -> int:
             changed = 0
             for row in _restored_files(by_key[key]):
                 changed += (await connection.execute(restoring, row)).rowcount
+            count += await _move(connection, by_key[key])
             if changed:
                 # What was due is not any more. A manifest of now, if it is not known here, needs not be written again.
                 older = or_(_archived.manifest_at_us.is_(None), _archived.planned_active_at_us.is_not(None))
@@ -363,6 +365,30 @@ async def restore_archive(store: Store, manifests: Sequence[Manifest]) -> int:
         return count
 
     return await store.write(operation) if by_key else 0
+
+
+async def _move(connection: AsyncConnection, manifest: Manifest) -> int:
+    """Let the rows of archived files say where the same ones lie now; return how many said something else.
+
+    Only below the folder that is the recording's: others are looked for there, and not beside the manifest.
+    """
+    recording = and_(_archived.sdk_app_id == manifest.sdk_app_id, _archived.task_id == manifest.task_id)
+    location = storable(manifest.location)
+    moving = (
+        update(archived_recordings)
+        .where(recording, _archived.folder == storable(manifest.folder))
+        .values(location=case((_archived.manifest_at_us.is_not(None), location), else_=_archived.location))
+    )
+    if not (await connection.execute(moving)).rowcount:
+        return 0
+    count = 0
+    for row in _restored_files(manifest):
+        if row["outcome"] == "archived":
+            is_same_file = and_(*(_file[name] == row[name] for name in (*_KEY, "file_key", "name", "sha256")))
+            is_elsewhere = _file.location.is_distinct_from(row["location"])
+            moved = update(archived_files).where(is_same_file, _file.outcome == "archived", is_elsewhere)
+            count += (await connection.execute(moved.values(location=row["location"]))).rowcount
+    return count
 
 
 def _restored_recording(manifest: Manifest) -> dict[str, Any]:

@@ -577,6 +577,25 @@ async def test_a_manifest_makes_nothing_worse_and_ends_what_it_knows_to_be_archi
     assert [len(work.files) for work in await manifests(store)] == [2]
 
 
+async def test_a_manifest_says_where_files_lie_that_are_known(store: Store) -> None:
+    await restore_archive(store, [manifest(ARCHIVED, LOST)])
+    moved = msgspec.structs.replace(manifest(ARCHIVED, LOST), location="s3://bucket/1/t")
+    other = msgspec.structs.replace(ARCHIVED, sha256="another")
+    for wrong in (
+        msgspec.structs.replace(moved, files=(other,)),
+        # Who looks for it takes the recording's own folder.
+        msgspec.structs.replace(moved, folder="1/other"),
+    ):
+        assert await restore_archive(store, [wrong]) == 0
+        (row,) = await list_archive_files(store, state="archived")
+        assert row.location == "/a/1/t/1_camera.mp4"
+    for expected in (1, 0):
+        assert await restore_archive(store, [moved]) == expected
+    (row,) = await list_archive_files(store, state="archived")
+    assert (row.location, row.sha256, row.folder) == ("s3://bucket/1/t/1_camera.mp4", "s", "1/t")
+    assert await manifests(store) == []
+
+
 async def test_the_rows_of_the_archive_go_with_their_recording(store: Store) -> None:
     await plan_archive(store, [plan(planned(1), planned(2)), plan(planned(), task_id="u")])
     (traces,) = await find_traces(store, "t")
