@@ -465,7 +465,8 @@ async def retry_files(
     """Make files due now whose outcome is one of these, and with `also_due` those that wait; return how many.
 
     Only those of these `names`, if given. Their attempts count anew. A file that was archived is fetched anew: what
-    is at the target is no more trusted. Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    is at the target is no more trusted. Its recording is planned anew, too: the vendor may have named another address
+    since, of which an archived file takes no notice. Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
     ended = _file.outcome.in_(outcomes)
     retrying = (
@@ -473,13 +474,20 @@ async def retry_files(
         .where(or_(ended, _file.state == literal_column(f"'{DUE}'")) if also_due else ended)
         .values(_RETRIED)
     )
+    planning = update(archived_recordings).values(planned_active_at_us=None)
     if task_id is not None:
-        retrying = retrying.where(_file.task_id == task_id)
+        retrying, planning = retrying.where(_file.task_id == task_id), planning.where(_archived.task_id == task_id)
     if app is not None:
-        retrying = retrying.where(_file.sdk_app_id == app)
+        retrying, planning = retrying.where(_file.sdk_app_id == app), planning.where(_archived.sdk_app_id == app)
     if names is not None:
         retrying = retrying.where(_file.name.in_(names))
-    return (await store.write(lambda connection: connection.execute(retrying))).rowcount
+
+    async def operation(connection: AsyncConnection) -> int:
+        if "archived" in outcomes:
+            await connection.execute(planning)
+        return (await connection.execute(retrying)).rowcount
+
+    return await store.write(operation)
 
 
 class RefusedFile(Struct, frozen=True, kw_only=True):

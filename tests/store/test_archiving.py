@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from schemas import FileOutcome, Manifest, ManifestFile, file_key
 from store import (
@@ -310,6 +310,21 @@ ADDRESSES = [
     ("vendor", "https://a/old", ("vendor", "https://a/old")),
     ("callback", "https://a/old", None),
 ]
+
+
+async def test_an_archived_file_takes_the_vendors_address_only_where_it_is_fetched_again(store: Store) -> None:
+    await plan_archive(store, [plan(planned(1))])
+    await end(store, await claimed_one(store))
+    vendors = plan(planned(1, url="https://vendor.example/1.mp4", address_from="vendor"))
+    await plan_archive(store, [vendors])
+    assert await claimed(store) == []
+    assert await retry_files(store, task_id="t", outcomes=["archived"], also_due=False) == 1
+    async with store.reading() as connection:
+        # So that `find_unplanned` finds it again.
+        assert (await connection.execute(select(archived_recordings.c.planned_active_at_us))).scalars().all() == [None]
+    await plan_archive(store, [vendors])
+    file = await claimed_one(store)
+    assert (file.address_from, file.url) == ("vendor", "https://vendor.example/1.mp4")
 
 
 @pytest.mark.parametrize(("source", "url", "expected"), ADDRESSES)
