@@ -1,10 +1,10 @@
 """A consumer's hold on its queue, kept through every loss: deliveries in, acknowledgements out."""
 
 import asyncio
+from bisect import bisect
 from collections import deque
 from collections.abc import Awaitable, Iterable
 from enum import Enum, auto
-from itertools import takewhile
 from typing import Self
 
 import aiormq
@@ -57,11 +57,10 @@ class OwnConnectionLosses:
         while len(self._counts) > MOST:
             del self._counts[next(iter(self._counts))]
 
-    def settled(self, event_ids: Iterable[str]) -> None:
-        """Forget events: what was published of them anew is counted by the broker anew."""
+    def settled(self, event_id: str) -> None:
+        """Forget an event: what was published of it anew is counted by the broker anew."""
         if self._counts:
-            for event_id in event_ids:
-                self._counts.pop(event_id, None)
+            self._counts.pop(event_id, None)
 
     def count(self, event_id: str) -> int:
         """Return how many of the returns of an event this process has survived."""
@@ -75,7 +74,7 @@ REQUEST_TIMEOUT_S = 15.0
 class AmqpDelivery:
     """One hand-over. Implements `broker.Delivery`."""
 
-    __slots__ = ("_acked", "_deliveries", "crashes", "is_due", "message", "tag", "taken_out")
+    __slots__ = ("_acked", "_deliveries", "crashes", "message", "tag", "taken_out")
 
     def __init__(
         self, deliveries: "ChannelDeliveries", tag: int, message: Message, crashes: int, taken_out: str
@@ -84,8 +83,6 @@ class AmqpDelivery:
         self.crashes = crashes
         self.taken_out = taken_out
         self.tag = tag
-        #: Whether it is acknowledged, and that is written or will be.
-        self.is_due = False
         self._deliveries = deliveries
         self._acked: Awaitable[bool] | None = None
 
@@ -93,7 +90,7 @@ class AmqpDelivery:
         """Settle for good. False if the connection was lost meanwhile; a second call returns what the first did."""
         if self._acked is None:
             # A tag acknowledged twice would close the channel.
-            self._acked = self._deliveries.ack(self)
+            self._acked = self._deliveries.ack(self.tag)
         return self._acked
 
 
@@ -123,12 +120,12 @@ class ChannelDeliveries:
         self._loop = asyncio.get_running_loop()
         self._arriving = Arrivals()
         self._plain = PlainDeliveries(channel.number)
-        #: By their tags, in the order of their arrival; those in `_due` among them.
-        self._unsettled: dict[int, AmqpDelivery] = {}
+        #: The event_ids of what is not acknowledged, by tags, in the order of their arrival.
+        self._unsettled: dict[int, str] = {}
         self._handed_over = 0
         self._held: deque[AmqpDelivery] = deque()
-        #: What is acknowledged and not yet written.
-        self._due: list[AmqpDelivery] = []
+        #: Tags that are acknowledged, and of which that is not written yet.
+        self._due: list[int] = []
         self._cancelled = asyncio.Event()
         self._given_up: asyncio.Future[None] = self._loop.create_future()
         #: When the first and the last delivery came, by the loop's clock; the first is None until then.
@@ -205,17 +202,17 @@ class ChannelDeliveries:
         self._connection.wire.detach(self._channel.number, self._take)
         # A channel that was closed alone is another matter: its handler may have held a delivery for too long.
         if self._connection.wire.is_lost:
-            self._own_losses.lost(delivery.message.event_id for delivery in self._unsettled.values())
+            self._own_losses.lost(self._unsettled.values())
         self._unsettled.clear()
 
-    def ack(self, delivery: AmqpDelivery) -> Awaitable[bool]:
+    def ack(self, tag: int) -> Awaitable[bool]:
         """Settle a delivery, with the others of this turn of the loop. False if the channel is lost."""
         if not self._is_connected:
             return self._no
-        delivery.is_due = True
+        self._own_losses.settled(self._unsettled.pop(tag))
         if not self._due:
             self._loop.call_soon(self._write_acks)
-        self._due.append(delivery)
+        self._due.append(tag)
         self._handed_over -= 1
         if self._held:
             self._hand_over()
@@ -225,16 +222,11 @@ class ChannelDeliveries:
         """Acknowledge in one frame all up to the first that is not settled, and one by one what overtook it."""
         if not self._due:
             return
-        due, self._due = self._due, []
+        due, self._due = sorted(self._due), []
+        together = bisect(due, next(iter(self._unsettled), due[-1]))
         number = self._channel.number
-        together = list(takewhile(_is_due, self._unsettled.values()))
-        frames = [ack_frame(number, together[-1].tag, multiple=len(together) > 1)] if together else []
-        for delivery in together:
-            del self._unsettled[delivery.tag]
-        if len(together) < len(due):
-            overtaking = [delivery.tag for delivery in due if self._unsettled.pop(delivery.tag, None)]
-            frames += [ack_frame(number, tag, multiple=False) for tag in overtaking]
-        self._own_losses.settled(delivery.message.event_id for delivery in due)
+        frames = [ack_frame(number, due[together - 1], multiple=together > 1)] if together else []
+        frames += [ack_frame(number, tag, multiple=False) for tag in due[together:]]
         self._connection.wire.write(b"".join(frames))
 
     def _on_cancelled(self, frame: object) -> None:
@@ -272,7 +264,7 @@ class ChannelDeliveries:
             self.first_arrival_s = self.last_arrival_s
         returns = returns and max(0, returns - self._own_losses.count(message.event_id))
         delivery = AmqpDelivery(self, tag, message, message.crashes + returns, taken_out)
-        self._unsettled[tag] = delivery
+        self._unsettled[tag] = message.event_id
         self._held.append(delivery)
         self._hand_over()
 
@@ -283,10 +275,6 @@ class ChannelDeliveries:
                 self._on_delivery(self._held.popleft())
             except Exception:  # noqa: BLE001 - it must not raise; the delivery stays unsettled until the channel ends
                 _log.exception("delivery_not_taken", queue=self._queue)
-
-
-def _is_due(delivery: AmqpDelivery) -> bool:
-    return delivery.is_due
 
 
 def _ended(loop: asyncio.AbstractEventLoop, value: bool) -> "asyncio.Future[bool]":

@@ -149,7 +149,7 @@ def test_a_loss_that_this_process_survived_is_counted_until_the_event_is_settled
     own_losses.lost(["a", "b"])
     own_losses.lost(["a"])
     assert [own_losses.count(event_id) for event_id in "abc"] == [2, 1, 0]
-    own_losses.settled(["a"])
+    own_losses.settled("a")
     assert [own_losses.count(event_id) for event_id in "abc"] == [0, 1, 0]
 
 
