@@ -4,11 +4,11 @@ import asyncio
 import secrets
 import sqlite3
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection, Generator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import structlog
 
@@ -212,6 +212,38 @@ class EmbeddedDelivery:
         return self._subscription.settle(self._claimed.id)
 
 
+class _Acks:
+    """The messages that a subscription acknowledges in one turn of the event loop, and what became of them."""
+
+    __slots__ = ("ended", "message_ids", "returned")
+
+    def __init__(self) -> None:
+        self.message_ids: list[int] = []
+        self.returned: Collection[int] = ()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(self, returned: Collection[int]) -> None:
+        """Tell those who wait; `returned` will be delivered again."""
+        self.returned = returned
+        self.ended.set_result(None)
+
+
+class _Ack:
+    """One of them; awaited, says whether it is settled for good."""
+
+    __slots__ = ("_acks", "_message_id")
+
+    def __init__(self, acks: _Acks, message_id: int) -> None:
+        self._acks = acks
+        self._message_id = message_id
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        if not self._acks.ended.done():
+            # Whoever waits may be cancelled, and the others wait on.
+            yield from asyncio.shield(self._acks.ended).__await__()
+        return self._message_id not in self._acks.returned
+
+
 class EmbeddedSubscription:
     """See `broker.api.Subscription`. All its state lives on the event loop; at most one claim is under way."""
 
@@ -236,6 +268,7 @@ class EmbeddedSubscription:
         self._watch = watch
         self._unsettled: set[int] = set()
         self._failed_acks: set[int] = set()
+        self._acks: _Acks | None = None
         self._claiming: asyncio.Future[Claims] | None = None
         self._may_be_ready = True
         self._is_open = False
@@ -258,17 +291,13 @@ class EmbeddedSubscription:
         self._may_be_ready = True
         self._claim_if_useful()
 
-    def settle(self, message_id: int) -> "asyncio.Future[bool]":
-        """Delete a message that was handed over. False if it will be delivered again."""
-        # One of its own: whoever waits may be cancelled, and the commit happens all the same.
-        acked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        try:
-            settling = self._commits.submit(settle(self.id, message_id), Level.WRITE)
-        except BrokerError:
-            acked.set_result(False)
-            return acked
-        settling.add_done_callback(partial(self._on_settled, message_id, acked))
-        return acked
+    def settle(self, message_id: int) -> Awaitable[bool]:
+        """Delete a message that was handed over, with all others of this turn. False if it will be delivered again."""
+        if self._acks is None:
+            self._acks = _Acks()
+            asyncio.get_running_loop().call_soon(self._settle)
+        self._acks.message_ids.append(message_id)
+        return _Ack(self._acks, message_id)
 
     async def __aenter__(self) -> Self:
         self._is_open = True
@@ -285,6 +314,7 @@ class EmbeddedSubscription:
             return
         self._is_open = False
         self._is_consuming = False
+        self._settle()
         # From here on the watch lets go of what is still registered, should this be cancelled or fail.
         self._watch.discard(self)
         try:
@@ -340,12 +370,19 @@ class EmbeddedSubscription:
         except Exception:  # noqa: BLE001 - against its contract; the other messages are still handed over
             _log.exception("on_delivery_failed", queue=self.queue, event_id=claimed.message.event_id)
 
-    def _on_settled(self, message_id: int, acked: "asyncio.Future[bool]", settling: "asyncio.Future[bool]") -> None:
-        self._unsettled.discard(message_id)
-        error = settling.exception()
-        if error is not None:
-            self._failed_acks.add(message_id)
+    def _settle(self) -> None:
+        acks, self._acks = self._acks, None
+        if acks is None:
+            return
+        try:
+            self._commits.begin(settle(self.id, acks.message_ids), Level.WRITE, partial(self._on_settled, acks))
+        except BrokerError:  # the transport is closed
+            acks.end(acks.message_ids)
+
+    def _on_settled(self, acks: _Acks, returned: frozenset[int] | None, error: Exception | None) -> None:
+        self._unsettled.difference_update(acks.message_ids)
+        if returned is None:
+            self._failed_acks.update(acks.message_ids)
             _log.warning("ack_failed", queue=self.queue, error=str(error))
-        if not acked.done():
-            acked.set_result(error is None and settling.result())
+        acks.end(acks.message_ids if returned is None else returned)
         self._claim_if_useful()

@@ -25,6 +25,9 @@ _CLAIM = (
     "SELECT id FROM messages WHERE queue = ? AND claimed_by IS NULL AND visible_at_us = 0 ORDER BY id LIMIT ?"
     ") RETURNING id, deliveries, message"
 )
+# The plus: by their ids, not by looking through all that it holds.
+_SETTLE = "DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?)) AND +claimed_by = ?"
+_STILL_THERE = "SELECT id FROM messages WHERE id IN (SELECT value FROM json_each(?))"
 _LET_GO = "UPDATE messages SET claimed_by = NULL, deliveries = deliveries + 1"
 
 
@@ -135,16 +138,14 @@ def claim(registration: Registration, *, room: Callable[[], int], unsettled: Seq
     return operation
 
 
-def settle(subscription_id: int, message_id: int) -> Operation[bool]:
-    """Delete a message that a subscription holds. False if it has gone back to its queue, or to another one."""
+def settle(subscription_id: int, message_ids: Sequence[int]) -> Operation[frozenset[int]]:
+    """Delete messages that a subscription holds. Return those that have gone back to their queue, or to another one."""
 
-    def operation(transaction: Transaction) -> bool:
-        deleted = transaction.execute(
-            "DELETE FROM messages WHERE id = ? AND claimed_by = ?", (message_id, subscription_id)
-        ).rowcount
-        if deleted:
-            return True
-        return transaction.execute("SELECT 1 FROM messages WHERE id = ?", (message_id,)).fetchone() is None
+    def operation(transaction: Transaction) -> frozenset[int]:
+        ids = msgspec.json.encode(message_ids).decode()
+        if transaction.execute(_SETTLE, (ids, subscription_id)).rowcount == len(message_ids):
+            return frozenset()
+        return frozenset(message_id for (message_id,) in transaction.execute(_STILL_THERE, (ids,)).fetchall())
 
     return operation
 
