@@ -1,10 +1,11 @@
 """Group commit: one thread runs all operations that wait in one transaction, with one fsync for all of them."""
 
 import asyncio
+import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from functools import partial
@@ -12,13 +13,66 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import structlog
+from msgspec import Struct
 
-from broker.api import BrokerError
+from broker.api import BrokerError, Message
 from broker.embedded.database import LOCK_TIMEOUT_S, error_code, is_full, is_trouble
 from broker.topology import BUILT_IN_CONSUMERS, ORPHANED_QUEUE, ConsumerQueues, dead_queue_name, queue_name
 from schemas import UNRECOGNIZED
 
 _log = structlog.get_logger()
+
+
+class Claimed(Struct, frozen=True, kw_only=True):
+    """A message that was handed over, and how often it came back before."""
+
+    id: int
+    deliveries: int
+    message: Message
+
+
+class Taker:
+    """A subscription of this process, as the thread sees it: how much it may still be handed.
+
+    Each number has one writer: `prefetch` and `settled` the event loop, `taken` the thread. `has_all` says that its
+    queue holds nothing that it could claim: then what is published is handed to it without ever having been ready. The
+    event loop takes that back when it hears of anything that is ready.
+    """
+
+    __slots__ = ("deliver", "has_all", "id", "prefetch", "queue", "settled", "taken")
+
+    def __init__(self, *, queue: str, prefetch: int, deliver: "Callable[[Sequence[Claimed]], None]") -> None:
+        self.id = secrets.randbits(62)
+        self.queue = queue
+        self.prefetch = prefetch
+        self.deliver = deliver
+        self.has_all = False
+        self.taken = 0
+        self.settled = 0
+
+    @property
+    def room(self) -> int:
+        """How many messages it may be handed now."""
+        return self.prefetch - (self.taken - self.settled)
+
+
+class Takers:
+    """The subscriptions of this process, by queue. Changed by the event loop, read by the thread."""
+
+    def __init__(self) -> None:
+        self._by_queue: dict[str, tuple[Taker, ...]] = {}
+
+    def add(self, taker: Taker) -> None:
+        """Let it be found."""
+        self._by_queue = self._by_queue | {taker.queue: (*self.of(taker.queue), taker)}
+
+    def discard(self, taker: Taker) -> None:
+        """Let it be found no longer."""
+        self._by_queue = self._by_queue | {taker.queue: tuple(one for one in self.of(taker.queue) if one is not taker)}
+
+    def of(self, queue: str) -> Sequence[Taker]:
+        """Return those of a queue."""
+        return self._by_queue.get(queue, ())
 
 
 class Routes:
@@ -33,6 +87,7 @@ class Routes:
         self.queues: set[str] = set()
         self._bound: dict[str, list[str]] = {}
         self.listeners: dict[str, set[str]] = {}
+        self.subscriptions: set[int] = set()
 
     def learn(self) -> None:
         """Read the routes, unless no other connection has changed the file since they were last read.
@@ -48,8 +103,10 @@ class Routes:
         for routing_key, queue in self._connection.execute("SELECT routing_key, queue FROM bindings"):
             self._bound.setdefault(routing_key, []).append(queue)
         self.listeners = {}
-        for queue, owner in self._connection.execute("SELECT queue, owner FROM subscriptions"):
+        self.subscriptions = set()
+        for number, queue, owner in self._connection.execute("SELECT id, queue, owner FROM subscriptions"):
             self.listeners.setdefault(queue, set()).add(owner)
+            self.subscriptions.add(number)
         self._version = version
 
     def forget(self) -> None:
@@ -66,10 +123,17 @@ RESERVED_BYTES = 16 * 1024 * 1024
 
 #: Rows of one INSERT, so that few statements are prepared.
 _ROWS_AT_ONCE = (128, 64, 32, 16, 8, 4, 2, 1)
-_INSERTS = {
-    count: f"INSERT INTO messages (queue, visible_at_us, message) VALUES {', '.join(['(?, ?, ?)'] * count)}"  # noqa: S608 - nobody's values
-    for count in _ROWS_AT_ONCE
-}
+_INSERT = "INSERT INTO messages (queue, visible_at_us, claimed_by, message) VALUES "
+_INSERTS = {count: _INSERT + ", ".join(["(?, ?, ?, ?)"] * count) for count in _ROWS_AT_ONCE}
+
+
+class _Row(NamedTuple):
+    queue: str
+    visible_at_us: int
+    taker: Taker | None
+    encoded: bytes
+    message: Message | None
+
 
 _UNRECOGNIZED_CONSUMER = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED)
 
@@ -78,15 +142,21 @@ class Transaction:
     """Runs SQL for operations; gathers the rows of all their messages and inserts them at once.
 
     `touched` names the queues in which something may have become ready, `listeners` the owners of subscriptions to
-    them, and `due_at_us` is when the first of the retries that were inserted is due.
+    them, and `due_at_us` is when the first of the retries that were inserted is due. `handed_over` are messages that
+    were inserted as claimed already, for subscriptions of this process.
     """
 
-    def __init__(self, connection: sqlite3.Connection, routes: Routes, free_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, routes: Routes, takers: Takers, free_bytes: Callable[[], int]
+    ) -> None:
         self._connection = connection
         self._routes = routes
+        self._takers = takers
         self._free_bytes = free_bytes
         self._spare_bytes: int | None = None
-        self._rows: list[tuple[str, int, bytes]] = []
+        self._rows: list[_Row] = []
+        self._taken: list[tuple[Taker, int]] = []
+        self.handed_over: dict[Taker, list[Claimed]] = {}
         self._knows_routes = False
         self.touched: set[str] = set()
         self.listeners: set[str] = set()
@@ -98,21 +168,44 @@ class Transaction:
             self.flush()
         return self._connection.execute(sql, parameters)
 
-    def insert(self, queue: str, message: bytes, visible_at_us: int = 0) -> None:
-        """Put an encoded message into a queue, at the latest on `flush`. Raises `BrokerError` if space is short."""
+    def insert(self, queue: str, encoded: bytes, visible_at_us: int = 0, *, message: Message | None = None) -> None:
+        """Put an encoded message into a queue, at the latest on `flush`. Raises `BrokerError` if space is short.
+
+        With `message`, which is what `encoded` will be read as, it may go to a subscription of this process at once.
+        """
         if self._spare_bytes is None:
             self._spare_bytes = self._free_bytes() - RESERVED_BYTES
         # It is written twice, to the log and from there to the database.
-        self._spare_bytes -= 2 * len(message)
+        self._spare_bytes -= 2 * len(encoded)
         if self._spare_bytes < 0:
             raise BrokerError(
                 f"no space left for events: the disk's last {RESERVED_BYTES >> 20} MiB are kept "
                 "for handling those that wait; free some"
             )
-        self._rows.append((queue, visible_at_us, message))
-        self.touched.add(queue)
+        taker = None if message is None or visible_at_us else self._taker_of(queue)
+        self._rows.append(_Row(queue, visible_at_us, taker, encoded, message))
+        if taker is None:
+            self.touched.add(queue)
+        else:
+            self.took(taker, 1)
         if visible_at_us:
             self.due_at_us = min(visible_at_us, self.due_at_us or visible_at_us)
+
+    def _taker_of(self, queue: str) -> Taker | None:
+        """Return who may have the next message of a queue before it is ready; nobody overtakes what is."""
+        self._learn_routes()
+        takers = self._takers.of(queue)
+        for taker in takers:
+            if taker.has_all and taker.room > 0 and taker.id in self._routes.subscriptions:
+                return taker
+        for taker in takers:
+            taker.has_all = False
+        return None
+
+    def took(self, taker: Taker, count: int) -> None:
+        """Note that a subscription is handed messages, unless this is rolled back."""
+        taker.taken += count
+        self._taken.append((taker, count))
 
     @property
     def is_short_of_space(self) -> bool:
@@ -126,7 +219,15 @@ class Transaction:
         at = 0
         while at < len(rows):
             count = next(count for count in _ROWS_AT_ONCE if at + count <= len(rows))
-            self._connection.execute(_INSERTS[count], [value for row in rows[at : at + count] for value in row])
+            values: list[Any] = []
+            for row in rows[at : at + count]:
+                values += (row.queue, row.visible_at_us, row.taker and row.taker.id, row.encoded)
+            # Nobody else inserts meanwhile: the ids are in a row.
+            next_id = (self._connection.execute(_INSERTS[count], values).lastrowid or 0) - count + 1
+            for message_id, row in enumerate(rows[at : at + count], next_id):
+                if row.taker is not None and row.message is not None:
+                    claimed = Claimed(id=message_id, deliveries=0, message=row.message)
+                    self.handed_over.setdefault(row.taker, []).append(claimed)
             at += count
 
     def queues_of(self, routing_key: str) -> Sequence[str]:
@@ -194,6 +295,14 @@ class Transaction:
             self.touched.add(queue)
         self._forget_routes()
 
+    def hand_nothing_over(self) -> None:
+        """Take note that all of it was rolled back, and what is done again is to become ready as usual."""
+        for taker, count in self._taken:
+            taker.taken -= count
+        self._taken.clear()
+        self.handed_over.clear()
+        self._takers = Takers()
+
     def forget(self) -> None:
         """Forget what was rolled back: rows in memory and routes. Look at the disk's space again."""
         self._rows.clear()
@@ -242,6 +351,7 @@ class Committed(NamedTuple):
     touched: set[str]
     listeners: set[str]
     due_at_us: int | None
+    handed_over: Mapping[Taker, Sequence[Claimed]]
 
 
 class _Outcome(NamedTuple):
@@ -270,6 +380,8 @@ class GroupCommit:
         self._connect = connect
         self._free_bytes = free_bytes
         self._check = check
+        #: The subscriptions that may be handed messages directly.
+        self.takers = Takers()
         self._inbox: SimpleQueue[_Group | None] = SimpleQueue()
         self._gathered: _Group = []
         self._on_commit: Callable[[Committed], None] | None = None
@@ -357,7 +469,7 @@ class GroupCommit:
         is_last = False
         while not is_last and (group := self._inbox.get()) is not None:
             is_last = self._gather_more(group)
-            transaction = Transaction(connection, routes, self._free_bytes)
+            transaction = Transaction(connection, routes, self.takers, self._free_bytes)
             outcomes = self._run(connection, transaction, group)
             if not _call(loop, self._settle_group, outcomes, _committed(transaction)):
                 break
@@ -412,6 +524,7 @@ class GroupCommit:
         except BaseException as error:
             if isinstance(error, sqlite3.Error) and error_code(error) == sqlite3.SQLITE_IOERR:
                 self._is_suspect = True
+            transaction.hand_nothing_over()
             transaction.forget()
             _roll_back(connection)
             if is_full(error):
@@ -456,7 +569,7 @@ class GroupCommit:
 
 
 def _committed(transaction: Transaction) -> Committed:
-    return Committed(transaction.touched, transaction.listeners, transaction.due_at_us)
+    return Committed(transaction.touched, transaction.listeners, transaction.due_at_us, transaction.handed_over)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

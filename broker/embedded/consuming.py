@@ -1,10 +1,9 @@
 """A consumer's hold on a queue of the embedded transport: claims messages, hands them over, settles them."""
 
 import asyncio
-import secrets
 import sqlite3
 import time
-from collections.abc import Awaitable, Collection, Generator
+from collections.abc import Awaitable, Collection, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any, Protocol, Self
 import structlog
 
 from broker.api import BrokerError, Message, OnDelivery
-from broker.embedded.commit import Committed, GroupCommit, Level
+from broker.embedded.commit import Claimed, Committed, GroupCommit, Level, Taker, Transaction
 from broker.embedded.database import Owner
 from broker.embedded.doorbell import Doorbell
 from broker.embedded.queues import (
-    Claimed,
     Claims,
     Registration,
     Sight,
@@ -102,6 +100,8 @@ class Watch:
 
     def on_commit(self, committed: Committed) -> None:
         """Wake the subscriptions of the queues that a commit of this process touched, here and elsewhere."""
+        for taker, claimed in committed.handed_over.items():
+            taker.deliver(claimed)
         for watched in tuple(self._watched):
             if watched.queue in committed.touched:
                 watched.wake()
@@ -212,6 +212,10 @@ class EmbeddedDelivery:
         return self._subscription.settle(self._claimed.id)
 
 
+def _nothing(_: Transaction) -> None:
+    """Tell when all that was submitted before is done."""
+
+
 class _Acks:
     """The messages that a subscription acknowledges in one turn of the event loop, and what became of them."""
 
@@ -258,12 +262,12 @@ class EmbeddedSubscription:
         commits: GroupCommit,
         watch: Watch,
     ) -> None:
-        self.id = secrets.randbits(62)
         self.queue = dead_queue_name(queues.consumer) if dead else queue_name(queues.consumer)
+        self._taker = taker = Taker(queue=self.queue, prefetch=prefetch, deliver=self._take)
+        self.id = taker.id
         self._queues = queues
         self._owner = owner
         self._on_delivery = on_delivery
-        self._prefetch = prefetch
         self._commits = commits
         self._watch = watch
         self._unsettled: set[int] = set()
@@ -280,15 +284,19 @@ class EmbeddedSubscription:
         return self._is_consuming
 
     async def set_prefetch(self, prefetch: int) -> None:
-        """Bound the unsettled deliveries from now on; returns when no claim of the old bound is under way."""
-        self._prefetch = prefetch
-        if self._claiming is not None:
-            await asyncio.wait([self._claiming])
+        """Bound the unsettled deliveries from now on; returns when nothing of the old bound is under way."""
+        is_lower = prefetch < self._taker.prefetch
+        self._taker.prefetch = prefetch
+        if is_lower:
+            # What was handed over by then has come before this ends. If it fails, nothing comes any more.
+            with suppress(BrokerError, sqlite3.Error):
+                await self._commits.submit(_nothing, Level.READ)
         self._claim_if_useful()
 
     def wake(self) -> None:
         """Look for messages: some may be ready."""
         self._may_be_ready = True
+        self._taker.has_all = False
         self._claim_if_useful()
 
     def settle(self, message_id: int) -> Awaitable[bool]:
@@ -302,6 +310,7 @@ class EmbeddedSubscription:
     async def __aenter__(self) -> Self:
         self._is_open = True
         self._watch.add(self)
+        self._commits.takers.add(self._taker)
         self._claim_if_useful()
         return self
 
@@ -315,6 +324,7 @@ class EmbeddedSubscription:
         self._is_open = False
         self._is_consuming = False
         self._settle()
+        self._commits.takers.discard(self._taker)
         # From here on the watch lets go of what is still registered, should this be cancelled or fail.
         self._watch.discard(self)
         try:
@@ -322,22 +332,18 @@ class EmbeddedSubscription:
         except (BrokerError, sqlite3.Error) as error:
             _log.warning("closing_failed", queue=self.queue, error=str(error))
 
-    def _room(self) -> int:
-        return self._prefetch - len(self._unsettled)
-
     def _claim_if_useful(self) -> None:
         if not self._is_open or self._claiming is not None:
             return
-        is_hungry = self._may_be_ready and self._room() > 0
+        is_hungry = self._may_be_ready and self._taker.room > 0
         if self._is_consuming and not is_hungry and not self._failed_acks:
             return
         failed_acks = tuple(self._failed_acks)
         # The first claim makes the queues, which have to last.
         level = Level.WRITE if self._is_consuming else Level.DURABLE
-        registration = Registration(id=self.id, owner=self._owner.name, queues=self._queues, queue=self.queue)
-        operation = claim(registration, room=self._room, unsettled=failed_acks)
+        registration = Registration(owner=self._owner.name, queues=self._queues, taker=self._taker)
         try:
-            self._claiming = self._commits.submit(operation, level)
+            self._claiming = self._commits.submit(claim(registration, unsettled=failed_acks), level)
         except BrokerError:  # the transport is closed
             return
         self._may_be_ready = False
@@ -348,6 +354,7 @@ class EmbeddedSubscription:
         error = claiming.exception()
         if error is not None:
             self._may_be_ready = True
+            self._taker.has_all = False
             self._watch.look_soon()  # and try again
             if self._is_open and self._is_consuming:
                 _log.warning("claim_failed", queue=self.queue, error=str(error))
@@ -359,10 +366,15 @@ class EmbeddedSubscription:
         self._failed_acks.difference_update(failed_acks)
         claims = claiming.result()
         self._may_be_ready |= claims.may_leave_more
-        self._unsettled.update(claimed.id for claimed in claims.claimed)
-        for claimed in claims.claimed:
-            self._hand_over(claimed)
+        self._take(claims.claimed)
         self._claim_if_useful()
+
+    def _take(self, taken: Sequence[Claimed]) -> None:
+        if not self._is_open:
+            return
+        self._unsettled.update([claimed.id for claimed in taken])
+        for claimed in taken:
+            self._hand_over(claimed)
 
     def _hand_over(self, claimed: Claimed) -> None:
         try:
@@ -380,7 +392,9 @@ class EmbeddedSubscription:
             acks.end(acks.message_ids)
 
     def _on_settled(self, acks: _Acks, returned: frozenset[int] | None, error: Exception | None) -> None:
-        self._unsettled.difference_update(acks.message_ids)
+        settled = self._unsettled.intersection(acks.message_ids)
+        self._unsettled -= settled
+        self._taker.settled += len(settled)
         if returned is None:
             self._failed_acks.update(acks.message_ids)
             _log.warning("ack_failed", queue=self.queue, error=str(error))

@@ -1,13 +1,13 @@
 """What the embedded transport does to its queues, as operations for a group commit."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from broker.api import BrokerError, Message, MissingQueueError, QueueState, source_word
-from broker.embedded.commit import Operation, Transaction
+from broker.embedded.commit import Claimed, Operation, Taker, Transaction
 from broker.embedded.database import Owner
 from broker.topology import ORPHANED_QUEUE, ConsumerQueues, dead_queue_name, queue_name
 from schemas import UNRECOGNIZED, decode
@@ -34,18 +34,9 @@ _LET_GO = "UPDATE messages SET claimed_by = NULL, deliveries = deliveries + 1"
 class Registration(Struct, frozen=True, kw_only=True):
     """A subscription as the file knows it."""
 
-    id: int
     owner: str
     queues: ConsumerQueues
-    queue: str
-
-
-class Claimed(Struct, frozen=True, kw_only=True):
-    """A message that was handed over, and how often it came back before."""
-
-    id: int
-    deliveries: int
-    message: Message
+    taker: Taker
 
 
 class Claims(Struct, frozen=True, kw_only=True):
@@ -71,20 +62,20 @@ class Sight(Struct, frozen=True, kw_only=True):
 
 def publish(message: Message) -> Operation[None]:
     """Insert an event into every queue bound to its routing key."""
-    encoded = _encode(message)
+    encoded, read = _written(message)
     routing_key = message.routing_key
 
     def operation(transaction: Transaction) -> None:
         for queue in transaction.queues_of(routing_key):
-            transaction.insert(queue, encoded)
+            transaction.insert(queue, encoded, message=read)
 
     return operation
 
 
 def send(consumer: str, message: Message) -> Operation[None]:
     """Insert a message into one consumer's queue."""
-    encoded = _encode(message)
-    return lambda transaction: transaction.insert(transaction.home_of(consumer), encoded)
+    encoded, read = _written(message)
+    return lambda transaction: transaction.insert(transaction.home_of(consumer), encoded, message=read)
 
 
 def retry(consumer: str, message: Message, *, visible_at_us: int) -> Operation[None]:
@@ -116,23 +107,26 @@ def declare(consumers: Sequence[ConsumerQueues]) -> Operation[None]:
     return operation
 
 
-def claim(registration: Registration, *, room: Callable[[], int], unsettled: Sequence[int]) -> Operation[Claims]:
+def claim(registration: Registration, *, unsettled: Sequence[int]) -> Operation[Claims]:
     """Hand over the oldest ready messages of a queue, as many as there is room for when the operation runs.
 
     Registers the subscription and makes its queues if they are missing. Lets go of the messages in `unsettled`.
     """
+    taker = registration.taker
 
     def operation(transaction: Transaction) -> Claims:
-        if not transaction.has_queue(registration.queue):
+        if not transaction.has_queue(taker.queue):
             transaction.declare(registration.queues)
-        if transaction.execute("SELECT 1 FROM subscriptions WHERE id = ?", (registration.id,)).fetchone() is None:
+        if transaction.execute("SELECT 1 FROM subscriptions WHERE id = ?", (taker.id,)).fetchone() is None:
             transaction.declare(registration.queues)
-            transaction.register(registration.id, owner=registration.owner, queue=registration.queue)
+            transaction.register(taker.id, owner=registration.owner, queue=taker.queue)
         for message_id in unsettled:
-            transaction.execute(f"{_LET_GO} WHERE id = ? AND claimed_by = ?", (message_id, registration.id))
-        limit = max(0, room())
-        rows = transaction.execute(_CLAIM, (registration.id, registration.queue, limit)).fetchall()
+            transaction.execute(f"{_LET_GO} WHERE id = ? AND claimed_by = ?", (message_id, taker.id))
+        limit = max(0, taker.room)
+        rows = transaction.execute(_CLAIM, (taker.id, taker.queue, limit)).fetchall()
         claimed = [Claimed(id=row[0], deliveries=row[1], message=_read(row[2])) for row in sorted(rows)]
+        transaction.took(taker, len(claimed))
+        taker.has_all = len(claimed) < limit
         return Claims(claimed=claimed, may_leave_more=len(claimed) == limit)
 
     return operation
@@ -291,12 +285,19 @@ def _count(transaction: Transaction, queue: str, condition: str) -> int:
 
 
 def _encode(message: Message) -> bytes:
+    return _written(message)[0]
+
+
+def _written(message: Message) -> tuple[bytes, Message | None]:
+    """Return a message as bytes, and itself if that is what they are read as."""
     try:
-        return msgspec.msgpack.encode(message)
+        encoded = msgspec.msgpack.encode(message)
     except UnicodeEncodeError:  # an exception's text can hold what UTF-8 cannot
         texts = {name: text for name, text in msgspec.structs.asdict(message).items() if isinstance(text, str)}
         mended = {name: text.encode(errors="replace").decode() for name, text in texts.items()}
-        return msgspec.msgpack.encode(msgspec.structs.replace(message, **mended))
+        return msgspec.msgpack.encode(msgspec.structs.replace(message, **mended)), None
+    is_as_read = type(message.body) is bytes and (not message.source or source_word(message.source))
+    return encoded, message if is_as_read else None
 
 
 def _read(encoded: bytes) -> Message:

@@ -185,7 +185,7 @@ class Transports(RuleBasedStateMachine):
             assert not self.failures
             drains = [Holder(self, 1, consumer) for consumer in CONSUMERS]
             for holder in drains:
-                holder.subscription._prefetch = 1000
+                holder.subscription._taker.prefetch = 1000
                 await holder.subscription.__aenter__()
 
             async def is_drained() -> bool:
