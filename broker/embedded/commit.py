@@ -384,6 +384,8 @@ class GroupCommit:
         self.takers = Takers()
         self._inbox: SimpleQueue[_Group | None] = SimpleQueue()
         self._gathered: _Group = []
+        self._to_call: list[Callable[[], None]] = []
+        self._is_scheduled = False
         self._on_commit: Callable[[Committed], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -445,15 +447,33 @@ class GroupCommit:
         """
         if self._loop is None:
             raise BrokerError("the transport is not open")
-        if not self._gathered:
-            # Everything that the event loop does in this round becomes one hand-over.
-            self._loop.call_soon(self._hand_over)
+        self._schedule_hand_over(self._loop)
         self._gathered.append(_Waiting(level, operation, on_end))
 
+    def before_hand_over(self, call: Callable[[], None]) -> None:
+        """Call `call` when what this turn of the loop has gathered is handed over: what it begins is the last of that.
+
+        Raises `BrokerError` if the transport is not open.
+        """
+        if self._loop is None:
+            raise BrokerError("the transport is not open")
+        self._schedule_hand_over(self._loop)
+        self._to_call.append(call)
+
+    def _schedule_hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Everything that the event loop does in this round becomes one hand-over.
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._hand_over)
+
     def _hand_over(self) -> None:
+        to_call, self._to_call = self._to_call, []
+        for call in to_call:
+            call()
         if self._gathered:
             self._inbox.put(self._gathered)
             self._gathered = []
+        self._is_scheduled = False
 
     def _work(
         self, loop: asyncio.AbstractEventLoop, opened: "asyncio.Future[None]", ended: "asyncio.Future[None]"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -60,14 +61,26 @@ class Sight(Struct, frozen=True, kw_only=True):
     wastes_space: bool
 
 
-def publish(message: Message) -> Operation[None]:
-    """Insert an event into every queue bound to its routing key."""
-    encoded, read = _written(message)
-    routing_key = message.routing_key
+class Publishable(NamedTuple):
+    """An event to insert; `read` is itself if that is what `encoded` is read as."""
+
+    routing_key: str
+    encoded: bytes
+    read: Message | None
+
+
+def publishable(message: Message) -> Publishable:
+    """Encode an event. Raises ValueError or OverflowError for what cannot be."""
+    return Publishable(message.routing_key, *_written(message))
+
+
+def publish(events: Sequence[Publishable]) -> Operation[None]:
+    """Insert events into every queue bound to their routing keys."""
 
     def operation(transaction: Transaction) -> None:
-        for queue in transaction.queues_of(routing_key):
-            transaction.insert(queue, encoded, message=read)
+        for routing_key, encoded, read in events:
+            for queue in transaction.queues_of(routing_key):
+                transaction.insert(queue, encoded, message=read)
 
     return operation
 

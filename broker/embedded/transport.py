@@ -7,12 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-import structlog
-
 from broker.api import BrokerError, BrokerInfo, Message, NotPublishedError, OnDelivery, OnPublished, QueueState
 from broker.embedded.commit import GroupCommit, Level, Operation, Transaction
 from broker.embedded.consuming import LOOK_EVERY_S, EmbeddedSubscription, Watch
 from broker.embedded.database import DATABASE_NAME, Owner, explain, free_bytes, open_database, opening, prepare_folder
+from broker.embedded.publishing import Publishing
 from broker.embedded.queues import (
     count_orphaned,
     count_retrying,
@@ -20,7 +19,6 @@ from broker.embedded.queues import (
     declare,
     inspect,
     now_us,
-    publish,
     remove,
     retry,
     send,
@@ -29,8 +27,6 @@ from broker.embedded.queues import (
 from broker.topology import BUILT_IN_CONSUMERS, DEFAULT_RETRY_DELAYS_S, ConsumerQueues
 
 T = TypeVar("T")
-
-_log = structlog.get_logger()
 
 #: Bounds an operation as a whole: its wait for the group before it, for the file's lock, and for the disk.
 OPERATION_TIMEOUT_S = 10.0
@@ -63,10 +59,7 @@ class EmbeddedTransport:
         self._owner = Owner(folder)
         self._commits = GroupCommit(self._connect, check=self._check, free_bytes=lambda: free_bytes(folder))
         self._watch = Watch(self._commits, self._owner, folder, look_every_s=look_every_s)
-        #: Who waits for a publish that was begun, and until when; in the order of their deadlines.
-        self._begun: dict[int, tuple[OnPublished, float]] = {}
-        self._last_begun = 0
-        self._sweep: asyncio.TimerHandle | None = None
+        self._publishing = Publishing(self._commits, timeout_s=OPERATION_TIMEOUT_S, explain=self._explain)
 
     @property
     def is_ready(self) -> bool:
@@ -79,21 +72,19 @@ class EmbeddedTransport:
 
     async def publish(self, message: Message) -> None:
         """Hand an event to every consumer bound to its routing key; if there is none, to the unrecognized."""
-        await self._keep(lambda: publish(message))
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            self._publishing.begin(message, partial(_end, ended))
+        except (BrokerError, ValueError, OverflowError) as error:
+            raise NotPublishedError(str(error)) from error
+        await ended
 
     def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
         """Begin what `publish` does, if the file is open; see `broker.Transport`."""
-        loop = asyncio.get_running_loop()
-        number = self._last_begun + 1
         try:
-            self._commits.begin(publish(message), Level.DURABLE, partial(self._end_begun, number))
+            self._publishing.begin(message, on_done)
         except (BrokerError, ValueError, OverflowError):
             return False  # `publish` raises what is wrong
-        self._last_begun = number
-        deadline_s = loop.time() + OPERATION_TIMEOUT_S
-        self._begun[number] = (on_done, deadline_s)
-        if self._sweep is None:
-            self._sweep = loop.call_at(deadline_s, self._fail_late)
         return True
 
     async def send(self, consumer: str, message: Message) -> None:
@@ -164,9 +155,7 @@ class EmbeddedTransport:
             await self._watch.close()
             await self._commits.close()
         finally:
-            if self._sweep is not None:
-                self._sweep.cancel()
-                self._sweep = None
+            self._publishing.close()
             self._owner.leave()
 
     def _connect(self) -> sqlite3.Connection:
@@ -192,39 +181,11 @@ class EmbeddedTransport:
             return None
         return status.st_dev, status.st_ino
 
-    def _end_begun(self, number: int, result: None, error: Exception | None) -> None:
-        """Tell who began a publish how it ended, unless it was too late for that."""
-        del result
-        begun = self._begun.pop(number, None)
-        if begun is not None:
-            begun[0](None if error is None else NotPublishedError(self._explain(error)))
-
-    def _fail_late(self) -> None:
-        self._sweep = None
-        now_s = asyncio.get_running_loop().time()
-        late: list[OnPublished] = []
-        for number, (on_done, deadline_s) in list(self._begun.items()):
-            if deadline_s > now_s:
-                self._sweep = asyncio.get_running_loop().call_at(deadline_s, self._fail_late)
-                break
-            del self._begun[number]
-            late.append(on_done)
-        for on_done in late:
-            try:
-                on_done(NotPublishedError(self._no_answer()))
-            except Exception:  # noqa: BLE001 - what one of them does is no other's matter
-                _log.exception("publish_callback_failed")
-
-    def _no_answer(self) -> str:
-        return f"{self._path} did not answer within {OPERATION_TIMEOUT_S:g} s"
-
     async def _keep(self, make: Callable[[], Operation[None]]) -> None:
         try:
             async with asyncio.timeout(OPERATION_TIMEOUT_S):
                 await self._commits.submit(make(), Level.DURABLE)
-        except TimeoutError as error:
-            raise NotPublishedError(self._no_answer()) from error
-        except (BrokerError, sqlite3.Error, ValueError, OverflowError) as error:
+        except (TimeoutError, BrokerError, sqlite3.Error, ValueError, OverflowError) as error:
             raise NotPublishedError(self._explain(error)) from error
 
     async def _ask(self, operation: Operation[T], level: Level) -> T:
@@ -238,10 +199,22 @@ class EmbeddedTransport:
         try:
             async with asyncio.timeout(OPERATION_TIMEOUT_S):
                 return await self._commits.submit(fresh, level)
-        except TimeoutError as error:
-            raise BrokerError(self._no_answer()) from error
-        except sqlite3.Error as error:
-            raise BrokerError(explain(error, self._path)) from error
+        except (TimeoutError, sqlite3.Error) as error:
+            raise BrokerError(self._explain(error)) from error
 
     def _explain(self, error: Exception) -> str:
-        return explain(error, self._path) if isinstance(error, sqlite3.Error) else str(error)
+        match error:
+            case sqlite3.Error():
+                return explain(error, self._path)
+            case TimeoutError():
+                return f"{self._path} did not answer within {OPERATION_TIMEOUT_S:g} s"
+        return str(error)
+
+
+def _end(ended: "asyncio.Future[None]", error: BrokerError | None) -> None:
+    if ended.done():  # whoever waited was cancelled
+        return
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)

@@ -2,14 +2,17 @@
 
 import asyncio
 import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from broker import ConsumerQueues, EmbeddedTransport, MissingQueueError, NotPublishedError
+from broker import BrokerError, ConsumerQueues, EmbeddedTransport, MissingQueueError, NotPublishedError
 from broker.embedded import commit as embedded_transaction
 from broker.embedded import commit as group_commit
+from broker.embedded import transport as embedded_transport
 from broker.embedded.commit import Level, Transaction
 from tests.broker.consumers import ARCHIVE, CONSUMERS
 from tests.broker.embedded_child import message
@@ -94,6 +97,51 @@ async def test_a_commit_that_fails_fails_all_of_its_callers(tmp_path: Path) -> N
         assert await _ready(transport) == 0
         await transport.publish(message("b"))
         assert await _ready(transport) == 1
+
+
+async def test_begun_publishes_of_one_turn_end_each_for_itself(tmp_path: Path) -> None:
+    ends: dict[str, list[BrokerError | None]] = {}
+    async with EmbeddedTransport(tmp_path, consumers=CONSUMERS) as transport:
+        _execute(
+            tmp_path,
+            "CREATE TRIGGER poison BEFORE INSERT ON messages WHEN instr(new.message, 'poison') "
+            "BEGIN SELECT RAISE(ABORT, 'poisoned'); END",
+        )
+        for name in ("a", "poison", "b", "poison again", "c"):
+            assert transport.begin_publish(message(name), ends.setdefault(name, []).append)
+        await eventually(_all_told(ends))
+        assert await _ready(transport) == 3
+    assert {name: type(error) for name, (error,) in ends.items()} == {
+        **dict.fromkeys(("a", "b", "c"), type(None)),
+        **dict.fromkeys(("poison", "poison again"), NotPublishedError),
+    }
+
+
+def _all_told(ends: Mapping[str, Sequence[object]]) -> Callable[[], Awaitable[bool]]:
+    async def are_told() -> bool:
+        return all(ends.values())
+
+    return are_told
+
+
+async def test_what_was_begun_and_takes_too_long_ends_once_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_transport, "OPERATION_TIMEOUT_S", 0.05)
+    ends: dict[str, list[BrokerError | None]] = {}
+    held = threading.Event()
+    async with EmbeddedTransport(tmp_path, consumers=CONSUMERS) as transport:
+        holding = transport._commits.submit(lambda _: held.wait(20), Level.READ)
+        for name in ("a", "b"):
+            assert transport.begin_publish(message(name), ends.setdefault(name, []).append)
+        await eventually(_all_told(ends))
+        with pytest.raises(NotPublishedError, match=r"did not answer within 0\.05 s"):
+            await transport.publish(message("c"))
+        held.set()
+        await holding
+        monkeypatch.undo()
+        assert await _ready(transport) == 3
+    assert [type(error) for told in ends.values() for error in told] == [NotPublishedError] * 2
 
 
 async def test_one_that_finds_no_space_takes_no_other_with_it(tmp_path: Path) -> None:
