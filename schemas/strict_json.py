@@ -57,8 +57,7 @@ MAX_DEPTH = 64
 # quote in it, in quadratic time.
 # Atomic: nothing is tried twice, an unterminated string included.
 _STRING = re.compile(rb'"(?>(?:[^"\\]++|\\.)*)"?', re.DOTALL)
-_BRACKETS = b"[]{}"
-_NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+_NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _members = msgspec.json.Decoder(dict[str, Raw])
 _object = msgspec.json.Decoder(dict[str, Any])
@@ -123,9 +122,12 @@ def nests_beyond(body: bytes, depth: int) -> bool:
     """Say whether arrays and objects nest deeper than `depth`, in time linear in the body's size."""
     if body.count(b"{") + body.count(b"[") <= depth:
         return False
-    # Where no quote is escaped, every other part between quotes is a string.
-    outside = _STRING.sub(b"", body) if b'\\"' in body else b"".join(body.split(b'"')[::2])
-    brackets = outside.translate(None, _NOT_BRACKETS)
+    if b'\\"' in body:
+        body = _STRING.sub(b"", body)
+    # No quote is escaped now. Two that have nothing between them can go; of what is left, every other part between
+    # quotes is in a string.
+    marks = body.translate(None, _NEITHER_BRACKETS_NOR_QUOTES).replace(b'""', b"")
+    brackets = b"".join(marks.split(b'"')[::2])
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > depth
 
 
