@@ -16,20 +16,22 @@ import hmac
 import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ingest.keys import CallbackKeys
 from ingest.lenient import Span, find_members
 from ingest.refusals import Refusal, RefusedError
-from schemas import Decoded, NotStrictError, decode, decode_object, read_object
+from schemas import UNRECOGNIZED, Decoded, NotStrictError, Unrecognized, decode, decode_object, read_object, read_plain
 
 #: Clocks differ: a Sign is accepted this long after its ExpireTime.
 SKEW_TOLERANCE_S = 300
 
 _MAX_DIGITS = 19
 _ZERO = ord("0")
+_BACKSLASH = ord("\\")
 _SIGN = re.compile(rb'"[0-9a-f]{32}"')
 _text = msgspec.json.Decoder(str)
 
@@ -66,7 +68,7 @@ def authenticate(
     expires_s = _integer(expire_time)
     if expires_s is None:
         raise RefusedError(Refusal.MALFORMED_EXPIRE_TIME, sdk_app_id=sdk_app_id)
-    if b"\\" in given:
+    if _BACKSLASH in given:
         given = _spelled_plainly(given)
     right = False
     for key in accepted:  # all of them: the time taken tells nothing about which one
@@ -110,7 +112,7 @@ _SPACE = b" \t\r\n"
 _COMMA = re.compile(rb"[ \t\r\n]*+,")
 
 
-def without_dropped(members: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+def without_dropped(members: dict[str, Raw]) -> dict[str, Raw]:
     """Return the members of a strict body that travel, in their order. `msgspec.json.encode` makes a body of them."""
     travelling = members.copy()
     for name in DROPPED:
@@ -127,19 +129,22 @@ def cut(body: bytes, spans: Iterable[Span]) -> bytes:
     return body
 
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_members = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Admitted(Struct, frozen=True, kw_only=True):
-    """An authentic callback. `body` has neither Sign nor ExpireTime.
+    """An authentic callback, as it travels. `body` has neither Sign nor ExpireTime.
 
     `pair` stands for the two that were dropped: SdkAppId and ExpireTime, which make the Sign; None if it was unsigned.
+    `routing_key`, `event_id` and `odd_members` are those of the event that `schemas.decode` makes of `body`.
     """
 
     sdk_app_id: int
     pair: tuple[int, bytes] | None
     body: bytes
-    decoded: Decoded
+    routing_key: str
+    event_id: str
+    odd_members: tuple[str, ...] = ()
 
 
 #: Of a byte order mark, in UTF-8 and in UTF-16.
@@ -165,6 +170,48 @@ def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], 
     `Unrecognized`, as long as SdkAppId, ExpireTime and Sign stand in it once at most, at the top level.
     `received_at_us` is now, in microseconds since the Unix epoch.
     """
+    admitted = admit_plain(body, keys=keys, allow_unsigned=allow_unsigned, received_at_us=received_at_us)
+    if admitted is not None:
+        return admitted
+    return admit_anything(body, keys=keys, allow_unsigned=allow_unsigned, received_at_us=received_at_us)
+
+
+_plain_members: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    dict[Literal["SdkAppId", "EventType", "Timestamp", "EventData", "ExpireTime", "Sign"], Raw]
+)
+
+
+def admit_plain(
+    body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], received_at_us: int
+) -> Admitted | None:
+    """Do as `admit` for nearly every callback, in a fraction of the time; return None if it takes `admit_anything`.
+
+    It takes the time of two plain decodes, whatever `body` contains. Raises what `admit_anything` would raise.
+    """
+    try:
+        members: dict[str, Raw] = _plain_members.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    if "EventType" not in members or "Timestamp" not in members or "EventData" not in members:
+        return None
+    credentials = _credentials(members)
+    sdk_app_id = authenticate(credentials, keys=keys, allow_unsigned=allow_unsigned, now_s=received_at_us / 1_000_000)
+    plain = read_plain(members, body, sdk_app_id=sdk_app_id, received_at_us=received_at_us)
+    if plain is None:
+        return None
+    return Admitted(
+        sdk_app_id=sdk_app_id,
+        pair=_pair(sdk_app_id, credentials),
+        body=msgspec.json.encode(without_dropped(members)),
+        routing_key=plain.event_type,
+        event_id=plain.event_id,
+    )
+
+
+def admit_anything(
+    body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], received_at_us: int
+) -> Admitted:
+    """Do as `admit`, with a thorough look at whatever `body` contains."""
     if body[:1] in _FOREIGN_BEGINNINGS:
         body = _as_utf8(body)
     now_s = received_at_us / 1_000_000
@@ -182,22 +229,24 @@ def admit(body: bytes, *, keys: CallbackKeys, allow_unsigned: AbstractSet[int], 
             pass
         else:
             kept = msgspec.json.encode(without_dropped(found.members))
-            return Admitted(
-                sdk_app_id=sdk_app_id,
-                pair=_pair(sdk_app_id, credentials),
-                body=kept,
-                decoded=decode_object(found, kept, received_at_us=received_at_us),
-            )
+            decoded = decode_object(found, kept, received_at_us=received_at_us)
+            return _admitted(sdk_app_id, credentials, kept, decoded)
     spans = find_members(body)
     values = {name: body[span.value_start : span.end] for name, span in spans.items()}
     credentials = _credentials(values)
     sdk_app_id = authenticate(credentials, keys=keys, allow_unsigned=allow_unsigned, now_s=now_s)
     kept = cut(body, [span for name, span in spans.items() if name in DROPPED])
+    return _admitted(sdk_app_id, credentials, kept, decode(kept, received_at_us=received_at_us))
+
+
+def _admitted(sdk_app_id: int, credentials: Credentials, kept: bytes, decoded: Decoded) -> Admitted:
     return Admitted(
         sdk_app_id=sdk_app_id,
         pair=_pair(sdk_app_id, credentials),
         body=kept,
-        decoded=decode(kept, received_at_us=received_at_us),
+        routing_key=UNRECOGNIZED if isinstance(decoded.event, Unrecognized) else type(decoded.event).__name__,
+        event_id=decoded.event_id,
+        odd_members=decoded.odd_members,
     )
 
 
@@ -205,7 +254,7 @@ def _pair(sdk_app_id: int, credentials: Credentials) -> tuple[int, bytes] | None
     return None if credentials.expire_time is None else (sdk_app_id, credentials.expire_time)
 
 
-def _credentials(members: Mapping[str, bytes | msgspec.Raw]) -> Credentials:
+def _credentials(members: Mapping[str, bytes | Raw]) -> Credentials:
     sdk_app_id, expire_time, sign = members.get("SdkAppId"), members.get("ExpireTime"), members.get("Sign")
     return Credentials(
         sdk_app_id=None if sdk_app_id is None else bytes(sdk_app_id),

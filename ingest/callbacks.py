@@ -18,7 +18,7 @@ from ingest.keys import CallbackKeys, KeyRing
 from ingest.refusals import NOT_KEPT, Refusal, RefusalLog, RefusedError
 from ingest.rejected import Rejected, RejectedWriter
 from ingest.request import Answers, InFlightLimit, Reservation, asks_for_health, check_headers, read_body, traceparent
-from schemas import EVENT_TYPES, UNRECOGNIZED, Unrecognized
+from schemas import EVENT_TYPES, UNRECOGNIZED
 from telemetry import Throttle, locations, metrics
 
 _log = structlog.get_logger()
@@ -26,11 +26,10 @@ _log = structlog.get_logger()
 
 def message_of(admitted: Admitted, *, received_at_us: int, trace: str) -> Message:
     """Return the message of an authentic callback, without Sign and ExpireTime."""
-    event = admitted.decoded.event
     return Message(
         body=admitted.body,
-        event_id=admitted.decoded.event_id,
-        routing_key=UNRECOGNIZED if isinstance(event, Unrecognized) else type(event).__name__,
+        event_id=admitted.event_id,
+        routing_key=admitted.routing_key,
         received_at_us=received_at_us,
         trace=trace,
     )
@@ -291,8 +290,8 @@ class Callbacks:
 
     def _kept(self, message: Message, admitted: Admitted) -> None:
         self._accepted[message.routing_key].inc()
-        if admitted.decoded.odd_members:
-            self._partly_understood.note(message, admitted.decoded.odd_members)
+        if admitted.odd_members:
+            self._partly_understood.note(message, admitted.odd_members)
 
     def _admit(self, body: bytes, received_at_us: int) -> Admitted:
         """Judge a body; what is refused is kept apart."""

@@ -42,6 +42,7 @@ from schemas.events import (
     VideoType,
 )
 from schemas.json_schema import JSON_SCHEMA_DIALECT, archived_definitions, callback_schema, event_definitions
+from schemas.plain import PlainEvent, read_plain
 from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "OnlineRecordLongPauseWarning",
     "OnlineRecordStarted",
     "OnlineRecordStopped",
+    "PlainEvent",
     "RecognizedEvent",
     "RecordingArchived",
     "RecordingError",
@@ -87,5 +89,6 @@ __all__ = [
     "file_key",
     "read_members",
     "read_object",
+    "read_plain",
     "redecode",
 ]

@@ -29,6 +29,8 @@ _anything = msgspec.json.Decoder()
 # Takes the numbers that msgspec refuses for an infinite one, as they are larger than any that can be stored.
 _with_any_number = json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) <= _MAX_DIGITS else math.inf)
 
+_BACKSLASH = ord("\\")
+
 #: More than any number of 64 bits has, and fewer than Python refuses to convert.
 _MAX_DIGITS = 20
 
@@ -84,12 +86,10 @@ def decode_object(found: StrictObject, body: bytes, *, received_at_us: int) -> D
     except _UnfittingError as error:
         return Decoded(event=_unrecognized(found.members, str(error)), event_id=_digest(body))
     identity = (
-        _digest(body) if data is None else _identity(envelope.SdkAppId, envelope.EventType, envelope.Timestamp, data)
+        _digest(body) if data is None else event_id_of(envelope.SdkAppId, envelope.EventType, envelope.Timestamp, data)
     )
     try:
-        # In JSON that character is only ever written like this.
-        may_hold_nul = b"\\" in body and b"\\u0000" in body
-        event, odd_members = _fit(envelope, received_at_us, may_hold_nul=may_hold_nul)
+        event, odd_members = _fit(envelope, received_at_us, may_hold_nul=may_hold_nul(body))
     except _UnfittingError as error:
         return Decoded(event=_unrecognized(found.members, str(error)), event_id=identity)
     return Decoded(event=event, event_id=identity, odd_members=odd_members)
@@ -101,11 +101,14 @@ def event_id(sdk_app_id: int, event_type: str, timestamp: int, event_data: dict[
     SHA-256 over SdkAppId, EventType, Timestamp and EventData as compact JSON with sorted names, joined by line
     feeds. Raises nothing for values that `msgspec.json.decode` returned.
     """
-    return _identity(sdk_app_id, event_type, timestamp, encode_sorted(event_data))
+    return event_id_of(sdk_app_id, event_type, timestamp, encode_sorted(event_data))
 
 
-def _identity(sdk_app_id: int, event_type: str, timestamp: int, event_data: bytes) -> str:
-    return _digest(b"%d\n%s\n%d\n%s" % (sdk_app_id, event_type.encode(), timestamp, event_data))
+def event_id_of(sdk_app_id: int, event_type: str, timestamp: int, sorted_event_data: bytes) -> str:
+    """Do as `event_id` where EventData is compact JSON with sorted names already."""
+    digest = hashlib.sha256(b"%d\n%s\n%d\n" % (sdk_app_id, event_type.encode(), timestamp))
+    digest.update(sorted_event_data)
+    return digest.hexdigest()[:32]
 
 
 def _digest(content: bytes) -> str:
@@ -162,7 +165,7 @@ def _fit(envelope: _Envelope, received_at_us: int, *, may_hold_nul: bool) -> tup
     kind = EVENT_TYPES.get(envelope.EventType)
     if kind is None:
         raise _UnfittingError("EventType is none of the five recording events")
-    if _lies_ahead(envelope.Timestamp, received_at_us):
+    if lies_ahead(envelope.Timestamp, received_at_us):
         raise _UnfittingError("Timestamp lies more than a day ahead of the arrival")
     # The envelope wins over members of the same name in EventData.
     flat = envelope.EventData | {"Timestamp": envelope.Timestamp, "SdkAppId": envelope.SdkAppId}
@@ -181,7 +184,13 @@ def _fit(envelope: _Envelope, received_at_us: int, *, may_hold_nul: bool) -> tup
         raise _UnfittingError(f"EventData: {error}") from error
 
 
-def _lies_ahead(timestamp: int, received_at_us: int) -> bool:
+def may_hold_nul(body: bytes) -> bool:
+    """Say whether a text in `body` may hold U+0000, which SQL text cannot."""
+    return _BACKSLASH in body and b"\\u0000" in body  # in JSON that character is only ever written like this
+
+
+def lies_ahead(timestamp: int, received_at_us: int) -> bool:
+    """Say whether a Timestamp lies too far ahead of its arrival for an event to be made of it."""
     received_at_s = received_at_us // 1_000_000
     return timestamp > received_at_s + MAX_AHEAD_S and received_at_s >= EARLIEST_ARRIVAL_S
 
@@ -323,11 +332,11 @@ def redecode(body: bytes, *, routing_key: str, received_at_us: int) -> Event:
 
 def _redecode(body: bytes, routing_key: str, received_at_us: int) -> Event | None:
     """Return the event if it is one at first sight."""
-    if b"\\" in body and b"\\u0000" in body:
+    if may_hold_nul(body):
         return None
     try:
         envelope = _known_envelope.decode(body)
-        if envelope.EventType != routing_key or _lies_ahead(envelope.Timestamp, received_at_us):
+        if envelope.EventType != routing_key or lies_ahead(envelope.Timestamp, received_at_us):
             return None
         # An event is flat: what the envelope says stands behind the members of EventData, and so wins over them.
         event_data = bytes(envelope.EventData)

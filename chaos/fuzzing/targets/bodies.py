@@ -7,20 +7,21 @@ string, a word of `-+.0-9A-Za-z`, or anything between matching brackets, in whic
 import json
 import re
 import zlib
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from chaos.fuzzing.outcome import promise
 from chaos.fuzzing.serving import ALLOW_UNSIGNED, EXPIRE_TIME, KEYS, NOW_US, SDK_APP_ID, sign, signature
-from ingest.admission import Admitted, admit
+from ingest.admission import Admitted, admit, admit_anything, admit_plain
 from ingest.lenient import NAMES, find_members
 from ingest.refusals import Refusal, RefusedError
 from schemas import (
     EVENT_TYPES,
     UNRECOGNIZED,
-    Decoded,
+    CallbackEvent,
     NotStrictError,
     RecordingEvent,
     Unrecognized,
@@ -166,6 +167,8 @@ GROWN_BYTES = 64 * 1024
 
 _CLAIMED = tuple(EVENT_TYPES)
 
+Verdict = TypeVar("Verdict")
+
 _Named: TypeAlias = list[tuple[str | bytes, bytes]]
 
 
@@ -186,9 +189,9 @@ def decoding(body: bytes) -> None:
     decoded = decode(body, received_at_us=NOW_US)
     promise(_EVENT_ID.fullmatch(decoded.event_id), "an event_id is 32 hexadecimal digits")
     event = decoded.event
-    routing_key = UNRECOGNIZED if isinstance(event, Unrecognized) else type(event).__name__
     promise(
-        redecode(body, routing_key=routing_key, received_at_us=NOW_US) == event, "a second look finds the same event"
+        redecode(body, routing_key=_routing_key(event), received_at_us=NOW_US) == event,
+        "a second look finds the same event",
     )
     claimed = _CLAIMED[len(body) % len(_CLAIMED)]
     redecode(body, routing_key=claimed, received_at_us=NOW_US)  # a foreign message may claim anything
@@ -235,15 +238,26 @@ def growth(pattern: bytes) -> None:
 
 def admitted(body: bytes) -> Admitted | Refusal:
     """Return what becomes of `body` at ingest."""
+    verdict = _verdict(admit, body)
+    promise(isinstance(verdict, Admitted) or verdict in REFUSALS, "a body is refused for a reason that is documented")
+    return verdict
+
+
+def _verdict(look: Callable[..., Verdict], body: bytes) -> Verdict | Refusal:
     try:
-        return admit(body, keys=KEYS, allow_unsigned=ALLOW_UNSIGNED, received_at_us=NOW_US)
+        return look(body, keys=KEYS, allow_unsigned=ALLOW_UNSIGNED, received_at_us=NOW_US)
     except RefusedError as error:
-        promise(error.refusal in REFUSALS, "a body is refused for a reason that is documented")
         return error.refusal
+
+
+def _routing_key(event: CallbackEvent) -> str:
+    return UNRECOGNIZED if isinstance(event, Unrecognized) else type(event).__name__
 
 
 def _checked(body: bytes) -> Admitted | Refusal:
     verdict = admitted(body)
+    plain = _verdict(admit_plain, body)
+    promise(plain in {None, _verdict(admit_anything, body)}, "what is plain is admitted as anything is")
     members = read_top_level(_without_mark(body))
     promise(isinstance(verdict, Admitted) == _is_authentic(members), "what is let in is what is authentic")
     if isinstance(verdict, Admitted) and members is not None:
@@ -263,8 +277,9 @@ def _without_mark(body: bytes) -> bytes:
     return body
 
 
-def _kept(verdict: Admitted | Refusal) -> tuple[int, bytes, Decoded] | None:
-    return (verdict.sdk_app_id, verdict.body, verdict.decoded) if isinstance(verdict, Admitted) else None
+def _kept(verdict: Admitted | Refusal) -> Admitted | None:
+    """Return what is kept, whoever signed it."""
+    return msgspec.structs.replace(verdict, pair=None) if isinstance(verdict, Admitted) else None
 
 
 def _find(body: bytes) -> dict[str, bytes] | Refusal:
@@ -315,7 +330,12 @@ def _check_kept(verdict: Admitted, members: list[Member]) -> None:
     promise(kept == sent, "everything but Sign and ExpireTime is kept, each value byte for byte")
     apps = [int(value) for name, value in sent if name == "SdkAppId"]
     promise(verdict.sdk_app_id == (apps or [0])[0], "the callback is of the app that signed it")
-    promise(verdict.decoded == decode(verdict.body, received_at_us=NOW_US), "the kept body is the event that was seen")
+    decoded = decode(verdict.body, received_at_us=NOW_US)
+    promise(
+        (verdict.routing_key, verdict.event_id, verdict.odd_members)
+        == (_routing_key(decoded.event), decoded.event_id, decoded.odd_members),
+        "the kept body is the event that was seen",
+    )
 
 
 def _says_which_recording(body: bytes) -> bool:
