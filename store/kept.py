@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from schemas import UNRECOGNIZED, Event, Unrecognized
-from store.recording import merge, outranks
+from store.recording import list_counting, merge_counting, outranks
 from store.statements import RecordingKey
 from store.tables import storable
 
@@ -57,12 +56,11 @@ def event_row(one: KeptEvent) -> dict[str, Any]:
 
 def recording_row(accepted: Sequence[KeptEvent]) -> dict[str, Any]:
     """Return the row of `recordings` that different events of one recording add up to, by column."""
-    recording = merge(accepted)
-    row: dict[str, Any] = msgspec.structs.asdict(recording)
+    counting = list_counting(accepted)
+    row: dict[str, Any] = structs.asdict(merge_counting(counting))
     error = row.pop("error")
-    return row | {
-        "failed": error is not None,
-        "error_code": error and error.code,
-        "error_message": error and error.message,
-        "active_at_us": max(one.received_at_us for one in accepted),
-    }
+    row["failed"] = error is not None
+    row["error_code"] = error and error.code
+    row["error_message"] = error and error.message
+    row["active_at_us"] = max([one.received_at_us for one in counting])
+    return row

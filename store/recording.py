@@ -1,8 +1,8 @@
 """What the events of one recording add up to, whatever order they came in. Pure; no I/O."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
@@ -167,8 +167,6 @@ class AcceptedEvent(Protocol):
 _STATUS: dict[type[RecognizedEvent], RecordingStatus] = {kind.event: kind.status for kind in EVENT_KINDS}
 _RANK = {status: rank for rank, status in enumerate(RecordingStatus)}
 
-Kind = TypeVar("Kind", bound=RecognizedEvent)
-
 
 def makes_recording(event: Event) -> bool:
     """Say whether an event makes or changes a recording: one of the five, with a TaskId."""
@@ -251,30 +249,46 @@ def list_findings(references: Iterable[RecordingEventRef], *, found_by: str) -> 
 
 def merge(accepted: Iterable[AcceptedEvent]) -> RecordingContent:
     """Return what `fold` does, without the lists of events and findings, of events that are all different."""
-    events = [(_recognized(one.event), one.event_id, one.verified) for one in accepted]
-    if len({(event.sdk_app_id, event.task_id) for event, _, _ in events}) != 1:
+    return merge_counting(list_counting(accepted))
+
+
+Accepted = TypeVar("Accepted", bound=AcceptedEvent)
+
+
+def list_counting(accepted: Iterable[Accepted]) -> list[Accepted]:
+    """Return those that count of the different events of one recording: at most one per type, highest status first.
+
+    Stopped and ForceStopped share a status: there the later event leads. Raises `ValueError` as `fold` does.
+    """
+    given = [*accepted]
+    if len({_key(one.event) for one in given}) != 1:
         raise ValueError("the events are not those of one recording")
-    counting = [one for one in events if one[2] is not False]
-    return _content([*_winners(counting or events).values()])
+    if len(given) == 1:
+        return given
+    counting = [one for one in given if one.verified is not False]
+    by_type = {type(one.event): one for one in sorted(counting or given, key=_rank_in_type)}
+    return sorted(by_type.values(), key=_rank_among_types, reverse=True)
+
+
+def _key(event: Event) -> tuple[int, str]:
+    if type(event) is Unrecognized or not makes_recording(event):
+        raise ValueError("an event without TaskId makes no recording")
+    return event.sdk_app_id, event.task_id
+
+
+def _rank_in_type(one: AcceptedEvent) -> tuple[bool, int, str]:
+    return outranks(one.event), _recognized(one.event).timestamp, one.event_id
+
+
+def _rank_among_types(one: AcceptedEvent) -> tuple[int, int, str]:
+    event = _recognized(one.event)
+    return _RANK[_STATUS[type(event)]], event.timestamp, one.event_id
 
 
 def _recognized(event: Event) -> RecognizedEvent:
-    if type(event) is Unrecognized or type(event) is RecordingArchived or not makes_recording(event):
+    if type(event) is Unrecognized or type(event) is RecordingArchived:
         raise ValueError("an event without TaskId makes no recording")
     return event
-
-
-_Ranked: TypeAlias = tuple[RecognizedEvent, str, bool | None]
-
-
-def _winners(events: Iterable[_Ranked]) -> dict[type[RecognizedEvent], _Ranked]:
-    ranked = sorted(events, key=lambda one: (outranks(one[0]), one[0].timestamp, one[1]))
-    by_type = {type(one[0]): one for one in ranked}
-    # Highest status first; Stopped and ForceStopped share one, there the later event leads.
-    ordered = sorted(
-        by_type.items(), key=lambda item: (_RANK[_STATUS[item[0]]], item[1][0].timestamp, item[1][1]), reverse=True
-    )
-    return dict(ordered)
 
 
 def _references(known: Iterable[_Known]) -> tuple[RecordingEventRef, ...]:
@@ -292,47 +306,54 @@ def _references(known: Iterable[_Known]) -> tuple[RecordingEventRef, ...]:
     return tuple(sorted(references, key=lambda ref: (ref.timestamp, ref.event_type, ref.event_id)))
 
 
-def _content(ranked: Sequence[_Ranked]) -> RecordingContent:
-    winners = [event for event, _, _ in ranked]
-    highest = winners[0]
-    warning = _of_type(winners, OnlineRecordLongPauseWarning)
-    forced = _of_type(winners, OnlineRecordLongPauseForceStopped)
-    finished = _of_type(winners, OnlineRecordFinished)
+def merge_counting(counting: Sequence[AcceptedEvent]) -> RecordingContent:
+    """Return what the events add up to that `list_counting` returns."""
+    highest = _recognized(counting[0].event)
+    room_id: int | None = None
+    record_user_id: str | None = None
+    warning: OnlineRecordLongPauseWarning | None = None
+    forced: OnlineRecordLongPauseForceStopped | None = None
+    finished = _NOT_FINISHED
+    verified: bool | None = None
+    for one in counting:
+        event = _recognized(one.event)
+        if room_id is None:
+            room_id = event.room_id
+        if record_user_id is None:
+            record_user_id = event.record_user_id
+        if type(event) is OnlineRecordFinished:
+            finished, verified = event, one.verified
+        elif type(event) is OnlineRecordLongPauseWarning:
+            warning = event
+        elif type(event) is OnlineRecordLongPauseForceStopped:
+            forced = event
+    pause_time = forced.pause_time if forced is not None else None
+    if pause_time is None and warning is not None:
+        pause_time = warning.pause_time
     return RecordingContent(
         sdk_app_id=highest.sdk_app_id,
         task_id=highest.task_id,
-        room_id=_first(event.room_id for event in winners),
-        group_id=_get(finished, lambda event: event.group_id),
-        record_user_id=_first(event.record_user_id for event in winners),
+        room_id=room_id,
+        group_id=finished.group_id,
+        record_user_id=record_user_id,
         status=_STATUS[type(highest)],
-        finish_reason=_get(finished, lambda event: event.finish_reason and event.finish_reason.value),
-        error=_converted(_get(finished, lambda event: event.error), RecordingFailure | None),
-        record_start_time=_get(finished, lambda event: event.record_start_time),
-        record_stop_time=_get(finished, lambda event: event.record_stop_time),
-        total_time_ms=_get(finished, lambda event: event.total_time_ms),
-        exception_count=_get(finished, lambda event: event.exception_count),
-        pause_time=_first(event.pause_time for event in (forced, warning) if event is not None),
-        estimate_stop_time=_get(warning, lambda event: event.estimate_stop_time),
-        force_stop_time=_get(forced, lambda event: event.stop_time),
-        omitted_durations=_converted(finished.omitted_durations if finished else (), tuple[RecordingOmission, ...]),
-        verified=next((verified for event, _, verified in ranked if event is finished), None),
-        videos=_converted(finished.video_infos if finished else (), tuple[RecordingVideo, ...]),
+        finish_reason=finished.finish_reason and finished.finish_reason.value,
+        error=_converted(finished.error, RecordingFailure | None),
+        record_start_time=finished.record_start_time,
+        record_stop_time=finished.record_stop_time,
+        total_time_ms=finished.total_time_ms,
+        exception_count=finished.exception_count,
+        pause_time=pause_time,
+        estimate_stop_time=None if warning is None else warning.estimate_stop_time,
+        force_stop_time=None if forced is None else forced.stop_time,
+        omitted_durations=_converted(finished.omitted_durations, tuple[RecordingOmission, ...]),
+        verified=verified,
+        videos=_converted(finished.video_infos, tuple[RecordingVideo, ...]),
     )
 
 
-def _of_type(events: Iterable[RecognizedEvent], kind: type[Kind]) -> Kind | None:
-    return next((event for event in events if type(event) is kind), None)
-
-
-Value = TypeVar("Value")
-
-
-def _first(values: Iterable[Value | None]) -> Value | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _get(event: Kind | None, member: Callable[[Kind], Value | None]) -> Value | None:
-    return None if event is None else member(event)
+#: What is known of the end while there is none.
+_NOT_FINISHED: Final = OnlineRecordFinished(timestamp=0)
 
 
 def _converted(value: object, kind: Any) -> Any:

@@ -36,6 +36,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from store.direct import Direct
+from store.direct.postgresql import PostgresDirect
 from store.direct.sqlite import SqliteDirect
 from store.kept import KeptEvent
 from store.statements import DIALECTS
@@ -58,7 +59,7 @@ class SchemaMismatchError(StoreError):
 
 _log = structlog.get_logger()
 
-#: Connections per process.
+#: Connections per process, those of the direct way among them.
 POOL_SIZE = 10
 
 CONNECT_TIMEOUT_S = 5.0
@@ -70,13 +71,14 @@ SQLITE_BUSY_TIMEOUT_S = 5.0
 WRITING = "tiw_writing"
 
 
-def create_engine(url: URL, *, statement_timeout_s: float) -> AsyncEngine:
-    """Return an engine for `sqlite+aiosqlite` or `postgresql+asyncpg`; connects to nothing yet.
+def create_engine(url: URL, *, statement_timeout_s: float) -> tuple[AsyncEngine, Direct | None]:
+    """Return an engine for `sqlite+aiosqlite` or `postgresql+asyncpg`, and the direct way that shares its connections.
 
-    Raises `StoreError` for another kind of URL, or one with parameters that the driver does not know.
+    Connects to nothing yet. Raises `StoreError` for another kind of URL, or one with parameters that the driver does
+    not know.
     """
     if url.drivername == "sqlite+aiosqlite" and url.database and url.database != ":memory:":
-        return _sqlite(url)
+        return _sqlite(url), None
     if url.drivername == "postgresql+asyncpg":
         return _postgresql(url, statement_timeout_s)
     raise StoreError(
@@ -107,7 +109,7 @@ _OF_LIBPQ = frozenset(
 )
 
 
-def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
+def _postgresql(url: URL, statement_timeout_s: float) -> tuple[AsyncEngine, Direct | None]:
     """Return an engine for PostgreSQL, or a pooler such as PgBouncer in front of it.
 
     The URL takes the parameters of libpq that asyncpg knows, those of asyncpg that are numbers, and `pool_size`.
@@ -145,7 +147,10 @@ def _postgresql(url: URL, statement_timeout_s: float) -> AsyncEngine:
     pooler = _Pooler(server_settings)
     event.listen(engine.sync_engine, "do_connect", pooler.connect)
     event.listen(engine.sync_engine, "handle_error", pooler.note_error)
-    return engine
+    if numbers.get("statement_cache_size") == 0:
+        return engine, None  # nothing is to be prepared
+    # The other half of the connections stays for everything else.
+    return engine, PostgresDirect(engine, is_pooled=lambda: pooler.is_there, most_idle=common["pool_size"] // 2)
 
 
 def _number(query: Mapping[str, str], name: str, kind: type[int] | type[float]) -> float:
@@ -166,11 +171,11 @@ class _Pooler:
 
     def __init__(self, server_settings: Mapping[str, str]) -> None:
         self._server_settings = server_settings
-        self._is_there = False
+        self.is_there = False
 
     def connect(self, dialect: Any, _: object, arguments: Any, parameters: dict[str, Any]) -> Any:
         """Connect, and once more in the way that a pooler needs."""
-        if not self._is_there:
+        if not self.is_there:
             try:
                 return dialect.connect(*arguments, **parameters)
             except (asyncpg.PostgresError, DBAPIError, dialect.dbapi.Error) as error:
@@ -200,8 +205,8 @@ class _Pooler:
             context.is_disconnect = True
 
     def _found(self) -> None:
-        if not self._is_there:
-            self._is_there = True
+        if not self.is_there:
+            self.is_there = True
             _log.info("database_pooler_found", consequence="statements are not prepared for the next transaction")
 
 
@@ -393,10 +398,11 @@ class Store:
 
     `url` is `postgresql+asyncpg://...` or `sqlite+aiosqlite:///path`; another raises `StoreError`. Used as an async
     context manager. Entering needs no database: every operation connects anew if it must, is bounded by
-    time-outs, and raises `StoreUnavailableError` while the database is away.
+    time-outs, and raises `StoreUnavailableError` while the database is away. `is_direct`: what can be is done past
+    SQLAlchemy, with the same result.
     """
 
-    def __init__(self, url: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
+    def __init__(self, url: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S, is_direct: bool = True) -> None:
         self._given_url = url
         try:
             self._url = make_url(url)
@@ -407,15 +413,14 @@ class Store:
             # The two characters that cannot stand for themselves, as tiw.settings writes them.
             path = self._url.database.replace("%3F", "?").replace("%25", "%")
             self._url = self._url.set(database=path)
-        self._engine = create_engine(self._url, statement_timeout_s=statement_timeout_s)
+        self._engine, direct = create_engine(self._url, statement_timeout_s=statement_timeout_s)
         #: What the database does its own way.
         self.dialect = DIALECTS[self._url.get_backend_name()]
         # Where there is one writer at a time and its waiters poll, those of a process stand in line instead.
         self._line = asyncio.Lock() if self.dialect.has_one_writer else None
-        self._direct: Direct | None = None
         if self._line is not None:
-            file = Path(self._url.database or "")
-            self._direct = SqliteDirect(file, line=self._line, busy_timeout_s=SQLITE_BUSY_TIMEOUT_S)
+            direct = SqliteDirect(Path(self._url.database or ""), line=self._line, busy_timeout_s=SQLITE_BUSY_TIMEOUT_S)
+        self._direct = direct if is_direct else None
 
     @property
     def url(self) -> str:

@@ -1,5 +1,6 @@
 import itertools
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ from tests.store.classes import START_US, callback, keep, random_deliveries, ran
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 _example = itertools.count()
+
+
+@pytest.fixture(params=["direct", "careful"])
+async def store(request: pytest.FixtureRequest, store_url: str) -> AsyncIterator[Store]:
+    """Give an empty store with its tables, of each kind and with each way into it in turn."""
+    async with Store(store_url, is_direct=request.param == "direct") as store:
+        yield store
 
 
 def sample(name: str, **event_data: Any) -> KeptEvent:
@@ -241,15 +249,16 @@ async def test_thousands_of_recordings_in_one_group_are_split_over_statements(st
     assert {recording.status for recording in await list_recordings(store, limit=0)} == {"RECORDING"}
 
 
-async def test_a_group_is_all_or_nothing(store: Store) -> None:
+async def test_a_group_that_cannot_be_applied_leaves_every_recording_whole_or_untouched(store: Store) -> None:
     good = keep(callback("OnlineRecordStarted", TaskId="a"))
     poison = keep(callback("OnlineRecordFinished", TaskId="b"))
     await apply_events(store, [msgspec.structs.replace(poison, body=b"{}")])
     weaker = keep(callback("OnlineRecordStarted", TaskId="b"))
     with pytest.raises(StoreError, match="recognized by another version"):
         await apply_events(store, [good, weaker])
-    assert await find_recordings(store, "a") == []
-    assert await count_events(store) == 1
+    others = await find_recordings(store, "a")
+    assert others in ([], [fold([good])])
+    assert await count_events(store) == 1 + len(others)
 
 
 class Traffic:
