@@ -7,14 +7,15 @@ Each statement is built once per database, and the ids come as one parameter.
 Rows are taken in the order of their keys by everybody, so that nobody waits in a circle.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
+    ClauseElement,
     ColumnElement,
     Delete,
     Select,
@@ -59,6 +60,11 @@ class Claim(StrEnum):
     LEASED = "leased"
 
 
+#: Makes a statement for a kind of database, the same object again and again.
+Statement: TypeAlias = Callable[[Dialect], ClauseElement]
+Fetch: TypeAlias = Callable[[Statement, Mapping[str, Any]], Awaitable[Sequence[str] | None]]
+
+
 async def claim(
     store: Store, *, consumer: str, event_ids: Collection[str], lease_holder: str, lease_s: float
 ) -> dict[str, Claim]:
@@ -67,20 +73,31 @@ async def claim(
     CLAIMED: it is the caller's (`lease_holder`, a token of one worker). COMPLETED: it was handled. LEASED: another is
     handling it. A lease that has run out, or of the same lease holder, is taken over.
     """
-    given = _given(store.dialect, consumer, event_ids, lease_holder)
+    dialect = store.dialect
+
+    async def ask(fetch: Fetch) -> dict[str, Claim] | None:
+        given = _given(dialect, consumer, event_ids, lease_holder)
+        claims = dict.fromkeys(event_ids, Claim.LEASED)
+        mine = await fetch(_claiming, {**given, "lease_us": _us(lease_s)})
+        if mine is None:
+            return None
+        claims |= dict.fromkeys(mine, Claim.CLAIMED)
+        others = [event_id for event_id, claimed in claims.items() if claimed is Claim.LEASED]
+        completed = await fetch(_completed, _given(dialect, consumer, others, lease_holder)) if others else []
+        return None if completed is None else claims | dict.fromkeys(completed, Claim.COMPLETED)
+
+    async def directly(statement: Statement, parameters: Mapping[str, Any]) -> Sequence[str] | None:
+        rows = await store.fetch_directly(statement(dialect), parameters)
+        return None if rows is None else [row[0] for row in rows]
 
     async def operation(connection: AsyncConnection) -> dict[str, Claim]:
-        claims = dict.fromkeys(event_ids, Claim.LEASED)
-        mine = await connection.execute(_claiming(store.dialect), {**given, "lease_us": _us(lease_s)})
-        claims |= dict.fromkeys(mine.scalars(), Claim.CLAIMED)
-        others = [event_id for event_id, claimed in claims.items() if claimed is Claim.LEASED]
-        if others:
-            of_others = _given(store.dialect, consumer, others, lease_holder)
-            completed = await connection.execute(_completed(store.dialect), of_others)
-            claims |= dict.fromkeys(completed.scalars(), Claim.COMPLETED)
-        return claims
+        async def carefully(statement: Statement, parameters: Mapping[str, Any]) -> Sequence[str]:
+            return (await connection.execute(_rendered(dialect, statement), parameters)).scalars().all()
 
-    return await store.write(operation)
+        return await ask(carefully) or {}
+
+    claims = await ask(directly)
+    return await store.write(operation) if claims is None else claims
 
 
 async def complete(store: Store, *, consumer: str, event_ids: Collection[str], lease_holder: str) -> None:
@@ -88,18 +105,26 @@ async def complete(store: Store, *, consumer: str, event_ids: Collection[str], l
 
     Durable on return. The first completion of an event stays.
     """
-    given = _given(store.dialect, consumer, event_ids, lease_holder)
-    await store.write(lambda connection: connection.execute(_completing(store.dialect), given))
+    await _execute(store, _completing, _given(store.dialect, consumer, event_ids, lease_holder))
 
 
 async def release(store: Store, *, consumer: str, event_ids: Collection[str], lease_holder: str) -> None:
     """Release leases before their end, in one transaction; those that are no longer the holder's stay."""
-    given = _given(store.dialect, consumer, event_ids, lease_holder)
-    await store.write(lambda connection: connection.execute(_releasing(store.dialect), given))
+    await _execute(store, _releasing, _given(store.dialect, consumer, event_ids, lease_holder))
+
+
+async def _execute(store: Store, statement: Statement, parameters: Mapping[str, Any]) -> None:
+    if await store.fetch_directly(statement(store.dialect), parameters) is None:
+        await store.write(lambda connection: connection.execute(_rendered(store.dialect, statement), parameters))
 
 
 @cache
-def _claiming(dialect: Dialect) -> TextClause:
+def _rendered(dialect: Dialect, statement: Statement) -> TextClause:
+    return dialect.render(statement(dialect))
+
+
+@cache
+def _claiming(dialect: Dialect) -> ClauseElement:
     """Lease events that are free, and return their ids."""
     insert = _insert(dialect, owner=_LEASE_HOLDER, leased_until_us=now_us() + _LEASE_US)
     upsert = insert.on_conflict_do_update(
@@ -107,7 +132,7 @@ def _claiming(dialect: Dialect) -> TextClause:
         set_={"owner": insert.excluded.owner, "leased_until_us": insert.excluded.leased_until_us},
         where=and_(_UNFINISHED, or_(completions.c.owner == _LEASE_HOLDER, completions.c.leased_until_us <= now_us())),
     )
-    return dialect.render(upsert.returning(completions.c.event_id))
+    return upsert.returning(completions.c.event_id)
 
 
 @cache
@@ -117,10 +142,10 @@ def _completed(dialect: Dialect) -> Select[Any]:
 
 
 @cache
-def _completing(dialect: Dialect) -> TextClause:
+def _completing(dialect: Dialect) -> ClauseElement:
     """Complete events, whoever holds their leases; the first completion stays."""
     insert = _insert(dialect, owner=_LEASE_HOLDER, completed_at_us=now_us())
-    upsert = insert.on_conflict_do_update(
+    return insert.on_conflict_do_update(
         index_elements=_KEY_COLUMNS,
         set_={
             "owner": insert.excluded.owner,
@@ -129,7 +154,6 @@ def _completing(dialect: Dialect) -> TextClause:
         },
         where=_UNFINISHED,
     )
-    return dialect.render(upsert)
 
 
 @cache

@@ -24,6 +24,7 @@ import structlog
 from sqlalchemy import (
     URL,
     BigInteger,
+    ClauseElement,
     Connection,
     Row,
     event,
@@ -504,6 +505,16 @@ class Store:
                 if failure_of(error) is not Failure.REPEAT:
                     raise
                 return False
+
+    async def fetch_directly(self, statement: ClauseElement, parameters: Mapping[str, object]) -> list[Any] | None:
+        """Do what `store.direct.postgresql.PostgresDirect.fetch` does; None where `write` is to be called instead.
+
+        Raises `StoreUnavailableError`, or `SchemaMismatchError` if a table is missing.
+        """
+        if not isinstance(self._direct, PostgresDirect):
+            return None
+        with self._errors_translated():
+            return await self._direct.fetch(statement, parameters)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

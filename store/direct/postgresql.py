@@ -10,22 +10,25 @@ left that a repetition would not mend: the careful way folds all events that are
 
 Locks are taken as the careful way does: new recordings in the order of their keys, known ones in theirs, then events in
 the order of their ids.
+
+Other statements that are transactions of their own go the same way: `PostgresDirect.fetch`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter, itemgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 import msgspec
 from asyncpg.prepared_stmt import PreparedStatement
-from sqlalchemy import JSON, Table, Text
-from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy import JSON, ClauseElement, Table, Text
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from schemas import EVENT_TYPES, RECORDING_ARCHIVED, OnlineRecordStarted, redecode
 from store.kept import KeptEvent, event_row, recording_key, recording_row
@@ -36,10 +39,12 @@ from store.tables import events, recordings
 #: Whoever has more events than this is merged the careful way, which reads only those that count.
 MOST_EVENTS: Final = 16
 
-_DIALECT: Final = PGDialect()  # type: ignore[no-untyped-call]  # the library gives it no types
+_DIALECT: Final = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # the library gives it no types
 
 #: What an operation fails with.
 _ERRORS: Final = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, UnicodeError)
+
+Result = TypeVar("Result")
 
 #: Events of recordings, by these.
 ByKey: TypeAlias = dict[RecordingKey, list[KeptEvent]]
@@ -86,12 +91,25 @@ class PostgresDirect:
 
     async def apply(self, kept: Mapping[str, KeptEvent]) -> bool:
         """See `Direct`."""
+        return bool(await self._run(lambda borrowed: self._apply(borrowed, kept.values())))
+
+    async def fetch(self, statement: ClauseElement, parameters: Mapping[str, object]) -> list[Any] | None:
+        """Execute a statement that may be repeated, as a transaction of its own, and return its rows.
+
+        None: it is to be executed the careful way, whether it was already or not. `statement` is the same object again
+        and again.
+        """
+        written, names = _numbered(statement)
+        return await self._run(lambda borrowed: borrowed.fetch(written, *[parameters[name] for name in names]))
+
+    async def _run(self, operation: Callable[[_Borrowed], Awaitable[Result]]) -> Result | None:
+        """Run `operation` on a connection; None if the careful way is to be taken."""
         if self._is_pooled():
-            return False
+            return None
         try:
             borrowed = await self._borrow()
             try:
-                is_done = await self._apply(borrowed, kept.values())
+                result = await operation(borrowed)
             except BaseException:
                 # Whatever failed: the connection may lead to a server that is read-only now, have lost what was
                 # prepared on it, or be in the middle of a statement.
@@ -101,8 +119,8 @@ class PostgresDirect:
         except (TimeoutError, asyncpg.QueryCanceledError):
             raise  # another attempt would take as long
         except _ERRORS:
-            return False  # the careful way connects anew, and says what it is
-        return is_done
+            return None  # the careful way connects anew, and says what it is
+        return result
 
     async def close(self) -> None:
         """See `Direct`."""
@@ -308,3 +326,11 @@ def _types(table: Table, *, but: Collection[str]) -> dict[str, str]:
 
 def _columns(types: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in types.items())
+
+
+@cache
+def _numbered(statement: ClauseElement) -> tuple[str, tuple[str, ...]]:
+    """Return a statement as asyncpg takes it, and the names of its parameters in their order."""
+    compiled = statement.compile(dialect=_DIALECT)
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what every statement compiles to
+    return str(compiled), tuple(compiled.positiontup or ())

@@ -1,5 +1,6 @@
 import asyncio
 import random
+from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import func, select, update
@@ -20,6 +21,13 @@ from store import (
 from store.tables import completions, overdue_deliveries
 
 DAY_US = 86_400 * 1_000_000
+
+
+@pytest.fixture(params=["direct", "careful"])
+async def store(request: pytest.FixtureRequest, store_url: str) -> AsyncIterator[Store]:
+    """Give an empty store with its tables, of each kind and with each way into it in turn."""
+    async with Store(store_url, is_direct=request.param == "direct") as store:
+        yield store
 
 
 async def ask(
