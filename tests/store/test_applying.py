@@ -293,6 +293,13 @@ async def rows_touched(store: Store, statement: str, parameters: Any) -> float:
     return most(document["Plan"])
 
 
+async def go_carefully(store: Store) -> None:
+    """Let nothing be done directly from now on: the direct ways have tests of their own."""
+    if store._direct is not None:
+        await store._direct.close()
+        store._direct = None
+
+
 async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +311,7 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
         for number in range(1000)
     ]
     await apply_events(store, [winner, *losers, *forged])
-    store._direct = None  # The direct ways have tests of their own.
+    await go_carefully(store)
     decoded: list[bytes] = []
 
     def counting_decode(body: bytes, *, received_at_us: int) -> Any:
@@ -330,7 +337,7 @@ async def test_ten_thousand_losing_events_cost_the_next_one_nothing(
 
 
 async def test_a_hundred_events_take_as_many_statements_as_one(store: Store) -> None:
-    store._direct = None
+    await go_carefully(store)
     traffic = Traffic(store)
     await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId="t"))])
     for_one = len(traffic.sent)

@@ -238,9 +238,8 @@ async def test_a_writer_that_is_cancelled_while_it_waits_for_sqlite_takes_no_loc
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("store.store.SQLITE_BUSY_TIMEOUT_S", 0.2)
-    async with Store(sqlite_url) as store:
+    async with Store(sqlite_url, is_direct=False) as store:
         await migrate(store)
-        store._direct = None  # Which is told apart below.
         begun = asyncio.Event()
         event.listen(store._engine.sync_engine, "before_cursor_execute", lambda *_: begun.set())
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)

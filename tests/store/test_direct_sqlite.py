@@ -93,8 +93,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 @pytest.fixture
 async def careful(tmp_path: Path) -> AsyncIterator[Store]:
     """Give another one that is only written carefully."""
-    async with Store(copy_migrated_sqlite(tmp_path / "careful.db")) as store:
-        store._direct = None
+    async with Store(copy_migrated_sqlite(tmp_path / "careful.db"), is_direct=False) as store:
         yield store
 
 
@@ -219,8 +218,7 @@ async def test_an_event_id_that_is_another_recordings_makes_none(store: Store, c
 
 
 async def test_eight_writers_at_once_both_ways_lose_no_update(store: Store) -> None:
-    other = Store(store.url)
-    other._direct = None
+    other = Store(store.url, is_direct=False)
     async with other, asyncio.TaskGroup() as tasks:
 
         async def apply_part(seed: int) -> None:
