@@ -86,7 +86,7 @@ def test_a_command_can_still_choose_where_metrics_live() -> None:
 
 
 def test_what_runs_for_months_imports_nothing_that_draws_tables() -> None:
-    for command in ("up", "ingest", "work", "notify", "reconcile"):
+    for command in ("up", "ingest", "work", "notify", "reconcile", "archive"):
         modules = imported(f"from tiw.parser import main\nmain(['config', '--json'])\nimport tiw.commands.{command}")
         assert "structlog" in modules
         assert not modules & {"rich", "pygments"}, command

@@ -9,17 +9,6 @@ from typing import Final
 
 import structlog
 from msgspec import Struct, structs
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Column
-from rich.text import Text
 
 from archive import CheckedFile, ExpectedFile, FoundManifest, Place, PlaceError, check_file
 from archive import rebuild as rebuild_rows
@@ -27,7 +16,6 @@ from store import ArchiveFileRow, Store, check_schema, is_manifest_due, list_arc
 from telemetry import Readiness, configure_logging
 from tiw.opening import archiving, open_store, open_target, open_transport, require_amqp, require_archive, serve_admin
 from tiw.output import (
-    make_progress_console,
     nothing,
     parse_since_us,
     print_json,
@@ -35,7 +23,6 @@ from tiw.output import (
     print_table,
     show_bytes,
     show_iso,
-    show_text,
 )
 from tiw.process import return_freed_memory, settle, stop_requests
 from tiw.settings import FailedError, Settings, UsageError
@@ -197,7 +184,10 @@ async def _watch(
     store: Store, task_id: str, app: int, stopped: asyncio.Event, *, is_quiet: bool
 ) -> list[ArchiveFileRow]:
     """Show how far the files are until all are settled and described, or it is to stop; return them."""
-    with _bars(is_quiet=is_quiet) as bars:
+    # Imported here and below: Rich takes 4 MB, and `archive run` draws nothing.
+    from tiw.progress import make_bars  # noqa: PLC0415
+
+    with make_bars(is_quiet=is_quiet) as bars:
         tasks = {}
         settled_at_s: float | None = None
         while True:
@@ -225,43 +215,6 @@ async def _watch(
 
 def _said(file: ArchiveFileRow) -> str:
     return f"{file.state}: {file.reason}" if file.reason and file.state != "archived" else file.state
-
-
-class _Words(ProgressColumn):
-    """Shows words that may be anybody's: a key of a bucket, a reason in a manifest."""
-
-    def __init__(self, words: Callable[[Task], str]) -> None:
-        super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis"))
-        self._words = words
-
-    def render(self, task: Task) -> Text:
-        return Text(show_text(self._words(task)))
-
-
-def _bars(*, is_quiet: bool) -> Progress:
-    console = make_progress_console()
-    return Progress(
-        _Words(lambda task: task.description),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        _Words(lambda task: task.fields["state"]),
-        console=console,
-        disable=is_quiet or not console.is_terminal,
-    )
-
-
-def _counting(*, is_quiet: bool) -> Progress:
-    """As `_bars`, for what is counted one by one, nobody knowing how many there are."""
-    console = make_progress_console()
-    return Progress(
-        _Words(lambda task: task.description),
-        _Words(lambda task: f"{task.completed:.0f}"),
-        _Words(lambda task: task.fields["state"]),
-        console=console,
-        disable=is_quiet or not console.is_terminal,
-    )
 
 
 class RetryReport(Struct, frozen=True, kw_only=True):
@@ -297,6 +250,8 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
 
 async def verify(settings: Settings, args: argparse.Namespace) -> int:
     """Read archived files and compare them with what they were; exit code 1 if one is not whole."""
+    from tiw.progress import make_bars  # noqa: PLC0415
+
     stopped = await stop_requests()
     read: list[CheckedFile] = []
     async with open_store(settings) as store:
@@ -307,7 +262,7 @@ async def verify(settings: Settings, args: argparse.Namespace) -> int:
         if args.task_id is not None and not files:
             raise FailedError(f"no file of {args.task_id!r} is archived: `tiw archive list --task {args.task_id}`")
         async with open_target(settings) as place:
-            with _bars(is_quiet=args.json) as bars:
+            with make_bars(is_quiet=args.json) as bars:
                 task = bars.add_task("verifying", total=sum(file.size or 0 for file in files), state="")
 
                 def on_bytes(count: int) -> None:
@@ -371,6 +326,8 @@ class RebuildReport(Struct, frozen=True, kw_only=True):
 
 async def rebuild(settings: Settings, args: argparse.Namespace) -> int:
     """Make the archive's rows from the manifests; exit code 1 if one cannot be read, or a file of it is not there."""
+    from tiw.progress import make_counter  # noqa: PLC0415
+
     found = 0
     problems: list[FoundManifest] = []
 
@@ -384,7 +341,7 @@ async def rebuild(settings: Settings, args: argparse.Namespace) -> int:
     async with open_store(settings, may_be_new=True) as store:
         await check_schema(store)
         async with open_target(settings) as place:
-            with _counting(is_quiet=args.json) as bars:
+            with make_counter(is_quiet=args.json) as bars:
                 task = bars.add_task("manifests", total=None, state="")
                 try:
                     restored = await rebuild_rows(store, place, on_found=on_found)
