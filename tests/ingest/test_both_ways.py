@@ -17,7 +17,7 @@ from tests.profiles import examples
 PATH = CONFIG.path.encode()
 
 #: Longer ones are cut at some places only.
-SHORT_BYTES = 400
+SHORT_BYTES = 250
 
 
 def streams() -> list[bytes]:
@@ -33,7 +33,7 @@ def bodies() -> list[bytes]:
 def cuts(stream: bytes) -> list[int]:
     if len(stream) <= SHORT_BYTES:
         return list(range(1, len(stream)))
-    return sorted(random.Random(len(stream)).sample(range(1, len(stream)), 50))
+    return sorted(random.Random(len(stream)).sample(range(1, len(stream)), 40))
 
 
 @pytest.mark.parametrize("stream", streams(), ids=range(len(streams())))

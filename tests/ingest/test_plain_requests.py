@@ -135,10 +135,9 @@ class HangingTransport(RecordingTransport):
 @pytest.fixture
 async def hanging(tmp_path: Path) -> AsyncIterator[tuple[IngestServer, HangingTransport]]:
     transport = HangingTransport()
-    config = IngestConfig(port=0, budget=Budget(confirm_s=0.1))
     async with (
         Spool(tmp_path / "spool", RecordingTransport()) as spool,
-        IngestServer(config, transport, KeyRing(KEYS), spool=spool) as server,
+        IngestServer(IngestConfig(port=0), transport, KeyRing(KEYS), spool=spool) as server,
     ):
         yield server, transport
 
@@ -172,6 +171,9 @@ async def test_a_publish_that_is_late_goes_to_the_spool_and_what_the_transport_s
     server, transport = hanging
     async with connected(server.port) as connection:
         await connection.send(request(callback(Timestamp=1)))
+        await until(lambda: len(transport.begun) == 1)
+        (wait,) = server._durability._publishing._waiting
+        wait.late()
         assert (await connection.answer()).status == 200
         (body,) = spooled(tmp_path)
         assert b'"Timestamp":1' in body.replace(b" ", b"")
@@ -312,13 +314,18 @@ async def test_a_connection_that_is_handed_over_has_no_more_time_than_any_other(
 ) -> None:
     monkeypatch.setattr(ingest.connections, "KEEPALIVE_TIMEOUT_S", 0.5)
     server = await serve()
-    loop = asyncio.get_running_loop()
+    connections = connections_of(server)
     async with connected(server.port) as connection:
-        began_s = loop.time()
-        await asyncio.sleep(0.3)
+        await until(lambda: connections.count == 1)
+        (plain,) = connections._open
+        began_s = plain.waiting_since_s
+        await asyncio.sleep(0.1)
         await connection.send(b"POST")
+        await until(lambda: len(connections.connections) == 1)
+        (taken,) = connections._open
+        assert taken is not plain
+        assert taken.waiting_since_s == pytest.approx(began_s, abs=1e-6)
         assert await connection.is_closed_by_the_server()
-        assert loop.time() - began_s < 0.8
 
 
 # The loop that ingest runs on ---------------------------------------------------------------------------------------
