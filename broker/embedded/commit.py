@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from functools import partial
+from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -127,14 +128,6 @@ _INSERT = "INSERT INTO messages (queue, visible_at_us, claimed_by, message) VALU
 _INSERTS = {count: _INSERT + ", ".join(["(?, ?, ?, ?)"] * count) for count in _ROWS_AT_ONCE}
 
 
-class _Row(NamedTuple):
-    queue: str
-    visible_at_us: int
-    taker: Taker | None
-    encoded: bytes
-    message: Message | None
-
-
 _UNRECOGNIZED_CONSUMER = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == UNRECOGNIZED)
 
 
@@ -154,7 +147,9 @@ class Transaction:
         self._takers = takers
         self._free_bytes = free_bytes
         self._spare_bytes: int | None = None
-        self._rows: list[_Row] = []
+        self._rows: list[tuple[str, int, int | None, bytes]] = []
+        #: Those of the rows that are handed over, by their places.
+        self._handed_rows: list[tuple[int, Taker, Message]] = []
         self._taken: list[tuple[Taker, int]] = []
         self.handed_over: dict[Taker, list[Claimed]] = {}
         self._knows_routes = False
@@ -182,19 +177,21 @@ class Transaction:
                 f"no space left for events: the disk's last {RESERVED_BYTES >> 20} MiB are kept "
                 "for handling those that wait; free some"
             )
-        taker = None if message is None or visible_at_us else self._taker_of(queue)
-        self._rows.append(_Row(queue, visible_at_us, taker, encoded, message))
-        if taker is None:
-            self.touched.add(queue)
-        else:
+        if message is not None and not visible_at_us and (taker := self._taker_of(queue)) is not None:
+            self._handed_rows.append((len(self._rows), taker, message))
+            self._rows.append((queue, 0, taker.id, encoded))
             self.took(taker, 1)
+            return
+        self._rows.append((queue, visible_at_us, None, encoded))
+        self.touched.add(queue)
         if visible_at_us:
             self.due_at_us = min(visible_at_us, self.due_at_us or visible_at_us)
 
     def _taker_of(self, queue: str) -> Taker | None:
         """Return who may have the next message of a queue before it is ready; nobody overtakes what is."""
-        self._learn_routes()
         takers = self._takers.of(queue)
+        if takers:
+            self._learn_routes()
         for taker in takers:
             if taker.has_all and taker.room > 0 and taker.id in self._routes.subscriptions:
                 return taker
@@ -215,20 +212,18 @@ class Transaction:
     def flush(self) -> None:
         """Insert the rows that are still in memory."""
         rows, self._rows = self._rows, []
+        handed_rows, self._handed_rows = self._handed_rows, []
         # Many at once: after each step of a statement the thread waits until the event loop lets it go on.
-        at = 0
+        at, last_id = 0, 0
         while at < len(rows):
             count = next(count for count in _ROWS_AT_ONCE if at + count <= len(rows))
-            values: list[Any] = []
-            for row in rows[at : at + count]:
-                values += (row.queue, row.visible_at_us, row.taker and row.taker.id, row.encoded)
-            # Nobody else inserts meanwhile: the ids are in a row.
-            next_id = (self._connection.execute(_INSERTS[count], values).lastrowid or 0) - count + 1
-            for message_id, row in enumerate(rows[at : at + count], next_id):
-                if row.taker is not None and row.message is not None:
-                    claimed = Claimed(id=message_id, deliveries=0, message=row.message)
-                    self.handed_over.setdefault(row.taker, []).append(claimed)
-            at += count
+            inserted = self._connection.execute(_INSERTS[count], [*chain.from_iterable(rows[at : at + count])])
+            at, last_id = at + count, inserted.lastrowid or 0
+        # Nobody else inserts meanwhile: the ids are in a row.
+        first_id = last_id - len(rows) + 1
+        for place, taker, message in handed_rows:
+            claimed = Claimed(id=first_id + place, deliveries=0, message=message)
+            self.handed_over.setdefault(taker, []).append(claimed)
 
     def queues_of(self, routing_key: str) -> Sequence[str]:
         """Return the queues bound to a routing key; the queue of unrecognized events if there is none."""
@@ -306,6 +301,7 @@ class Transaction:
     def forget(self) -> None:
         """Forget what was rolled back: rows in memory and routes. Look at the disk's space again."""
         self._rows.clear()
+        self._handed_rows.clear()
         self._spare_bytes = None
         self._forget_routes()
 
