@@ -256,6 +256,7 @@ class ChannelDeliveries:
 
     def _on_arrival(self, arrival: Arrival) -> None:
         message, returns, taken_out = read_message(arrival.body, arrival.properties, arrival.routing_key)
+        self._plain.learn(message, arrival.properties, arrival.routing_key)
         self._on_message(arrival.tag, message, returns, taken_out)
 
     def _on_message(self, tag: int, message: Message, returns: int, taken_out: str) -> None:

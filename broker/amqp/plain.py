@@ -1,23 +1,26 @@
 """Events as nearly all of them are, published and read in one step each.
 
-A plain message is one that no handler has had yet, without a source, with an event_id and a trace of our lengths. Its
-frames differ in a few places only, so that one `struct` holds them. Everything else takes the general way, through
-`broker.amqp.headers` and `broker.amqp.wire`: the layouts here are cut out of what those write, and give the same.
+A plain message is one that no handler has had yet, without a source and with an event_id of our length. The frames of
+all that have the same shape differ in a few places only, so that one `struct` holds them. Everything else takes the
+general way, through `broker.amqp.headers` and `broker.amqp.wire`: the layouts here are cut out of what those write, and
+give the same.
 """
 
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812 - an exception's name
 from typing import NamedTuple
 
-from broker.amqp.headers import render_properties
+from msgspec import structs
+
+from broker.amqp.headers import message_id_of, render_properties
 from broker.amqp.wire import DELIVER, FRAME_END, FRAME_HEAD, FRAME_OVERHEAD, Piece, content_frames, publish_frame
 from broker.api import Message
 
-#: Of a prefix as channels have it (8 random bytes and a dash), and of what counts their publishes.
-_PREFIX_CHARACTERS, _NUMBER_CHARACTERS = 17, 10
+#: Of what counts the publishes of a channel in their message ids.
+_NUMBER_CHARACTERS = 10
 _HIGHEST_NUMBER = 16**_NUMBER_CHARACTERS - 1
 
-_EVENT_ID, _TRACE, _NUMBER = b"e" * 32, b"t" * 55, b"0" * _NUMBER_CHARACTERS
+_EVENT_ID, _TRACE = b"e" * 32, b"t" * 55
 _RECEIVED_AT_US = 0x1F1E1D1C1B1A1918
 _SAMPLE = Message(
     body=b"?",
@@ -28,6 +31,8 @@ _SAMPLE = Message(
 )
 _END = bytes((FRAME_END,))
 _TAG = Layout(">Q")
+#: Of the payload of a header frame: class, weight and the body's size.
+_BEFORE_PROPERTIES = 12
 
 
 def message_id(prefix: str, number: int) -> str:
@@ -46,14 +51,16 @@ class _Constants(NamedTuple):
     to_body_size: bytes
 
 
-def _constants(channel: int) -> _Constants:
-    properties = render_properties(_SAMPLE, "p" * _PREFIX_CHARACTERS + _NUMBER.decode())
-    frames = b"".join(content_frames(channel, properties, _SAMPLE.body, 4096))
+def _constants(channel: int, *, routing_key: str, trace_bytes: int, id_bytes: int) -> _Constants:
+    """Return those of messages with `routing_key` in a header, unless it is empty, and texts of these lengths."""
+    sample = structs.replace(_SAMPLE, routing_key=routing_key, trace="t" * trace_bytes)
+    properties = render_properties(sample, "p" * id_bytes)
+    frames = b"".join(content_frames(channel, properties, sample.body, 4096))
     header_head, _, body_frame = frames.partition(properties)
-    to_event_id, _, rest = properties.partition(_EVENT_ID)
+    to_event_id, _, rest = properties[:-id_bytes].partition(_EVENT_ID)
     to_received_at, _, rest = rest.partition(_RECEIVED_AT_US.to_bytes(8))
-    to_trace, _, rest = rest.partition(_TRACE)
-    to_message_id, _, _ = rest.partition(b"p")
+    # The trace is the last of the headers.
+    to_trace, _, to_message_id = rest.rpartition(sample.trace.encode()) if trace_bytes else (b"", b"", rest)
     # Behind the first are the body's size, in 8 bytes, and behind the last the size of its frame, in 4.
     return _Constants(header_head[:-8], to_event_id, to_received_at, to_trace, to_message_id, body_frame[:4])
 
@@ -67,13 +74,15 @@ class PlainPublishes:
     def __init__(self, channel: int, exchange: str, routing_key: str, prefix: str, max_frame_bytes: int) -> None:
         self._routing_key = routing_key
         self._largest_body = max_frame_bytes - FRAME_OVERHEAD
-        constants = _constants(channel)
+        constants = _constants(
+            channel, routing_key="", trace_bytes=len(_TRACE), id_bytes=len(prefix) + _NUMBER_CHARACTERS
+        )
         self._head = publish_frame(channel, exchange, routing_key) + constants.header_head
         _, self._to_event_id, self._to_received_at, self._to_trace, to_message_id, self._to_body_size = constants
         self._to_number = to_message_id + prefix.encode()
         self._pack = Layout(
             f">{len(self._head)}sQ{len(self._to_event_id)}s{len(_EVENT_ID)}s{len(self._to_received_at)}sq"
-            f"{len(self._to_trace)}s{len(_TRACE)}s{len(self._to_number)}s{len(_NUMBER)}s{len(self._to_body_size)}sI"
+            f"{len(self._to_trace)}s{len(_TRACE)}s{len(self._to_number)}s{_NUMBER_CHARACTERS}s{len(self._to_body_size)}sI"
         ).pack
 
     def frames(self, message: Message, number: int) -> tuple[Piece, ...] | None:
@@ -125,18 +134,24 @@ class PlainDelivery(NamedTuple):
 
 #: More are not remembered: others may publish with whatever they like.
 _MOST_ROUTES = 64
+_MOST_SIZES = 64
+
+
+class _Shape(NamedTuple):
+    """Header frames of one size. `routing_key` is what they have in a header; empty: it is that of the delivery."""
+
+    layout: Layout
+    constants: _Constants
+    routing_key: str
 
 
 class PlainDeliveries:
-    """Reads the plain messages that are delivered on one channel."""
+    """Reads the plain messages that are delivered on one channel, once the general way has read one of their shape."""
 
     def __init__(self, channel: int) -> None:
-        self._constants = constants = _constants(channel)
-        self._layout = Layout(
-            f">{len(constants.header_head)}sQ{len(constants.to_event_id)}s{len(_EVENT_ID)}s"
-            f"{len(constants.to_received_at)}sq{len(constants.to_trace)}s{len(_TRACE)}s{len(constants.to_message_id)}s"
-            f"{_PREFIX_CHARACTERS + len(_NUMBER)}x{len(constants.to_body_size)}sI"
-        )
+        self._channel = channel
+        #: By the sizes of their properties; None for what is not plain.
+        self._shapes: dict[int, _Shape | None] = {}
         #: By what stands behind the delivery tag.
         self._routing_keys: dict[bytes, str] = {}
 
@@ -146,15 +161,18 @@ class PlainDeliveries:
         None if there is none, or it is not plain, or not whole. It is as `read_message` reads it, and nobody took it
         out of a queue.
         """
-        body_at = header_at + self._layout.size
-        if body_at >= len(data) or not data.startswith(DELIVER, at + FRAME_HEAD.size):
+        if len(data) <= header_at + FRAME_HEAD.size or not data.startswith(DELIVER, at + FRAME_HEAD.size):
+            return None
+        _, _, header_size = FRAME_HEAD.unpack_from(data, header_at)
+        shape = self._shapes.get(header_size - _BEFORE_PROPERTIES)
+        if shape is None or (body_at := header_at + shape.layout.size) >= len(data):
             return None
         head, size, to_event_id, event_id, to_received_at, received_at_us, to_trace, trace, to_id, to_size, frame = (
-            self._layout.unpack_from(data, header_at)
+            shape.layout.unpack_from(data, header_at)
         )
         end = body_at + size + 1
         if (
-            (head, to_event_id, to_received_at, to_trace, to_id, to_size) != self._constants
+            (head, to_event_id, to_received_at, to_trace, to_id, to_size) != shape.constants
             or frame != size
             or received_at_us <= 0
             or end > len(data)
@@ -164,14 +182,11 @@ class PlainDeliveries:
         tag_at = at + FRAME_HEAD.size + 5 + data[at + FRAME_HEAD.size + 4]
         (tag,) = _TAG.unpack_from(data, tag_at)
         route = data[tag_at + _TAG.size : header_at]
-        routing_key = self._routing_keys.get(route)
-        if routing_key is None:
-            routing_key = self._learn(route)
         try:
             message = Message(
                 body=data[body_at : end - 1],
                 event_id=event_id.decode(),
-                routing_key=routing_key,
+                routing_key=shape.routing_key or self._routing_keys.get(route) or self._routing_key(route),
                 received_at_us=received_at_us,
                 trace=trace.decode(),
             )
@@ -179,7 +194,37 @@ class PlainDeliveries:
             return None
         return PlainDelivery(tag, message, end)
 
-    def _learn(self, route: bytes) -> str:
+    def learn(self, message: Message, properties: bytes, routing_key: str) -> None:
+        """Look at what the general way has read, of a delivery with `routing_key`: others may have the same shape."""
+        if len(properties) not in self._shapes and len(self._shapes) < _MOST_SIZES:
+            self._shapes[len(properties)] = self._shape(message, properties, routing_key)
+
+    def _shape(self, message: Message, properties: bytes, routing_key: str) -> _Shape | None:
+        event_id, trace = message.event_id.encode(), message.trace.encode()
+        plain = Message(
+            body=message.body,
+            event_id=message.event_id,
+            routing_key=message.routing_key,
+            received_at_us=message.received_at_us,
+            trace=message.trace,
+        )
+        try:
+            own_id = message_id_of(properties)
+            is_ours = render_properties(plain, own_id, routing_key=routing_key) == properties
+        except (LayoutError, IndexError, UnicodeDecodeError):
+            return None
+        if plain != message or not is_ours or len(event_id) != len(_EVENT_ID) or not own_id:
+            return None
+        in_header = message.routing_key if message.routing_key != routing_key else ""
+        constants = _constants(self._channel, routing_key=in_header, trace_bytes=len(trace), id_bytes=len(own_id))
+        layout = Layout(
+            f">{len(constants.header_head)}sQ{len(constants.to_event_id)}s{len(_EVENT_ID)}s"
+            f"{len(constants.to_received_at)}sq{len(constants.to_trace)}s{len(trace)}s{len(constants.to_message_id)}s"
+            f"{len(own_id)}x{len(constants.to_body_size)}sI"
+        )
+        return _Shape(layout, constants, in_header)
+
+    def _routing_key(self, route: bytes) -> str:
         # Redelivered (1 byte), exchange, routing key, the frame's end.
         at = 2 + route[1]
         routing_key = route[at + 1 : at + 1 + route[at]].decode(errors="replace")

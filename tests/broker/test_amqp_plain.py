@@ -98,25 +98,55 @@ def _read(deliveries: PlainDeliveries, data: bytes, before: int) -> PlainDeliver
     return deliveries.read(data, before, before + FRAME_HEAD.size + size + 1)
 
 
+def _learnt(channel: int, message: Message, properties: bytes, routing_key: str) -> PlainDeliveries:
+    deliveries = PlainDeliveries(channel)
+    general, _, _ = read_message(message.body, properties, routing_key)
+    deliveries.learn(general, properties, routing_key)
+    return deliveries
+
+
 @given(
     channel=_channels,
-    messages=st.lists(st.tuples(_plain, st.sampled_from(["k", "OnlineRecordFinished", "\u4e2d"]), st.booleans())),
+    messages=st.lists(st.tuples(_plain, st.booleans()), min_size=1, max_size=5),
+    routing_key=st.sampled_from(["k", "OnlineRecordFinished", "\u4e2d"]),
+    published_with=st.sampled_from(["k", "OnlineRecordFinished", "tiw.archive", ""]),
+    trace=st.none() | st.text("abct-", max_size=60),
+    prefix=st.text("abcp-", max_size=30),
     first_tag=st.integers(1, 2**62),
 )
-def test_plain_deliveries_are_read_one_behind_the_other(
-    channel: int, messages: list[tuple[Message, str, bool]], first_tag: int
+@example(
+    channel=1,
+    messages=[(_PLAIN, False)],
+    routing_key="k",
+    published_with="t" * 60,
+    trace="t" * 55,
+    prefix="p",
+    first_tag=1,
+)
+def test_plain_deliveries_of_one_shape_are_read_one_behind_the_other(
+    *,
+    channel: int,
+    messages: list[tuple[Message, bool]],
+    routing_key: str,
+    published_with: str,
+    trace: str | None,
+    prefix: str,
+    first_tag: int,
 ) -> None:
     data = b"before"
     expected = []
-    for tag, (message, routing_key, redelivered) in enumerate(messages, first_tag):
-        properties = render_properties(message, message_id(_PREFIX, tag % 16**10), routing_key="k")
-        general = read_message(message.body, properties, routing_key)
-        assert general[1:] == (0, "")
-        data += _delivered(
-            channel, message, tag=tag, routing_key=routing_key, properties=properties, redelivered=redelivered
-        )
-        expected.append((tag, general[0], len(data)))
     deliveries = PlainDeliveries(channel)
+    for tag, (plain, redelivered) in enumerate(messages, first_tag):
+        message = structs.replace(plain, routing_key=routing_key, trace=plain.trace if trace is None else trace)
+        own_id = message_id(prefix, tag % 16**10)
+        properties = render_properties(message, own_id, routing_key=published_with)
+        general = read_message(message.body, properties, published_with)
+        assert general == (message, 0, "")
+        deliveries.learn(general[0], properties, published_with)
+        data += _delivered(
+            channel, message, tag=tag, routing_key=published_with, properties=properties, redelivered=redelivered
+        )
+        expected.append((tag, message, len(data)))
     at = len(b"before")
     for delivery in expected:
         assert _read(deliveries, data + b"\x01behind", at) == delivery
@@ -124,13 +154,18 @@ def test_plain_deliveries_are_read_one_behind_the_other(
 
 
 @given(
+    learnt=_plain,
+    learnt_changes=_changes,
     message=_plain,
     changes=_changes,
     properties=st.none() | st.binary(max_size=300),
-    places=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), max_size=3),
+    places=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=3),
     cut=st.none() | st.integers(0, 1000),
 )
 def test_whatever_is_read_quickly_is_what_the_general_way_reads(
+    *,
+    learnt: Message,
+    learnt_changes: dict[str, object],
     message: Message,
     changes: dict[str, object],
     properties: bytes | None,
@@ -150,18 +185,22 @@ def test_whatever_is_read_quickly_is_what_the_general_way_reads(
     whole = len(data)
     if cut is not None:
         data = data[: max(cut, method_end)]
-    found = _read(PlainDeliveries(7), data, 0)
-    if found is not None:
-        assert len(data) == whole
-        assert (found.message, 0, "") == read_message(message.body, bytes(changed), "k")
-        assert (found.tag, found.end) == (5, whole)
+    learnt = structs.replace(learnt, **learnt_changes)
+    taught = render_properties(learnt, message_id(_PREFIX, 2), routing_key="k")
+    for deliveries in (_learnt(7, learnt, taught, "k"), _learnt(7, message, bytes(changed), "k")):
+        found = _read(deliveries, data, 0)
+        if found is not None:
+            assert len(data) == whole
+            assert (found.message, 0, "") == read_message(message.body, bytes(changed), "k")
+            assert (found.tag, found.end) == (5, whole)
 
 
 def test_what_came_back_or_is_on_another_channel_is_left_to_the_general_way() -> None:
     properties = render_properties(_PLAIN, message_id(_PREFIX, 1), routing_key="k")
     data = _delivered(7, _PLAIN, tag=5, routing_key="k", properties=properties)
-    assert _read(PlainDeliveries(7), data, 0) is not None
-    assert _read(PlainDeliveries(8), data, 0) is None
+    deliveries = _learnt(7, _PLAIN, properties, "k")
+    assert _read(deliveries, data, 0) is not None
+    assert _read(_learnt(8, _PLAIN, properties, "k"), data, 0) is None
     count = b"\x10x-delivery-countl" + (1).to_bytes(8)
     size_at = len(b"\xb0\x80\x10application/json")
     table_size = int.from_bytes(properties[size_at : size_at + 4])
@@ -174,15 +213,22 @@ def test_what_came_back_or_is_on_another_channel_is_left_to_the_general_way() ->
         + properties[table_end:]
     )
     assert read_message(b"{}", returned, "k") == (_PLAIN, 1, "")
-    assert _read(PlainDeliveries(7), _delivered(7, _PLAIN, tag=5, routing_key="k", properties=returned), 0) is None
+    deliveries.learn(_PLAIN, returned, "k")
+    assert _read(deliveries, _delivered(7, _PLAIN, tag=5, routing_key="k", properties=returned), 0) is None
 
 
-def test_no_more_routes_are_remembered_than_have_room() -> None:
+def test_no_more_shapes_and_routes_are_remembered_than_have_room() -> None:
     deliveries = PlainDeliveries(7)
-    properties = render_properties(_PLAIN, message_id(_PREFIX, 1), routing_key="k")
     for number in range(200):
-        data = _delivered(7, _PLAIN, tag=5, routing_key=f"k{number}", properties=properties)
-        found = _read(deliveries, data, 0)
-        assert found is not None
-        assert found.message.routing_key == f"k{number}"
+        message = structs.replace(_PLAIN, routing_key=f"k{number}", trace="t" * number)
+        properties = render_properties(message, message_id(_PREFIX, 1), routing_key=message.routing_key)
+        deliveries.learn(message, properties, message.routing_key)
+        _read(deliveries, _delivered(7, message, tag=5, routing_key=message.routing_key, properties=properties), 0)
+        message = structs.replace(_PLAIN, routing_key=f"k{number}")
+        properties = render_properties(message, message_id(_PREFIX, 1), routing_key=message.routing_key)
+        found = _read(
+            deliveries, _delivered(7, message, tag=5, routing_key=message.routing_key, properties=properties), 0
+        )
+        assert found is None or found.message == message
     assert len(deliveries._routing_keys) <= 64
+    assert len(deliveries._shapes) <= 64

@@ -4,15 +4,18 @@ import asyncio
 
 from broker.amqp import wire as amqp_wire
 from broker.amqp.headers import MAX_TEXT_CHARACTERS, message_id_of, read_message, render_properties
+from broker.amqp.plain import PlainDeliveries
 from broker.amqp.wire import (
     BODY,
     DELIVER,
     FRAME_HEAD,
     FRAME_OVERHEAD,
     HEADER,
+    METHOD,
     Arrival,
     Arrivals,
     content_frames,
+    frame,
     short_text,
 )
 from broker.api import Message
@@ -37,6 +40,21 @@ def headers(properties: bytes) -> None:
     promise(message_id_of(rendered) == "id", "the message id is found again")
     again, _, _ = read_message(_BODY, rendered, "another key")
     promise(again == _cut(message), "a message that is published again is the same message")
+    _read_both_ways(message, rendered)
+    _read_both_ways(message, properties)
+
+
+def _read_both_ways(learnt: Message, properties: bytes) -> None:
+    """Read a delivery in one step, if that can be, and the general way."""
+    deliver = DELIVER + short_text("c") + (1).to_bytes(8) + b"\0" + short_text("") + short_text("key")
+    method = frame(METHOD, _CHANNEL, deliver)
+    data = method + b"".join(content_frames(_CHANNEL, properties, _BODY, max_frame_bytes=2**20))
+    plain = PlainDeliveries(_CHANNEL)
+    plain.learn(learnt, properties, "key")
+    found = plain.read(data, 0, len(method))
+    if found is not None:
+        promise((found.message, 0, "") == read_message(_BODY, properties, "key"), "both ways read the same message")
+        promise(found.end == len(data), "a message ends where its last frame does")
 
 
 def frames(data: bytes) -> None:
