@@ -27,6 +27,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import JSON, ClauseElement, Table, Text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -53,10 +54,10 @@ ByKey: TypeAlias = dict[RecordingKey, list[KeptEvent]]
 class _Borrowed:
     """A connection of the pool, and what is prepared on it."""
 
-    def __init__(self, connection: AsyncConnection, driver: Any) -> None:
+    def __init__(self, connection: AsyncConnection, driver: Any, prepared: "dict[str, PreparedStatement[Any]]") -> None:
         self.connection = connection
         self.driver = driver
-        self._prepared: dict[str, PreparedStatement[Any]] = {}
+        self._prepared = prepared
 
     async def fetch(self, statement: str, *parameters: object) -> list[Any]:
         """Execute a statement, and return its rows."""
@@ -116,7 +117,7 @@ class PostgresDirect:
                 await borrowed.drop()
                 raise
             await self._give_back(borrowed)
-        except (TimeoutError, asyncpg.QueryCanceledError):
+        except (TimeoutError, PoolTimeoutError, asyncpg.QueryCanceledError):
             raise  # another attempt would take as long
         except _ERRORS:
             return None  # the careful way connects anew, and says what it is
@@ -179,7 +180,8 @@ class PostgresDirect:
         connection = await self._engine.connect()
         raw = await connection.get_raw_connection()
         driver: Any = raw.driver_connection
-        return _Borrowed(connection, driver)
+        # What was prepared when it was borrowed before is still there.
+        return _Borrowed(connection, driver, raw.info.setdefault("tiw_prepared", {}))
 
     async def _give_back(self, borrowed: _Borrowed) -> None:
         if len(self._idle) < self._most_idle:
@@ -247,7 +249,7 @@ async def _write(
     apart = [[row.pop("body") for row in of_events]]
     apart += [[_json(row.pop(name)) for row in rows] for name in _JSON]
     ((count, written),) = await borrowed.fetch(_writing(), _json(rows), _json(versions), _json(of_events), *apart)
-    return written, count
+    return set(written), count
 
 
 def _json(value: object) -> str:

@@ -14,10 +14,13 @@ from sqlalchemy import delete, event, select, text
 
 from schemas import Manifest, RecordingArchived, encode_archived
 from store import (
+    Claim,
     KeptEvent,
     Store,
     StoreUnavailableError,
     apply_events,
+    claim,
+    complete,
     count_events,
     find_recordings,
     fold,
@@ -356,6 +359,7 @@ async def test_a_process_has_no_more_connections_than_its_pool(
     postgres: PostgresServer, migrated_postgres_url: str, pool_size: int
 ) -> None:
     name = migrated_postgres_url.rpartition("/")[2]
+    log_before = len(postgres.log())
     async with Store(f"{migrated_postgres_url}?pool_size={pool_size}") as store:
 
         async def keep_one(number: int) -> None:
@@ -366,6 +370,47 @@ async def test_a_process_has_no_more_connections_than_its_pool(
         there = postgres.query("SELECT datname FROM pg_stat_activity").split().count(name)
         assert 0 < there <= pool_size
         assert await count_events(store) == 30
+    # As one that is given back and borrowed again would have it, were everything prepared again.
+    assert "already exists" not in postgres.log()[log_before:]
+
+
+async def test_who_is_interrupted_gives_the_connection_back(migrated_postgres_url: str, store: Store) -> None:
+    await apply_events(store, [STARTED])
+    async with Store(f"{migrated_postgres_url}?pool_size=2") as interrupted:
+        for _ in range(6):
+            async with store.writing() as connection:
+                await connection.execute(text("SELECT FROM recordings FOR UPDATE"))
+                applying = asyncio.ensure_future(apply_events(interrupted, [FINISHED]))
+                while not (await connection.execute(_WAITING)).scalar_one():
+                    await connection.execute(text("SELECT pg_sleep(0.01)"))
+                applying.cancel()
+                await asyncio.wait({applying})
+                assert applying.cancelled()
+        await apply_events(interrupted, [FINISHED])
+        await asyncio.gather(count_events(interrupted), count_events(interrupted))
+    assert await find_recordings(store, "t") == [fold([STARTED, FINISHED])]
+
+
+_WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+
+async def test_claims_and_completions_are_one_statement_each_and_survive_a_lost_connection(
+    store: Store, statements: Statements, postgres: PostgresServer
+) -> None:
+    async def claim_and_complete(event_id: str) -> None:
+        claimed = await claim(store, consumer="c", event_ids=[event_id], lease_holder="h", lease_s=60)
+        assert claimed == {event_id: Claim.CLAIMED}
+        await complete(store, consumer="c", event_ids=[event_id], lease_holder="h")
+
+    await claim_and_complete("a")
+    assert (len(statements.direct), statements.careful) == (2, [])
+    assert isinstance(store._direct, direct.PostgresDirect)
+    (borrowed,) = store._direct._idle
+    postgres.query(f"SELECT pg_terminate_backend({borrowed.driver.get_server_pid()}, 5000)")
+    await claim_and_complete("b")
+    for event_id in ("a", "b"):
+        claimed = await claim(store, consumer="c", event_ids=[event_id], lease_holder="other", lease_s=60)
+        assert claimed == {event_id: Claim.COMPLETED}
 
 
 async def test_no_statement_is_prepared_where_the_address_says_so(migrated_postgres_url: str) -> None:
