@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -181,16 +182,26 @@ class _File:
 
 def _apply(connection: sqlite3.Connection, kept: _Kept) -> bool:
     """Do what `store.applying` does; False if not all of it can be done here."""
-    _insert(connection, events, [_in_order(events, event_row(kept[event_id])) for event_id in sorted(kept)])
-    own = {event_id: one for event_id, one in kept.items() if makes_recording(one.event)}
-    if not own:
+    (before,) = connection.execute("SELECT max(rowid) FROM events").fetchone()
+    last = _insert(connection, events, [_values(events, event_row(kept[event_id])) for event_id in sorted(kept)])
+    by_key: dict[RecordingKey, list[KeptEvent]] = {}
+    for one in kept.values():
+        if makes_recording(one.event):
+            by_key.setdefault(recording_key(one.event), []).append(one)
+    if not by_key:
         return True
-    keys = sorted({recording_key(one.event) for one in own.values()})
-    winners = _read_winners(connection, keys, own)
-    # Without a winner is a recording that has only events that the vendor contradicts, or whose ids are another's.
-    if winners is None or len(winners) < len(keys):
+    # Rows are numbered from one to the next: if all are new, so is all that there is of a recording that is new.
+    are_new = last - (before or 0) == len(kept) and all(one.verified is not False for one in kept.values())
+    winners = _read_winners(connection, by_key, of_new=not are_new)
+    if winners is None:
         return False
-    _insert(connection, recordings, [_in_order(recordings, _written(recording_row(winners[key]))) for key in keys])
+    if are_new:
+        winners = by_key | winners
+    # Without a winner is a recording that has only events that the vendor contradicts, or whose ids are another's.
+    if len(winners) < len(by_key):
+        return False
+    rows = [_values(recordings, _written(recording_row(winners[key]))) for key in sorted(winners)]
+    _insert(connection, recordings, rows)
     return True
 
 
@@ -198,12 +209,15 @@ def _apply(connection: sqlite3.Connection, kept: _Kept) -> bool:
 _ROWS_AT_ONCE: Final = (128, 64, 32, 16, 8, 4, 2, 1)
 
 
-def _insert(connection: sqlite3.Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-    at = 0
+def _insert(connection: sqlite3.Connection, table: Table, rows: Sequence[Sequence[Any]]) -> int:
+    """Insert rows; return the number of the last that is new."""
+    at = last = 0
     while at < len(rows):
         count = next(count for count in _ROWS_AT_ONCE if at + count <= len(rows))
-        connection.execute(_statement(table, count), [value for row in rows[at : at + count] for value in row])
+        values = [value for row in rows[at : at + count] for value in row]
+        last = connection.execute(_statement(table, count), values).lastrowid or 0
         at += count
+    return last
 
 
 @cache
@@ -226,30 +240,37 @@ def _on_conflict(table: Table) -> str:
     return text[text.index("ON CONFLICT") :]
 
 
-def _in_order(table: Table, row: Mapping[str, Any]) -> list[Any]:
-    return [row[name] for name in _names(table)]
+def _values(table: Table, row: dict[str, Any]) -> tuple[Any, ...]:
+    return _in_order(table)(row)
 
 
 @cache
-def _names(table: Table) -> tuple[str, ...]:
-    return tuple(str(column.name) for column in table.c)
+def _in_order(table: Table) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    return itemgetter(*(column.name for column in table.c))
 
 
 def _written(row: dict[str, Any]) -> dict[str, Any]:
-    lists = {name: msgspec.json.encode(row[name]).decode() for name in ("omitted_durations", "videos")}
-    return row | lists | {"status": row["status"].value}
+    for name in ("omitted_durations", "videos"):
+        row[name] = msgspec.json.encode(row[name]).decode() if row[name] else "[]"
+    row["status"] = row["status"].value
+    return row
 
 
 #: The events that count for the recordings in the first parameter, at most one per type and recording, as
-#: `store.statements.dialect.read_winners` finds them; without the bodies of those in the second.
+#: `store.statements.dialect.read_winners` finds them; without the bodies of those in the second. With the third also of
+#: recordings that are not there yet.
 _WINNERS: Final = f"""
 WITH wanted AS MATERIALIZED (
-    SELECT json_extract(value, '$[0]') AS sdk_app_id, json_extract(value, '$[1]') AS task_id FROM json_each(?)
+    SELECT json_extract(value, '$[0]') AS sdk_app_id, json_extract(value, '$[1]') AS task_id FROM json_each(?1)
+    WHERE ?3 OR EXISTS (
+        SELECT 1 FROM recordings
+        WHERE sdk_app_id = json_extract(value, '$[0]') AND task_id = json_extract(value, '$[1]')
+    )
 ),
 types (name) AS (VALUES {", ".join(f"('{name}')" for name in EVENT_TYPES)})
 SELECT json_group_array(json_array(
     wanted.sdk_app_id, wanted.task_id, event_id, received_at_us, source, verified,
-    CASE WHEN event_id NOT IN (SELECT value FROM json_each(?)) THEN hex(body) END
+    CASE WHEN event_id NOT IN (SELECT value FROM json_each(?2)) THEN hex(body) END
 ))
 FROM wanted CROSS JOIN types CROSS JOIN events ON event_id = (
     SELECT one.event_id FROM events AS one
@@ -274,12 +295,13 @@ _winners = msgspec.json.Decoder(list[_Winner])
 
 
 def _read_winners(
-    connection: sqlite3.Connection, keys: Sequence[RecordingKey], own: _Kept
+    connection: sqlite3.Connection, by_key: Mapping[RecordingKey, Sequence[KeptEvent]], *, of_new: bool
 ) -> dict[RecordingKey, list[KeptEvent]] | None:
     """Return the events that count for each recording; None if one is not to be understood here."""
-    parameters = [msgspec.json.encode(names).decode() for names in (keys, [*own])]
+    own = {one.event_id: one for some in by_key.values() for one in some}
+    keys, ids = (msgspec.json.encode([*names]).decode() for names in (by_key, own))
     found: dict[RecordingKey, list[KeptEvent]] = {}
-    for winner in _winners.decode(connection.execute(_WINNERS, parameters).fetchone()[0]):
+    for winner in _winners.decode(connection.execute(_WINNERS, (keys, ids, of_new)).fetchone()[0]):
         key = (winner.sdk_app_id, winner.task_id)
         if winner.body_hex is None:
             event, body = own[winner.event_id].event, own[winner.event_id].body
@@ -289,14 +311,13 @@ def _read_winners(
         if not makes_recording(event) or recording_key(event) != key:
             return None
         verified = None if winner.verified is None else bool(winner.verified)
-        found.setdefault(key, []).append(
-            KeptEvent(
-                event=event,
-                event_id=winner.event_id,
-                received_at_us=winner.received_at_us,
-                body=body,
-                source=winner.source,
-                verified=verified,
-            )
+        one = KeptEvent(
+            event=event,
+            event_id=winner.event_id,
+            received_at_us=winner.received_at_us,
+            body=body,
+            source=winner.source,
+            verified=verified,
         )
+        found.setdefault(key, []).append(one)
     return found

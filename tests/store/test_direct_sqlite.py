@@ -187,7 +187,7 @@ async def test_a_thousand_losing_events_are_not_read(store: Store) -> None:
             steps += 1
 
         connection.set_progress_handler(count, 1)
-        connection.execute(_WINNERS, ('[[1,"t"]]', "[]")).fetchall()
+        connection.execute(_WINNERS, ('[[1,"t"]]', "[]", False)).fetchall()
     assert steps < 1000
 
 
