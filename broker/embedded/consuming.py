@@ -38,7 +38,11 @@ LOOK_EVERY_S = 5.0
 _LOOK_UNHEARD_EVERY_S = 0.05
 
 #: While others ring without end, what they rang for is taken together.
-_LOOKS_APART_S = 0.005
+_WAKES_APART_S = 0.005
+
+#: Most rings are for messages, which are claimed at once. Looking costs more than that, and what else a ring may be
+#: for, a retry or a new consumer, can wait so long.
+_LOOKS_APART_S = 0.1
 
 
 class Watched(Protocol):
@@ -72,8 +76,9 @@ class Watch:
         self._watched: set[Watched] = set()
         self._task: asyncio.Task[None] | None = None
         self._is_failing = False
-        self._is_wanted = asyncio.Event()
-        self._bell = Doorbell(folder, on_ring=self._is_wanted.set)
+        self._wake_up = asyncio.Event()
+        self._must_look = self._was_rung = False
+        self._bell = Doorbell(folder, on_ring=self._on_ring, on_end=self._want_look)
         self._next_look_us = 0
 
     @property
@@ -92,11 +97,11 @@ class Watch:
     def discard(self, watched: Watched) -> None:
         """Stop waking a subscription. What it holds returns to its queue."""
         self._watched.discard(watched)
-        self._is_wanted.set()
+        self._want_look()
 
     def look_soon(self) -> None:
         """Look, and wake all, in a moment: something failed."""
-        asyncio.get_running_loop().call_later(_LOOK_UNHEARD_EVERY_S, self._is_wanted.set)
+        asyncio.get_running_loop().call_later(_LOOK_UNHEARD_EVERY_S, self._want_look)
 
     def on_commit(self, committed: Committed) -> None:
         """Wake the subscriptions of the queues that a commit of this process touched, here and elsewhere."""
@@ -107,7 +112,7 @@ class Watch:
                 watched.wake()
         self._bell.ring(committed.listeners - {self._owner.name})
         if committed.due_at_us is not None and committed.due_at_us < self._next_look_us:
-            self._is_wanted.set()
+            self._want_look()
 
     async def close(self) -> None:
         """Close all subscriptions and stop looking."""
@@ -120,11 +125,19 @@ class Watch:
             self._task = None
         self._bell.close()
 
+    def _on_ring(self) -> None:
+        self._was_rung = True
+        self._wake_up.set()
+
+    def _want_look(self) -> None:
+        self._must_look = True
+        self._wake_up.set()
+
     async def _keep_looking(self) -> None:
         version = 0
         while True:
-            was_asked = self._is_wanted.is_set()
-            self._is_wanted.clear()
+            was_asked = self._must_look or self._was_rung
+            self._must_look = self._was_rung = False
             # A retry that is inserted from here on is either seen or asks for another look.
             self._next_look_us = now_us() + round(self._look_every_s * 1e6)
             sight = await self._look(wake=was_asked)
@@ -137,11 +150,27 @@ class Watch:
                 self._bell.know(sight.others)
             pause_s = self._pause_s(sight)
             self._next_look_us = min(self._next_look_us, now_us() + round(pause_s * 1e6))
-            looked_s = time.monotonic()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._is_wanted.wait()
-            await asyncio.sleep(looked_s + _LOOKS_APART_S - time.monotonic())
+            await self._rest(pause_s)
+
+    async def _rest(self, pause_s: float) -> None:
+        """Return when it is time for the next look; wake all meanwhile when others ring."""
+        looked_s = woken_s = time.monotonic()
+        until_s = looked_s + pause_s
+        while not self._must_look and (left_s := until_s - time.monotonic()) > 0:
+            if not self._was_rung:
+                self._wake_up.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await self._wake_up.wait()
+            elif time.monotonic() > looked_s + _LOOKS_APART_S:
+                break
+            else:
+                await asyncio.sleep(woken_s + _WAKES_APART_S - time.monotonic())
+                self._was_rung = False
+                woken_s = time.monotonic()
+                self._wake_all()
+                until_s = min(until_s, looked_s + _LOOKS_APART_S)
+        await asyncio.sleep(woken_s + _WAKES_APART_S - time.monotonic())
 
     async def _look(self, *, wake: bool) -> Sight | None:
         """Look, and do what is to be done; None if that failed, which is logged once.

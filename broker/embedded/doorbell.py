@@ -23,12 +23,13 @@ _CAPACITY_BYTES = 65_536
 class Doorbell:
     """The FIFO of one transport, and the other ends of the others'. Lives on the event loop.
 
-    `on_ring` is called when somebody rang, and when one of those that are known has ended.
+    `on_ring` is called when somebody rang, `on_end` when one of those that are known has ended.
     """
 
-    def __init__(self, folder: Path, *, on_ring: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, *, on_ring: Callable[[], None], on_end: Callable[[], None]) -> None:
         self._folder = folder
         self._on_ring = on_ring
+        self._on_end = on_end
         self._name = ""
         self._own: int | None = None
         self._others: dict[str, int] = {}
@@ -122,7 +123,7 @@ class Doorbell:
 
     def _ended(self, name: str) -> None:
         self._drop(name)
-        self._on_ring()
+        self._on_end()
 
 
 def _write(descriptor: int) -> bool:

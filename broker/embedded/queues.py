@@ -266,7 +266,7 @@ def now_us() -> int:
 
 def _abandoned(transaction: Transaction, owner: Owner, held: Collection[int]) -> tuple[int, ...]:
     rows = transaction.execute("SELECT id, owner FROM subscriptions").fetchall()
-    is_alive = {name: owner.is_alive(name) for _, name in rows}
+    is_alive = {name: owner.is_alive(name) for name in {name for _, name in rows}}
     return tuple(
         subscription_id
         for subscription_id, name in rows
