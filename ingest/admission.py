@@ -24,7 +24,17 @@ from msgspec import Raw, Struct
 from ingest.keys import CallbackKeys
 from ingest.lenient import Span, find_members
 from ingest.refusals import Refusal, RefusedError
-from schemas import UNRECOGNIZED, Decoded, NotStrictError, Unrecognized, decode, decode_object, read_object, read_plain
+from schemas import (
+    UNRECOGNIZED,
+    Decoded,
+    NotStrictError,
+    Unrecognized,
+    decode,
+    decode_object,
+    may_be_plain,
+    read_object,
+    read_plain,
+)
 
 #: Clocks differ: a Sign is accepted this long after its ExpireTime.
 SKEW_TOLERANCE_S = 300
@@ -192,7 +202,7 @@ def admit_plain(
         members: dict[str, Raw] = _plain_members.decode(body)
     except (ValueError, RecursionError):
         return None
-    if "EventType" not in members or "Timestamp" not in members or "EventData" not in members:
+    if not may_be_plain(members):
         return None
     credentials = _credentials(members)
     sdk_app_id = authenticate(credentials, keys=keys, allow_unsigned=allow_unsigned, now_s=received_at_us / 1_000_000)

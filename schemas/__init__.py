@@ -42,7 +42,7 @@ from schemas.events import (
     VideoType,
 )
 from schemas.json_schema import JSON_SCHEMA_DIALECT, archived_definitions, callback_schema, event_definitions
-from schemas.plain import PlainEvent, read_plain
+from schemas.plain import PlainEvent, may_be_plain, read_plain
 from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "event_definitions",
     "event_id",
     "file_key",
+    "may_be_plain",
     "read_members",
     "read_object",
     "read_plain",

@@ -67,17 +67,21 @@ _known: dict[bytes, tuple[str, msgspec.json.Decoder[Any]]] = {
 _encode = msgspec.json.Encoder().encode
 
 
+def may_be_plain(members: dict[str, Raw]) -> bool:
+    """Say at a glance whether these members of an envelope may be those of a plain callback."""
+    return "Timestamp" in members and "EventData" in members and bytes(members.get("EventType", b"")) in _known
+
+
 def read_plain(members: dict[str, Raw], body: bytes, *, sdk_app_id: int, received_at_us: int) -> PlainEvent | None:
     """Return the event that `decode` makes of `body`, if it is plain.
 
-    `members` is what a `msgspec.json.Decoder` makes of `body`, and has members of the envelope alone, among them
-    EventType, Timestamp and EventData. `sdk_app_id` is the value of SdkAppId, 0 if there is none.
+    `members` is what a `msgspec.json.Decoder` makes of `body`; it has members of the envelope alone, and they may be
+    plain. `sdk_app_id` is the value of SdkAppId, 0 if there is none.
     """
-    known = _known.get(bytes(members["EventType"]))
+    event_type, decoder = _known[bytes(members["EventType"])]
     digits = bytes(members["Timestamp"])
-    if known is None or may_hold_nul(body) or sdk_app_id >= 2**63 or not digits.isdigit() or len(digits) > _MAX_DIGITS:
+    if may_hold_nul(body) or sdk_app_id >= 2**63 or not digits.isdigit() or len(digits) > _MAX_DIGITS:
         return None
-    event_type, decoder = known
     timestamp = int(digits)
     if lies_ahead(timestamp, received_at_us):
         return None
