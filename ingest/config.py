@@ -14,9 +14,9 @@ _PATH_TOKEN = re.compile(r"[A-Za-z0-9._~-]{22,}")
 class Budget(Struct, frozen=True, kw_only=True):
     """The seconds of one callback, from its complete headers to its answer: the sender hangs up after 10 s.
 
-    `body_s` for the body, `look_s` for the look at a large one, the wait for a thread included, `confirm_s` for the
-    broker to confirm it, `spool_s` for the spool after that. Whatever came before, it is kept within `total_s` or
-    answered 503, so that every answer leaves within 8 s.
+    `body_s` for the body, `look_s` for the look at a large one that is not plain, the wait for a thread included,
+    `confirm_s` for the broker to confirm it, `spool_s` for the spool after that. Whatever came before, it is kept
+    within `total_s` or answered 503, so that every answer leaves within 8 s.
     """
 
     body_s: float = 2.0

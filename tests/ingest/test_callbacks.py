@@ -218,10 +218,12 @@ async def test_a_flood_of_large_bodies_is_answered_in_time(
     monkeypatch.setattr(ingest.callbacks, "LARGE_BODY_BYTES", 10)
     server = await serve()
     assert (await post(server.port, callback())).status == 200
+    assert (await post(server.port, callback(New=1))).status == 200
     hurried = await serve(budget=Budget(look_s=0))
-    assert (await post(hurried.port, callback())).status == 503
+    assert (await post(hurried.port, callback(New=1))).status == 503
+    assert (await post(hurried.port, callback())).status == 200  # it is plain, and needs no thread
     assert (await post(hurried.port, b"{}")).status == 401
-    assert len(transport.published) == 1
+    assert len(transport.published) == 3
 
 
 async def test_room_is_given_back_whatever_happens(serve: Serve) -> None:
