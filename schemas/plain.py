@@ -9,7 +9,7 @@ import functools
 import operator
 from enum import IntEnum, StrEnum
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
@@ -36,7 +36,7 @@ class PlainEvent(Struct, frozen=True, kw_only=True):
 
 def _written(kind: Any) -> Any:
     """Return the type of what stands in EventData where an event has a `kind`; it has room for nothing else."""
-    if get_origin(kind) is UnionType:
+    if get_origin(kind) in (Union, UnionType):
         return functools.reduce(operator.or_, map(_written, get_args(kind)))
     if get_origin(kind) is tuple:
         return list[_written(get_args(kind)[0])]  # type: ignore[misc]
