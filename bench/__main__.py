@@ -23,10 +23,11 @@ from bench.machine.arena import Arena
 from bench.machine.description import describe_machine
 from bench.machine.installing import ROOT, Installation
 from bench.options import Options
+from bench.output.document import filled
 from bench.output.plotting import plot
 from bench.output.table import print_report
-from bench.results import Comparison, Report
-from bench.selection import ALL, GROWTH_NAME, Run, select
+from bench.results import Comparison, Contestant, Report
+from bench.selection import ALL, GROUPS, Run, select
 from bench.verdicts import judge_all
 from telemetry import configure_logging
 
@@ -35,6 +36,7 @@ MISUSED = 2
 
 _STANDARD_OUTPUT = "-"
 PLOT = ROOT / "docs" / "performance.svg"
+DOCUMENT = ROOT / "docs" / "performance.md"
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -45,7 +47,7 @@ _OPEN_FILES = 65_536
 def main(arguments: Sequence[str]) -> int:
     """Run what is asked for and return the exit code."""
     args = _parser().parse_args(arguments)
-    if args.json in {*ALL, GROWTH_NAME}:
+    if args.json in {*ALL, *GROUPS}:
         # `--json accepting`: that is no file.
         args.names.append(args.json)
         args.json = _STANDARD_OUTPUT
@@ -53,12 +55,18 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, _end)
     configure_logging("console", level=logging.ERROR)
     _allow_open_files()
-    options = Options(rounds=args.rounds, seconds=args.seconds, is_whole=args.all)
+    options = Options(rounds=args.rounds, seconds=args.seconds, is_whole=args.all, against=args.against)
+    installation = Installation(ROOT / ".bench", _say)
     try:
-        chosen = select(args.names, is_whole=args.all)
-        with Arena(Installation(ROOT / ".bench", _say)) as arena:
-            report = _measure(chosen, arena, options)
-            _hand_over(report, args, arena)
+        if args.made is not None:
+            report = msgspec.json.decode(args.made.read_bytes(), type=Report)
+            # The targets as they are now: what was measured stays.
+            report.verdicts = judge_all(report.comparisons)
+        else:
+            chosen = select(args.names, is_whole=args.all)
+            with Arena(installation, against=args.against) as arena:
+                report = _measure(chosen, arena, options)
+        _hand_over(report, args, installation)
     except BenchError as error:
         _say(str(error))
         return MISUSED if isinstance(error, UnknownNameError) else FAILED
@@ -72,7 +80,7 @@ def _measure(chosen: dict[str, Run], arena: Arena, options: Options) -> Report:
     arena.installation.prepare()
     report = Report(
         started_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        machine=describe_machine(arena),
+        machine=describe_machine(arena, options),
         options=msgspec.to_builtins(options),
     )
     began_s = time.monotonic()
@@ -85,12 +93,18 @@ def _measure(chosen: dict[str, Run], arena: Arena, options: Options) -> Report:
 
 def _timed(name: str, run: Run, arena: Arena, options: Options) -> Comparison:
     began_s = time.monotonic()
-    comparison = run(arena, options)
+    try:
+        comparison = run(arena, options)
+    except BenchError as error:
+        # What else was measured is not lost.
+        arena.say(f"{name}: not measured: {error}")
+        reason = str(error).partition("\n")[0]
+        comparison = Comparison(name=name, title=name, contestants=[Contestant(name="nobody", void=[reason])])
     arena.say(f"{name}: done in {time.monotonic() - began_s:.0f} s")
     return comparison
 
 
-def _hand_over(report: Report, args: argparse.Namespace, arena: Arena) -> None:
+def _hand_over(report: Report, args: argparse.Namespace, installation: Installation) -> None:
     document = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
     is_to_output = args.json == _STANDARD_OUTPUT
     print_report(report, sys.stderr if is_to_output else sys.stdout)
@@ -98,23 +112,31 @@ def _hand_over(report: Report, args: argparse.Namespace, arena: Arena) -> None:
         sys.stdout.buffer.write(document)
     elif args.json is not None:
         Path(args.json).write_bytes(document)
-    if args.plot or (args.all and not args.names):
+    if args.docs:
+        DOCUMENT.write_text(filled(DOCUMENT.read_text(encoding="utf-8"), report), encoding="utf-8")
+        _say(f"written to {DOCUMENT.relative_to(ROOT)}")
+    if args.plot or args.docs or (args.all and not args.names):
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
             file.write(document)
             file.flush()
-            plot(arena.installation.plotting, Path(file.name), PLOT)
+            plot(installation.plotting, Path(file.name), PLOT)
         _say(f"plotted to {PLOT.relative_to(ROOT)}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./dev bench",
-        description="Measure ours beside its peers. Without names: all that has a target, within 15 minutes.",
+        description="Measure ours beside its peers. Without names: all with a target but the archive, in 15 minutes.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ALL)}; growth for all of its three")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(ALL)}; targets for all that has one, growth for connections, bodies and backlogs",
+    )
     parser.add_argument("--all", action="store_true", help="also what has no target, within 90 minutes")
     parser.add_argument("--rounds", type=_count, default=Options().rounds, help="of each contender (default 5)")
-    parser.add_argument("--seconds", type=_duration, default=Options().seconds, help="of each load (default 3)")
+    parser.add_argument("--seconds", type=_duration, default=Options().seconds, help="of each load (default 2)")
     parser.add_argument(
         "--json",
         nargs="?",
@@ -122,7 +144,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="one JSON document, to FILE or to standard output (the tables then go to standard error)",
     )
+    parser.add_argument(
+        "--against", default="", metavar="COMMIT", help="ours as it was there runs beside ours as it is here"
+    )
+    parser.add_argument(
+        "--from", dest="made", type=Path, metavar="FILE", help="measure nothing: take what --json wrote before"
+    )
     parser.add_argument("--plot", action="store_true", help="write docs/performance.svg (always with --all)")
+    parser.add_argument("--docs", action="store_true", help="write the figures into docs/performance.md, and the plot")
     return parser
 
 

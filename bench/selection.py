@@ -6,15 +6,19 @@ from typing import TypeAlias
 from bench.comparisons import (
     accepting,
     archive,
+    demo,
     end_to_end,
     growth_backlog,
     growth_bodies,
     growth_connections,
     handling,
     handling_real,
-    memory,
+    latency,
+    lonely,
+    sitting,
     spooling,
     start_up,
+    whole,
 )
 from bench.errors import UnknownNameError
 from bench.machine.arena import Arena
@@ -23,20 +27,24 @@ from bench.results import Comparison
 
 Run: TypeAlias = Callable[[Arena, Options], Comparison]
 
-#: Stands for all whose names begin with it.
-GROWTH_NAME = "growth"
-
-#: Those with a target, in the order in which they are run.
+#: Those with a target but the archive, in the order in which they are run.
 WITH_TARGETS: dict[str, Run] = {
     module.NAME: module.run
-    for module in (start_up, memory, accepting, spooling, handling, handling_real, end_to_end, archive)
+    for module in (
+        *(start_up, demo, sitting, accepting, growth_bodies, latency, spooling),
+        *(handling, handling_real, lonely, end_to_end, whole),
+    )
 }
 GROWTH: dict[str, Run] = {module.NAME: module.run for module in (growth_connections, growth_bodies, growth_backlog)}
-ALL: dict[str, Run] = WITH_TARGETS | GROWTH
+#: Moves twenty gigabytes, which takes minutes: its targets are judged when it is run.
+ARCHIVE: dict[str, Run] = {archive.NAME: archive.run}
+ALL: dict[str, Run] = WITH_TARGETS | GROWTH | ARCHIVE
+#: Names that stand for several.
+GROUPS: dict[str, dict[str, Run]] = {"targets": WITH_TARGETS, "growth": GROWTH}
 
 
 def select(names: list[str], *, is_whole: bool) -> dict[str, Run]:
-    """Return the comparisons that are asked for: by name, `growth` for all of its three; without names all of them.
+    """Return the comparisons that are asked for: by name, or by that of a group; without names all of them.
 
     Raises `UnknownNameError` for a name that there is not.
     """
@@ -44,9 +52,10 @@ def select(names: list[str], *, is_whole: bool) -> dict[str, Run]:
         return ALL if is_whole else WITH_TARGETS
     chosen: dict[str, Run] = {}
     for name in names:
-        meant = set(GROWTH) if name == GROWTH_NAME else {name}
-        found = {one: run for one, run in ALL.items() if one in meant}
-        if not found:
-            raise UnknownNameError(f"there is no comparison {name!r}: there are {', '.join(ALL)}")
-        chosen |= found
+        if name in GROUPS:
+            chosen |= GROUPS[name]
+        elif name in ALL:
+            chosen[name] = ALL[name]
+        else:
+            raise UnknownNameError(f"there is no comparison {name!r}: there are {', '.join([*ALL, *GROUPS])}")
     return chosen

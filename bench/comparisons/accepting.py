@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from bench.contenders.accepting import SERVERS, Server
+from bench.contenders.accepting import FURTHER_SERVERS, SERVERS, Server
 from bench.load.payloads import signed_callbacks
 from bench.load.wrk import write_bodies
 from bench.machine.arena import Arena
@@ -23,8 +23,9 @@ def run(arena: Arena, options: Options) -> Comparison:
     bodies = arena.folder / "accepting.bodies"
     write_bodies(bodies, signed_callbacks(BODIES))
     title = "accepting: callbacks over 64 connections, answered once confirmed by a quorum queue or fsynced"
-    return compare(NAME, title, [_contender(server, bodies) for server in SERVERS], arena, options)
+    servers = (*SERVERS, *FURTHER_SERVERS) if options.is_whole else SERVERS
+    return compare(NAME, title, [_contender(server, bodies) for server in servers], arena, options)
 
 
 def _contender(server: Server, bodies: Path) -> Contender:
-    return Contender(name=server.name, measure=partial(load_server, server, bodies))
+    return Contender(name=server.name, measure=partial(load_server, server, bodies), is_before=server.is_before)

@@ -16,11 +16,13 @@ BACKLOGS = (10_000, 100_000)
 #: Takes minutes: one round, and with --all only.
 LARGEST = 1_000_000
 
+_MOST_ROUNDS = 2
+
 
 def run(arena: Arena, options: Options) -> Comparison:
     """Let all built-in consumers in one process drain ever longer queues into PostgreSQL."""
     title = "backlogs drained into PostgreSQL by one worker process"
-    comparison = compare(NAME, title, [_contender(count) for count in BACKLOGS], arena, options)
+    comparison = compare(NAME, title, [_contender(count) for count in BACKLOGS], arena, options.at_most(_MOST_ROUNDS))
     if options.is_whole:
         once = compare(NAME, title, [_contender(LARGEST)], arena, Options(rounds=1, seconds=options.seconds))
         comparison.contestants += once.contestants

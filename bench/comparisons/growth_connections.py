@@ -16,6 +16,8 @@ NAME = "growth-connections"
 CONNECTIONS = (1, 10, 100, 1000)
 BODIES = 40_000
 
+_MOST_ROUNDS = 2
+
 
 def run(arena: Arena, options: Options) -> Comparison:
     """Load ours, and the peer that keeps up with it, over ever more connections."""
@@ -29,4 +31,4 @@ def run(arena: Arena, options: Options) -> Comparison:
         for server in (OURS, FASTIFY_AMQPLIB)
         for count in CONNECTIONS
     ]
-    return compare(NAME, "accepting over ever more connections", contenders, arena, options)
+    return compare(NAME, "accepting over ever more connections", contenders, arena, options.at_most(_MOST_ROUNDS))

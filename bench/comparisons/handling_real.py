@@ -11,12 +11,16 @@ from bench.runs.storing import store_backlog
 
 NAME = "handling-real"
 
+_MOST_ROUNDS = 3
+
 
 def run(arena: Arena, options: Options) -> Comparison:
     """Compare all that store."""
-    contenders = [Contender(name=worker.name, measure=partial(_measure, worker)) for worker in WORKERS]
+    contenders = [
+        Contender(name=worker.name, measure=partial(_measure, worker), is_before=worker.is_before) for worker in WORKERS
+    ]
     title = "handling with the real work: finished recordings stored in PostgreSQL, event and recording, each once"
-    return compare(NAME, title, contenders, arena, options)
+    return compare(NAME, title, contenders, arena, options.at_most(_MOST_ROUNDS))
 
 
 def _measure(worker: StoringWorker, arena: Arena, options: Options) -> Values:

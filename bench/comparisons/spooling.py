@@ -16,6 +16,8 @@ NAME = "spooling"
 #: More than either of them takes in a run.
 BODIES = 60_000
 
+_MOST_ROUNDS = 2
+
 
 def run(arena: Arena, options: Options) -> Comparison:
     """Compare the spool with the embedded transport."""
@@ -26,4 +28,4 @@ def run(arena: Arena, options: Options) -> Comparison:
         Contender(name=server.name, measure=partial(load_server, server, bodies))
         for server in (OURS_EMBEDDED, OURS_SPOOLING)
     ]
-    return compare(NAME, title, contenders, arena, options)
+    return compare(NAME, title, contenders, arena, options.at_most(_MOST_ROUNDS))

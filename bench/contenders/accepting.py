@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bench.contenders.programs import bench_module, node_peer, python_peer, tiw
+from bench.contenders.programs import bench_module, go_peer, node_peer, python_peer, tiw
 from bench.load.payloads import APP, KEY
 from bench.load.queues import count_ready
 from bench.machine.arena import Arena
@@ -27,13 +27,15 @@ class Place(Struct, frozen=True, kw_only=True):
 class Server(Struct, frozen=True, kw_only=True):
     """A server that takes callbacks.
 
-    `kept` counts what it has made durable; None where that is nothing, or is handed on at once.
+    `kept` counts what it has made durable; None where that is nothing, or is handed on at once. `is_before`: its code
+    is that of the commit to compare with.
     """
 
     name: str
     command: Callable[[Arena], list[str]]
     settings: Callable[[Place], dict[str, str]]
     kept: Callable[[Place], int] | None
+    is_before: bool = False
 
 
 def _peer_settings(place: Place) -> dict[str, str]:
@@ -62,7 +64,6 @@ def _kept_by_ours(place: Place) -> int:
 
 
 def _kept_in_file(place: Place) -> int:
-
     with closing(sqlite3.connect(place.folder / "data" / DATABASE_NAME)) as database:
         return int(database.execute("SELECT count(*) FROM messages").fetchone()[0])
 
@@ -88,6 +89,13 @@ def _python(name: str, module: str, *, publishes: bool = True) -> Server:
 BARE_AIOHTTP = _python("bare aiohttp", "bare_aiohttp", publishes=False)
 FASTAPI_FASTSTREAM = _python("FastAPI + FastStream", "fastapi_faststream")
 FASTAPI_AIO_PIKA = _python("FastAPI + aio-pika", "fastapi_aio_pika")
+GRANIAN_AIO_PIKA = _python("granian + aio-pika", "granian_aio_pika")
+GO_AMQP091 = Server(
+    name="Go net/http + amqp091",
+    command=lambda arena: go_peer(arena, "accepting"),
+    settings=_peer_settings,
+    kept=_kept_by_peer,
+)
 FASTIFY_AMQPLIB = Server(
     name="fastify + amqplib",
     command=lambda arena: node_peer(arena, "accepting"),
@@ -116,13 +124,27 @@ OURS_EMBEDDED_ALL = Server(
     name="ours, embedded, all running", command=lambda _: tiw("up"), settings=_embedded_settings, kept=None
 )
 
+OURS_BEFORE = Server(name="ours, before", command=OURS.command, settings=OURS.settings, kept=OURS.kept, is_before=True)
+OURS_EMBEDDED_ALL_BEFORE = Server(
+    name="ours, embedded, all running, before",
+    command=OURS_EMBEDDED_ALL.command,
+    settings=OURS_EMBEDDED_ALL.settings,
+    kept=None,
+    is_before=True,
+)
+
 SERVERS = (
     BARE_AIOHTTP,
     FASTAPI_FASTSTREAM,
     FASTAPI_AIO_PIKA,
+    GRANIAN_AIO_PIKA,
     FASTIFY_AMQPLIB,
+    GO_AMQP091,
     OURS,
-    OURS_2,
+    OURS_BEFORE,
     OURS_EMBEDDED,
     OURS_EMBEDDED_ALL,
+    OURS_EMBEDDED_ALL_BEFORE,
 )
+#: What no target asks for.
+FURTHER_SERVERS = (OURS_2,)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from bench.machine.arena import Arena
 from bench.machine.installing import ROOT
@@ -27,7 +28,15 @@ def node_peer(arena: Arena, name: str) -> list[str]:
     return [str(arena.installation.node), str(arena.installation.node_peers / f"{name}.js")]
 
 
-def environment(settings: dict[str, str]) -> dict[str, str]:
-    """Return the environment of a program: `settings`, and nothing of TIW_ or BENCH_ from this process."""
+def go_peer(arena: Arena, name: str) -> list[str]:
+    """Return the command line of a Go peer, compiled."""
+    return [str(arena.installation.go_peer(name))]
+
+
+def environment(settings: dict[str, str], *, tree: Path = ROOT) -> dict[str, str]:
+    """Return the environment of a program: `settings`, and nothing of TIW_ or BENCH_ from this process.
+
+    `tree` is where our packages come from: another commit's files are another contender.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TIW_", "BENCH_"))}
-    return {**inherited, "PYTHONPATH": str(ROOT), "NODE_ENV": "production", **settings}
+    return {**inherited, "PYTHONPATH": str(tree), "NODE_ENV": "production", **settings}

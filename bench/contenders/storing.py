@@ -17,27 +17,32 @@ class Assignment(Struct, frozen=True, kw_only=True):
     amqp_url: str
     database_url: str
     data_dir: str
+    #: Where the peers take from; ours know theirs.
+    queue: str = "tiw.finished"
 
 
 class StoringWorker(Struct, frozen=True, kw_only=True):
-    """A worker. `expected_per_s` is about what it does on a small machine: it decides how many messages it gets."""
+    """A worker. `expected_per_s` is about what it does on a small machine: it decides how many messages it gets.
+
+    `is_before`: its code is that of the commit to compare with.
+    """
 
     name: str
     command: Callable[[Arena], list[str]]
     settings: Callable[[Assignment], dict[str, str]]
     expected_per_s: int
     is_ours: bool = False
+    is_before: bool = False
 
 
-#: The queue of the built-in consumer; the peers take from the same.
+#: The built-in consumer; the peers take from its queue.
 CONSUMER = "finished"
-QUEUE = "tiw.finished"
 
 
 def _peer_settings(assignment: Assignment) -> dict[str, str]:
     return {
         "BENCH_AMQP_URL": assignment.amqp_url,
-        "BENCH_QUEUE": QUEUE,
+        "BENCH_QUEUE": assignment.queue,
         "BENCH_DATABASE_URL": assignment.database_url.replace("postgresql+asyncpg", "postgresql"),
         "BENCH_SQL": str(PEERS),
     }
@@ -50,6 +55,7 @@ def our_settings(assignment: Assignment) -> dict[str, str]:
         "TIW_DATABASE_URL": assignment.database_url,
         "TIW_DATA_DIR": assignment.data_dir,
         "TIW_CALLBACK_KEYS": json.dumps({str(APP): [KEY]}),
+        "TIW_ADMIN": "127.0.0.1:0",
     }
 
 
@@ -78,6 +84,14 @@ OURS = StoringWorker(
     expected_per_s=5_000,
     is_ours=True,
 )
+OURS_BEFORE = StoringWorker(
+    name="ours, before",
+    command=OURS.command,
+    settings=our_settings,
+    expected_per_s=OURS.expected_per_s,
+    is_ours=True,
+    is_before=True,
+)
 #: All built-in consumers in one process, as users run them.
 OURS_ALL = StoringWorker(
     name="ours, all consumers",
@@ -87,4 +101,4 @@ OURS_ALL = StoringWorker(
     is_ours=True,
 )
 
-WORKERS = (FASTSTREAM, AIO_PIKA, AMQPLIB, OURS)
+WORKERS = (FASTSTREAM, AIO_PIKA, AMQPLIB, OURS, OURS_BEFORE)

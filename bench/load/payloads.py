@@ -26,6 +26,9 @@ EXPIRES_IN_S = 6 * 3600
 #: The vendor signs anew every second: who remembers a Sign must find that it changes.
 DISTINCT_SIGNS = 500
 
+#: The samples that a class sends, in their order.
+CLASS = ("started", "stopped", "finished")
+
 _SAMPLES = Path(__file__).resolve().parents[2] / "tests" / "samples"
 
 
@@ -45,11 +48,17 @@ def signed_callbacks(count: int, *, sample: str = "started", at_least_bytes: int
     content = _sample(sample)
     _lengthen(content, at_least_bytes)
     for number, task_id in enumerate(_task_ids(count)):
-        signature = sign(KEY, int(time.time()) + EXPIRES_IN_S + number % DISTINCT_SIGNS)
         content["EventData"]["TaskId"] = task_id
-        whole = {**content, "ExpireTime": signature.expire_time, "SdkAppId": APP, "Sign": signature.sign}
-        body = _written(whole)
-        yield Payload(body=body, event_id=_event_id(body))
+        yield _signed(content, number=number)
+
+
+def signed_classes(count: int) -> Iterator[Payload]:
+    """Yield what `count` classes send: each of their recordings is started, stopped and finished."""
+    contents = [_sample(name) for name in CLASS]
+    for task_id in _task_ids(count):
+        for content in contents:
+            content["EventData"]["TaskId"] = task_id
+            yield _signed(content, number=0)
 
 
 def messages(count: int, *, sample: str = "started") -> Iterator[Message]:
@@ -64,6 +73,12 @@ def messages(count: int, *, sample: str = "started") -> Iterator[Message]:
             routing_key=content["EventType"],
             received_at_us=time.time_ns() // 1000,
         )
+
+
+def _signed(content: dict[str, Any], *, number: int) -> Payload:
+    signature = sign(KEY, int(time.time()) + EXPIRES_IN_S + number % DISTINCT_SIGNS)
+    body = _written({**content, "ExpireTime": signature.expire_time, "SdkAppId": APP, "Sign": signature.sign})
+    return Payload(body=body, event_id=_event_id(body))
 
 
 def _sample(name: str) -> dict[str, Any]:

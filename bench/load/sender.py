@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Self, cast
 from urllib.parse import urlsplit
@@ -10,32 +11,43 @@ from msgspec import Struct
 
 from bench.load.payloads import Payload
 
-#: Kept open, and as many as are needed on top: a slow answer delays no other callback.
-_CONNECTIONS = 64
+#: Kept open and used in turn, and as many as are needed on top: a slow answer delays no other callback.
+CONNECTIONS = 64
 
 
 class Sent(Struct, frozen=True, kw_only=True):
-    """A callback that was answered. `answered_at_s` is of the monotonic clock."""
+    """A callback that was answered. Both moments are of the monotonic clock.
+
+    Its latency counts from when it was due, not from when it was sent: a sender that is late because answers are hides
+    nothing (coordinated omission).
+    """
 
     event_id: str
     status: int
+    due_at_s: float
     answered_at_s: float
+
+    @property
+    def latency_ms(self) -> float:
+        """From when it was due to the whole answer."""
+        return (self.answered_at_s - self.due_at_s) * 1e3
 
 
 class Sender:
     """Sends callbacks over its own connections; an async context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, connections: int = CONNECTIONS) -> None:
         split = urlsplit(url)
+        self._connections = connections
         self._host, self._port = split.hostname or "", split.port or 80
         self._head = (
             f"POST {split.path} HTTP/1.1\r\nHost: {split.netloc}\r\nContent-Type: application/json\r\nContent-Length: "
         ).encode()
-        self._free: list[_Connection] = []
+        self._free: deque[_Connection] = deque()
         self._all: list[_Connection] = []
 
     async def __aenter__(self) -> Self:
-        self._free = [await self._connect() for _ in range(_CONNECTIONS)]
+        self._free.extend([await self._connect() for _ in range(self._connections)])
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -51,19 +63,20 @@ class Sender:
         began_s = time.monotonic()
         tasks = []
         for number, payload in enumerate(payloads):
-            wait_s = began_s + number / per_s - time.monotonic()
+            due_at_s = began_s + number / per_s
+            wait_s = due_at_s - time.monotonic()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             on_due(payload.event_id)
-            tasks.append(asyncio.create_task(self._send(payload)))
+            tasks.append(asyncio.create_task(self._send(payload, due_at_s)))
         return list(await asyncio.gather(*tasks))
 
-    async def _send(self, payload: Payload) -> Sent:
-        connection = self._free.pop() if self._free else await self._connect()
+    async def _send(self, payload: Payload, due_at_s: float) -> Sent:
+        connection = self._free.popleft() if self._free else await self._connect()
         request = b"%b%d\r\n\r\n%b" % (self._head, len(payload.body), payload.body)
         status, answered_at_s = await connection.ask(request)
         self._free.append(connection)
-        return Sent(event_id=payload.event_id, status=status, answered_at_s=answered_at_s)
+        return Sent(event_id=payload.event_id, status=status, due_at_s=due_at_s, answered_at_s=answered_at_s)
 
     async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()

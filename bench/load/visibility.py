@@ -31,6 +31,11 @@ class Visibility:
         self._looking = asyncio.create_task(self._look(), name="visibility")
         return self
 
+    @property
+    def server_pid(self) -> int:
+        """The process of the database that looks on its behalf."""
+        return int(self._connection.get_server_pid())
+
     async def __aexit__(self, *exc_info: object) -> None:
         if self._looking is not None:
             self._looking.cancel()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Self
 
 from bench.errors import BenchError
-from bench.machine.installing import Installation
+from bench.machine.commits import Commit, check_out
+from bench.machine.installing import ROOT, Installation
 from tests.servers.postgres import PostgresServer, postgres_binaries
 from tests.servers.rabbitmq import RabbitMQServer, find_scripts
 
@@ -29,8 +30,9 @@ _NOT_INSTALLED = "{} is not installed: run ./dev bench as root on Debian or Ubun
 class Arena:
     """A context manager: leaving it ends the servers and removes all that was written."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, *, against: str = "") -> None:
         self.installation = installation
+        self._against = against
         self._stack = ExitStack()
         self._numbers = itertools.count(1)
 
@@ -68,6 +70,17 @@ class Arena:
         path = Path(tempfile.mkdtemp(prefix="tiw-bench-"))
         self._stack.callback(shutil.rmtree, path, ignore_errors=True)
         return path
+
+    @cached_property
+    def before(self) -> Commit:
+        """The product as it was at the commit to compare with. Raises `BenchError` if there is none."""
+        if not self._against:
+            raise BenchError("there is nothing to compare with: --against COMMIT")
+        return check_out(self._against, self.folder)
+
+    def tree(self, *, is_before: bool) -> Path:
+        """Return where our packages are: here, or in the files of the commit to compare with."""
+        return self.before.tree if is_before else ROOT
 
     @contextmanager
     def vhost(self) -> Iterator[str]:

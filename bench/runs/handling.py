@@ -18,7 +18,7 @@ from bench.results import CPU_US, PER_S
 from bench.rounds import Values
 
 #: Enough for the fastest; filling a queue takes longer than draining it.
-_MOST_MESSAGES = 20_000
+_MOST_MESSAGES = 15_000
 
 _HANDLED_WITHIN_S = 120.0
 

@@ -33,13 +33,14 @@ def store_backlog(worker: StoringWorker, arena: Arena, *, count: int, event: str
     """
     with arena.vhost() as amqp_url, arena.database() as database_url, arena.run_folder() as folder:
         assignment = Assignment(amqp_url=amqp_url, database_url=database_url, data_dir=str(folder / "data"))
+        tree = arena.tree(is_before=worker.is_before)
         if worker.is_ours:
-            migrate(database_url)
+            migrate(database_url, tree=tree)
         else:
-            asyncio.run(_make_tables(database_url))
+            asyncio.run(make_tables(database_url))
         queues = next(queues for queues in BUILT_IN_CONSUMERS if queues.consumer == event)
         _, last = fill(amqp_url, queues, count, sample=event)
-        settings = environment(worker.settings(assignment))
+        settings = environment(worker.settings(assignment), tree=tree)
         with Running(worker.command(arena), environ=settings, folder=folder) as running:
             values = asyncio.run(_watch(running, arena, database_url, count=count, last=last))
             time.sleep(0.5)  # for the last acknowledgements to leave
@@ -49,8 +50,9 @@ def store_backlog(worker: StoringWorker, arena: Arena, *, count: int, event: str
     return values
 
 
-async def _make_tables(database_url: str) -> None:
-    connection = await asyncpg.connect(_plain(database_url))
+async def make_tables(database_url: str) -> None:
+    """Make the tables of the peers."""
+    connection = await asyncpg.connect(plain(database_url))
     try:
         await connection.execute((PEERS / "tables.sql").read_text())
     finally:
@@ -64,7 +66,7 @@ async def _watch(running: Running, arena: Arena, database_url: str, *, count: in
     it is there.
     """
     stored_within_s = 60 + count / _SLOWEST_PER_S
-    connection = await asyncpg.connect(_plain(database_url))
+    connection = await asyncpg.connect(plain(database_url))
     try:
         begun = await connection.prepare("SELECT count(*) FROM (SELECT 1 FROM events LIMIT 1000) AS seen")
         await _until(begun.fetchval, running, within_s=_BEGUN_WITHIN_S, every_s=0.002)
@@ -120,5 +122,6 @@ class _Usage:
         return time.monotonic(), self._running.cpu_s, broker_s, database_s
 
 
-def _plain(database_url: str) -> str:
+def plain(database_url: str) -> str:
+    """Return an address as asyncpg alone wants it."""
     return database_url.replace("postgresql+asyncpg", "postgresql")

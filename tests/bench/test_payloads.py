@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.load.payloads import APP, DISTINCT_SIGNS, KEY, messages, signed_callbacks
+from bench.load.payloads import APP, DISTINCT_SIGNS, KEY, Payload, messages, signed_callbacks, signed_classes
 from bench.load.wrk import write_bodies
 from ingest import sign
 from schemas import OnlineRecordFinished, OnlineRecordStarted, decode
+
+
+def halves() -> list[list[Payload]]:
+    payloads = list(signed_classes(2))
+    return [payloads[:3], payloads[3:]]
 
 
 def test_callbacks_are_signed_as_the_vendor_signs() -> None:
@@ -42,6 +47,15 @@ def test_every_callback_is_an_event_of_its_own_under_the_id_that_it_is_kept_by()
     assert [one.event_id for one in decoded] == [payload.event_id for payload in payloads]
     assert len({payload.event_id for payload in payloads}) == len(payloads)
     assert {type(one.event) for one in decoded} == {OnlineRecordStarted}
+
+
+def test_a_class_sends_what_becomes_of_one_recording() -> None:
+    decoded = [decode(payload.body, received_at_us=1_700_000_000_000_000) for payload in signed_classes(2)]
+    assert [type(one.event).__name__ for one in decoded] == [
+        *("OnlineRecordStarted", "OnlineRecordStopped", "OnlineRecordFinished"),
+        *("OnlineRecordStarted", "OnlineRecordStopped", "OnlineRecordFinished"),
+    ]
+    assert [len({json.loads(one.body)["EventData"]["TaskId"] for one in part}) for part in halves()] == [1, 1]
 
 
 def test_two_runs_send_different_events() -> None:

@@ -52,3 +52,15 @@ def test_every_peer_that_is_started_is_there() -> None:
         *("__init__", "accepting", "handling", "storing"),
     }
     assert {path.stem for path in NODE.glob("*.js")} == {*node, "progress"}
+    go = set(re.findall(r'go_peer\(arena, "(\w+)"\)', started))
+    assert {path.stem for path in (BENCH / "peers" / "go").glob("*.go")} == go
+
+
+def test_what_ours_and_the_peers_are_both_made_of_has_one_version() -> None:
+    ours, theirs = (
+        dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+        for path in (BENCH.parent / "requirements" / "runtime.txt", BENCH / "peers" / "python" / "requirements.txt")
+    )
+    shared = ours.keys() & theirs.keys()
+    assert {"aio-pika", "aiohttp", "asyncpg", "uvloop"} <= shared
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}

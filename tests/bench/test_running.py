@@ -1,5 +1,6 @@
 """A program under measurement: seen with its children, and ended with them."""
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from bench.contenders.programs import environment
 from bench.errors import VoidRoundError
-from bench.machine.proc import process_tree
+from bench.machine.proc import own_cpu_s, process_tree
 from bench.machine.running import Running
 
 _SPIN = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
@@ -51,6 +52,21 @@ def test_its_children_count_and_end_with_it(tmp_path: Path, script: str) -> None
         assert 5 < program.resident_mb < 200
     for pid in tree:
         wait_dead(pid)
+
+
+def test_its_cpu_time_is_finer_than_a_tick(tmp_path: Path) -> None:
+    with running(tmp_path, _REST) as program:
+        program.wait_until((tmp_path / "here").exists, what="its rest", within_s=30)
+        ticks = program.cpu_s * 100
+        assert abs(ticks - round(ticks)) > 1e-9
+        assert program.cpu_s == pytest.approx(own_cpu_s(program.pid), abs=0.005)
+    assert own_cpu_s(program_that_is_gone()) == 0.0
+
+
+def program_that_is_gone() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def test_a_program_that_ends_by_itself_makes_the_round_void(tmp_path: Path) -> None:

@@ -75,6 +75,14 @@ async def test_missing_answers_do_not_delay_those_that_are_due() -> None:
     assert len(sent) == 100
 
 
+async def test_a_latency_counts_from_when_it_was_due() -> None:
+    async with receiver(answers_after=20) as (url, _), Sender(url) as sender:
+        sent = await sender.send_all(payloads(20), per_s=100, on_due=lambda _: None)
+    # The first waits for the twentieth, which is due 190 ms later.
+    assert sent[0].latency_ms >= 190
+    assert [round((one.due_at_s - sent[0].due_at_s) * 100) for one in sent] == list(range(20))
+
+
 async def test_a_connection_that_breaks_is_an_error() -> None:
     async with receiver(hangs_up=True) as (url, _), Sender(url) as sender:
         with pytest.raises(ConnectionResetError):

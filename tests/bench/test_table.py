@@ -26,8 +26,8 @@ def test_a_row_has_the_median_its_extremes_and_the_ratio_of_ours() -> None:
     ours = Contestant(name="ours", rounds=[{PER_S: value, CPU_US: 50.0} for value in (4000.0, 5000.0, 4500.0)])
     peer = Contestant(name="peer", rounds=[{PER_S: 1500.0, CPU_US: 300.0}])
     text = printed(report(ours, peer))
-    assert row(text, "ours") == ["ours", "4,500", "4,000", "-", "5,000", "1.00", "x", "50"]
-    assert row(text, "peer") == ["peer", "1,500", "1,500", "-", "1,500", "3.00", "x", "300"]
+    assert row(text, "ours") == ["ours", "4,500", "4,000", "-", "5,000", "1.00", "x", "50", "1.00", "x"]
+    assert row(text, "peer") == ["peer", "1,500", "1,500", "-", "1,500", "3.00", "x", "300", "0.17", "x"]
 
 
 def test_a_void_round_is_named() -> None:

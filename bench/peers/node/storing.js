@@ -1,4 +1,5 @@
 // amqplib and pg: decode, store in a transaction, acknowledge.
+import { hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import amqp from 'amqplib'
 import pg from 'pg'
@@ -45,7 +46,8 @@ await channel.prefetch(PREFETCH)
 
 async function handle (message) {
   try {
-    await store(message.properties.headers['tiw-event-id'], message.content, JSON.parse(message.content))
+    const eventId = message.properties.headers['tiw-event-id'] ?? hash('sha256', message.content).slice(0, 32)
+    await store(eventId, message.content, JSON.parse(message.content))
     channel.ack(message)
   } catch (error) {
     console.error(error)

@@ -1,7 +1,9 @@
 """The work of a storing peer: event and recording in one transaction, each event once."""
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,11 @@ EVENT_ID = "tiw-event-id"
 _SQL = Path(__file__).resolve().parents[1]
 _INSERT_EVENT = (_SQL / "insert_event.sql").read_text()
 _UPSERT_RECORDING = (_SQL / "upsert_recording.sql").read_text()
+
+
+def event_id_of(headers: Mapping[str, Any], body: bytes) -> str:
+    """Return the id under which an event is stored once: what its message says, else what its content says."""
+    return str(headers.get(EVENT_ID) or hashlib.sha256(body).hexdigest()[:32])
 
 
 async def open_pool() -> asyncpg.Pool:

@@ -7,7 +7,7 @@ import aio_pika
 import uvloop
 from aio_pika.abc import AbstractIncomingMessage
 
-from bench.peers.python.storing import AMQP_URL, EVENT_ID, PREFETCH, QUEUE, open_pool, store
+from bench.peers.python.storing import AMQP_URL, PREFETCH, QUEUE, event_id_of, open_pool, store
 
 
 async def main() -> None:
@@ -17,7 +17,7 @@ async def main() -> None:
 
         async def handle(message: AbstractIncomingMessage) -> None:
             async with message.process(requeue=True):
-                await store(pool, str(message.headers[EVENT_ID]), message.body, json.loads(message.body))
+                await store(pool, event_id_of(message.headers, message.body), message.body, json.loads(message.body))
 
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=PREFETCH)

@@ -9,7 +9,7 @@ import uvloop
 from faststream import AckPolicy, Context, ContextRepo, FastStream
 from faststream.rabbit import Channel, RabbitBroker, RabbitMessage, RabbitQueue
 
-from bench.peers.python.storing import AMQP_URL, EVENT_ID, PREFETCH, QUEUE, open_pool, store
+from bench.peers.python.storing import AMQP_URL, PREFETCH, QUEUE, event_id_of, open_pool, store
 
 broker = RabbitBroker(AMQP_URL, default_channel=Channel(prefetch_count=PREFETCH), logger=None)
 
@@ -25,7 +25,7 @@ async def lifespan(context: ContextRepo) -> AsyncIterator[None]:
 @broker.subscriber(RabbitQueue(QUEUE, declare=False), ack_policy=AckPolicy.NACK_ON_ERROR)
 async def handle(event: dict[str, Any], message: RabbitMessage, pool: Annotated[asyncpg.Pool, Context()]) -> None:
     """Store it; what returns is acknowledged."""
-    await store(pool, str(message.headers[EVENT_ID]), message.body, event)
+    await store(pool, event_id_of(message.headers, message.body), message.body, event)
 
 
 if __name__ == "__main__":
