@@ -189,7 +189,7 @@ def _model(report: Report) -> Iterator[str]:
         rows.append([name, *cells, f"{together_us:,.0f}", significant(hours), significant(processors)])
     if rows:
         headers = ["CPU µs per callback", "ingest", "broker", "worker", "database", "together"]
-        yield from _table([*headers, "hours of CPU a day", "processors at the peak"], rows)
+        yield from _table([*headers, "CPU hours per million recordings", "processors at its peak"], rows)
 
 
 def _reader(report: Report) -> Callable[[str, str, str], float | None]:
