@@ -34,10 +34,13 @@ def own_build() -> Build:
     """Return the build of this interpreter: ours run on it."""
     arguments = str(sysconfig.get_config_var("CONFIG_ARGS") or "").replace("'", "").split()
     given = [name for option, name in _OPTIMIZATIONS.items() if any(one.startswith(option) for one in arguments)]
+    if not given and sysconfig.get_config_var("PGO_PROF_USE_FLAG") == "":
+        # Debian's rules call make with flags of their own, and blank them in what is installed.
+        given = ["by a distribution, which hides its PGO and LTO"]
     levels = [flag for flag in str(sysconfig.get_config_var("PY_CFLAGS") or "").split() if flag.startswith("-O")]
     return Build(
         version=f"{platform.python_implementation()} {platform.python_version()}",
-        flags=" ".join([*(given or ["no PGO or LTO among configure's options"]), *levels[-1:]]),
+        flags=" ".join([*(given or ["neither PGO nor LTO"]), *levels[-1:]]),
         made=f"{platform.python_compiler()}, {platform.python_build()[1]}",
     )
 
