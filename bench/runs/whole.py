@@ -28,6 +28,9 @@ from bench.runs.storing import make_tables, plain
 #: Whoever stores fewer events per second than this is not waited for.
 _SLOWEST_PER_S = 200
 
+#: More come within this time, or none.
+_LOOKS_EVERY_S = 0.1
+
 #: Where the peers' servers put what they accept.
 _PEERS_QUEUE = "bench.callbacks"
 
@@ -73,7 +76,7 @@ def take_and_store_embedded(server: Server, bodies: Path, arena: Arena, options:
 
 def _measure(place: _Place, bodies: Path, options: Options) -> Values:
     warm = run_wrk(place.url, bodies, seconds=options.warm_up_s, connections=CONNECTIONS)
-    before = _wait_stored(place, warm.requests)
+    before, _ = _wait_stored(place, warm.requests)
     used, began_s = place.used(), time.monotonic()
     load = run_wrk(
         place.url,
@@ -82,8 +85,8 @@ def _measure(place: _Place, bodies: Path, options: Options) -> Values:
         connections=CONNECTIONS,
         begin_at=warm.requests + 2 * CONNECTIONS,
     )
-    count = _wait_stored(place, before + load.requests) - before
-    elapsed_s = time.monotonic() - began_s
+    stored, reached_s = _wait_stored(place, before + load.requests)
+    count, elapsed_s = stored - before, reached_s - began_s
     used = {name: now - used[name] for name, now in place.used().items()}
     for one in place.running:
         one.check()
@@ -94,18 +97,19 @@ def _measure(place: _Place, bodies: Path, options: Options) -> Values:
     }
 
 
-def _wait_stored(place: _Place, at_least: int) -> int:
-    """Return how many events are stored, once it is `at_least` so many and no more come."""
+def _wait_stored(place: _Place, at_least: int) -> tuple[int, float]:
+    """Return how many events are stored, once it is `at_least` so many and no more come, and since when."""
     deadline_s = time.monotonic() + READY_WITHIN_S + at_least / _SLOWEST_PER_S
-    seen = -1
+    seen, reached_s = -1, 0.0
     while (stored := place.stored()) < at_least or stored != seen:
-        seen = stored
+        if stored != seen:
+            seen, reached_s = stored, time.monotonic()
         for one in place.running:
             one.check()
         if time.monotonic() > deadline_s:
             raise VoidRoundError(f"{at_least} callbacks were answered 200, and {stored} events are stored")
-        time.sleep(0.1)
-    return stored
+        time.sleep(_LOOKS_EVERY_S)
+    return stored, reached_s
 
 
 @contextmanager
@@ -127,6 +131,10 @@ def _servers(server: Server, worker: StoringWorker, arena: Arena) -> Iterator[_P
         )
         environ = environment(worker.settings(assignment), tree=tree)
         storing = stack.enter_context(Running(worker.command(arena), environ=environ, folder=folders[1]))
+        runner = stack.enter_context(asyncio.Runner())
+        looking = runner.run(asyncpg.connect(plain(database_url)))
+        stack.callback(lambda: runner.run(looking.close()))
+        watcher = looking.get_server_pid()
         yield _Place(
             url=url,
             running=[taking, storing],
@@ -134,15 +142,8 @@ def _servers(server: Server, worker: StoringWorker, arena: Arena) -> Iterator[_P
                 CPU_US: taking.cpu_s,
                 "broker_cpu_us": proc.cpu_s(arena.rabbitmq.pid),
                 "worker_cpu_us": storing.cpu_s,
-                "database_cpu_us": proc.cpu_s(arena.postgres.pid),
+                # Who looks is no part of it.
+                "database_cpu_us": proc.cpu_s(arena.postgres.pid) - proc.own_cpu_s(watcher),
             },
-            stored=lambda: asyncio.run(_count(database_url)),
+            stored=lambda: int(runner.run(looking.fetchval("SELECT count(*) FROM events"))),
         )
-
-
-async def _count(database_url: str) -> int:
-    connection = await asyncpg.connect(plain(database_url))
-    try:
-        return int(await connection.fetchval("SELECT count(*) FROM events"))
-    finally:
-        await connection.close()
