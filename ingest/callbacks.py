@@ -197,20 +197,25 @@ class Callbacks:
         )
 
     def ended(self, begun: "_Begun", error: Exception | None) -> None:
-        """Answer what was begun: `error` is None if it is durable."""
-        refusal = None
-        if error is None:
-            self._kept(begun.message, begun.admitted)
-        elif isinstance(error, NotKeptError):
-            refusal = Refusal.NOT_CONFIRMED
-            self._count(refusal, sdk_app_id=begun.admitted.sdk_app_id)
-        else:
+        """Answer what was begun, whatever happens: `error` is None if it is durable."""
+        try:
+            refusal = self._conclude(begun, error)
+        except Exception as defect:  # noqa: BLE001 - it is told, and the sender sends it again
             refusal = Refusal.BROKEN
-            self.note_defect(error)
+            self.note_defect(defect)
             self._count(refusal)
         begun.reservation.release()
         self._end(begun.began_s)
         begun.on_answer(*self.answers.rendered(refusal))
+
+    def _conclude(self, begun: "_Begun", error: Exception | None) -> Refusal | None:
+        if error is None:
+            self._kept(begun.message, begun.admitted)
+            return None
+        if isinstance(error, NotKeptError):
+            self._count(Refusal.NOT_CONFIRMED, sdk_app_id=begun.admitted.sdk_app_id)
+            return Refusal.NOT_CONFIRMED
+        raise error
 
     def not_ready(self) -> tuple[str, ...]:
         """Return why no callback could be kept now; empty if one could."""

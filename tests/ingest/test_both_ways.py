@@ -102,14 +102,18 @@ def test_whatever_is_sent_in_whatever_pieces_is_answered_as_aiohttp_does(
     asyncio.run(compare())
 
 
-async def test_a_defect_of_ours_is_answered_and_counted_in_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The corpus takes neither way to it.
+@pytest.mark.parametrize("where", ["callbacks.message_of", "callbacks.Callbacks._kept", "durability.NoSpool.put"])
+async def test_a_defect_of_ours_is_answered_and_counted_in_both_ways(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    # The corpus takes neither way to it: before anything is published, after that, and in the spool.
     def broken(*_: object, **__: object) -> None:
         raise KeyError
 
-    monkeypatch.setattr("ingest.callbacks.message_of", broken)
+    monkeypatch.setattr(f"ingest.{where}", broken)
     statuses = []
-    for way in (BothWays().plain, BothWays().careful):
+    ways = BothWays(fails=lambda _: where.startswith("durability"))
+    for way in (ways.plain, ways.careful):
         way.connections.on_error = lambda _status, _error, way=way: way.callbacks.refuse(Refusal.BROKEN)  # type: ignore[misc]
         served = await way.serve([plain_head(b"Host: h", b"Content-Length: 2", path=PATH) + b"{}"], turns=0)
         statuses.append((served.written, served.is_closed, served.counted))
