@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"{', '.join(ALL)}; targets for all that has one, growth for connections, bodies and backlogs",
     )
     parser.add_argument("--all", action="store_true", help="also what has no target, within 90 minutes")
-    parser.add_argument("--rounds", type=_count, default=Options().rounds, help="of each contender (default 5)")
+    parser.add_argument("--rounds", type=_count, default=Options().rounds, help="of each contender (default 4)")
     parser.add_argument("--seconds", type=_duration, default=Options().seconds, help="of each load (default 2)")
     parser.add_argument(
         "--json",

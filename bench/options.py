@@ -12,7 +12,7 @@ class Options(Struct, frozen=True, kw_only=True):
     commit whose product runs beside the one that is here; empty if none does.
     """
 
-    rounds: int = 5
+    rounds: int = 4
     seconds: float = 2.0
     warm_up_s: float = 1.0
     is_whole: bool = False

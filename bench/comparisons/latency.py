@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from bench.contenders.accepting import FASTIFY_AMQPLIB, GO_AMQP091, OURS, OURS_BEFORE
+from bench.contenders.accepting import FASTIFY_AMQPLIB, GO_AMQP091, OURS
 from bench.machine.arena import Arena
 from bench.options import Options
 from bench.results import Comparison
@@ -15,7 +15,7 @@ NAME = "latency"
 RATE = 3_000
 CONNECTIONS = 1_000
 
-SERVERS = (FASTIFY_AMQPLIB, GO_AMQP091, OURS, OURS_BEFORE)
+SERVERS = (FASTIFY_AMQPLIB, GO_AMQP091, OURS)
 
 _MOST_ROUNDS = 3
 
@@ -26,7 +26,6 @@ def run(arena: Arena, options: Options) -> Comparison:
         Contender(
             name=server.name,
             measure=partial(answer_steadily, server, rate=RATE, connections=CONNECTIONS),
-            is_before=server.is_before,
         )
         for server in SERVERS
     ]

@@ -32,7 +32,7 @@ COMMANDS = {
 
 
 def run(arena: Arena, options: Options) -> Comparison:
-    """Start each command in turn, 20 times with the usual 5 rounds."""
+    """Start each command in turn, 16 times with the usual rounds."""
     contenders = [Contender(name=name, measure=partial(_start, command)) for name, command in COMMANDS.items()]
     often = Options(rounds=options.rounds * STARTS_PER_ROUND)
     for contender in contenders:

@@ -27,7 +27,7 @@ CONTENDERS = {
     "handling-real": {worker.name for worker in storing_workers.WORKERS},
     "lonely": {worker.name for worker in lonely.WORKERS},
     "end-to-end": {end_to_end.contender_name(end_to_end.TARGET_RATE), end_to_end.ROUND_TRIP},
-    "sitting": {sitting.UP, sitting.UP_BEFORE},
+    "sitting": {sitting.UP},
     "demo": {demo.DEMO},
     "start-up": set(start_up.COMMANDS),
     "archive": {one.name for one in (*archive.FETCHING, *archive.ONCE)},
