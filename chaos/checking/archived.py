@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
@@ -39,6 +40,11 @@ def _sha256_of(content: Content) -> str:
     return digest.hexdigest()
 
 
+#: An rclone writes what it receives to a file of this name, and renames it when it is whole: one that is killed in the
+#: middle leaves it in its folder. No other server of S3 keeps its unfinished files there.
+_OF_RCLONE: Final = ".rclone_temp_put_"
+
+
 class Looked(Struct, frozen=True, kw_only=True):
     """An application's folder of a target as it was found: the SHA-256 of each file, by its path at the target."""
 
@@ -47,7 +53,8 @@ class Looked(Struct, frozen=True, kw_only=True):
     @property
     def strays(self) -> list[str]:
         """What is not written beside the files of each recording."""
-        return [path for path in self.files if Path(path).name not in _BESIDE]
+        names = ((path, Path(path).name) for path in self.files)
+        return [path for path, name in names if name not in _BESIDE and not name.startswith(_OF_RCLONE)]
 
 
 def look(root: Path, app: int) -> Looked:

@@ -41,6 +41,7 @@ def whole(root: Path) -> list[ArchiveFileRow]:
     (root / ".tiw-archive").write_bytes(b"")
     (root / "1" / "a" / "manifest.json").write_bytes(b"{}")
     (root / "1" / "a" / "index.html").write_bytes(b"")
+    (root / "1" / "a" / ".rclone_temp_put_0f").write_bytes(b"left by an rclone that was killed")
     return rows
 
 
