@@ -122,13 +122,6 @@ def make_console() -> "Console":
     return console if console.is_terminal else Console(highlight=False, width=_WIDE)
 
 
-def make_progress_console() -> "Console":
-    """Return a console for what is shown while a command works: on standard error, so that the result stands alone."""
-    from rich.console import Console  # noqa: PLC0415 - see above
-
-    return Console(stderr=True, highlight=False)
-
-
 def _cell(value: Any) -> "Text":
     from rich.text import Text  # noqa: PLC0415 - see above
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -14,7 +15,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from tiw.output import make_progress_console, show_text
+from tiw.output import show_text
 
 
 class _Words(ProgressColumn):
@@ -30,7 +31,7 @@ class _Words(ProgressColumn):
 
 def make_bars(*, is_quiet: bool) -> Progress:
     """Return what shows how files come: a bar for each, with its `state`. Nothing is shown where nobody looks."""
-    console = make_progress_console()
+    console = _make_console()
     return Progress(
         _Words(lambda task: task.description),
         BarColumn(),
@@ -45,7 +46,7 @@ def make_bars(*, is_quiet: bool) -> Progress:
 
 def make_counter(*, is_quiet: bool) -> Progress:
     """As `make_bars`, for what is counted one by one, nobody knowing how many there are."""
-    console = make_progress_console()
+    console = _make_console()
     return Progress(
         _Words(lambda task: task.description),
         _Words(lambda task: f"{task.completed:.0f}"),
@@ -53,3 +54,8 @@ def make_counter(*, is_quiet: bool) -> Progress:
         console=console,
         disable=is_quiet or not console.is_terminal,
     )
+
+
+def _make_console() -> Console:
+    """Return a console on standard error, so that the result of a command stands alone."""
+    return Console(stderr=True, highlight=False)
