@@ -200,7 +200,7 @@ class Transaction:
         return None
 
     def took(self, taker: Taker, count: int) -> None:
-        """Note that a subscription is handed messages, unless this is rolled back."""
+        """Note that a subscription is handed messages, unless this is rolled back before `keep`."""
         taker.taken += count
         self._taken.append((taker, count))
 
@@ -289,6 +289,10 @@ class Transaction:
             self.execute("DELETE FROM queues WHERE name = ?", (queue,))
             self.touched.add(queue)
         self._forget_routes()
+
+    def keep(self) -> None:
+        """Take note that all of it was committed: what is rolled back later is another operation's."""
+        self._taken.clear()
 
     def hand_nothing_over(self) -> None:
         """Take note that all of it was rolled back, and what is done again is to become ready as usual."""
@@ -537,6 +541,7 @@ class GroupCommit:
             outcomes = apply(transaction, group)
             transaction.find_listeners()
             connection.execute("COMMIT")
+            transaction.keep()
         except BaseException as error:
             if isinstance(error, sqlite3.Error) and error_code(error) == sqlite3.SQLITE_IOERR:
                 self._is_suspect = True

@@ -401,7 +401,10 @@ class EmbeddedSubscription:
     def _take(self, taken: Sequence[Claimed]) -> None:
         if not self._is_open:
             return
+        before = len(self._unsettled)
         self._unsettled.update([claimed.id for claimed in taken])
+        # What comes again although it is here was put back by others: it takes room once.
+        self._taker.settled += before + len(taken) - len(self._unsettled)
         for claimed in taken:
             self._hand_over(claimed)
 
