@@ -145,14 +145,12 @@ class _File:
         try:
             connection = self._open()
             connection.execute("BEGIN IMMEDIATE")
-            if _apply(connection, kept):
-                connection.execute("COMMIT")
-                return True
+            is_done = _apply(connection, kept)
+            connection.execute("COMMIT" if is_done else "ROLLBACK")
         except Exception:  # noqa: BLE001 - the careful way meets it again, and says what it is
             self.close()
             return False
-        connection.execute("ROLLBACK")
-        return False
+        return is_done
 
     def close(self) -> bool:
         """Let go of the file, with what was not committed."""

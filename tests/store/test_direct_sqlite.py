@@ -217,6 +217,36 @@ async def test_an_event_id_that_is_another_recordings_makes_none(store: Store, c
     assert await find_recordings(store, "b") == []
 
 
+async def test_an_event_id_that_is_another_recordings_makes_none_whatever_was_numbered_before(
+    store: Store, careful: Store
+) -> None:
+    honest = keep(callback("OnlineRecordStarted", TaskId="a"))
+    forged = msgspec.structs.replace(keep(callback("OnlineRecordStopped", TaskId="b")), event_id=honest.event_id)
+    for one in (store, careful):
+        await apply_events(one, [honest])
+        await apply_events(one, [keep(callback("Else"))])
+        with closing(of(one)) as connection:
+            connection.execute("DELETE FROM events WHERE routing_key = 'unrecognized'")
+        await apply_events(one, [forged])
+    assert rows(store) == rows(careful)
+
+
+async def test_a_rollback_that_fails_stops_no_thread(store: Store) -> None:
+    honest = keep(callback("OnlineRecordStarted", TaskId="a"))
+    forged = msgspec.structs.replace(keep(callback("OnlineRecordStopped", TaskId="b")), event_id=honest.event_id)
+    await apply_events(store, [honest])
+    await in_its_thread(
+        store,
+        lambda connection: connection.set_authorizer(
+            lambda _, what, *__: sqlite3.SQLITE_DENY if what == "ROLLBACK" else sqlite3.SQLITE_OK
+        ),
+    )
+    async with asyncio.timeout(10):
+        await apply_events(store, [forged])
+        await apply_events(store, [STOPPED])
+    assert await find_recordings(store, "t") == [fold([STOPPED])]
+
+
 async def test_eight_writers_at_once_both_ways_lose_no_update(store: Store) -> None:
     other = Store(store.url, is_direct=False)
     async with other, asyncio.TaskGroup() as tasks:
