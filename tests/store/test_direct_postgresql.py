@@ -194,6 +194,21 @@ async def test_a_queue_that_is_worked_off_before_the_others_takes_one_statement_
     assert {recording.status for recording in await list_recordings(store)} == {"FINISHED"}
 
 
+async def test_a_plan_for_tables_that_are_small_is_not_kept_for_a_backlog(store: Store) -> None:
+    for number in range(8):
+        stopped = callback("OnlineRecordStopped", timestamp=100 + number)
+        await apply_events(store, [keep(stopped | {"EventData": {"TaskId": task_id}}) for task_id in ("a", "b")])
+        await apply_events(store, [keep(callback("OnlineRecordStarted", TaskId=task_id)) for task_id in ("a", "b")])
+    assert isinstance(store._direct, direct.PostgresDirect)
+    (borrowed,) = store._direct._idle
+    plans = await borrowed.driver.fetch(
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements"
+        " WHERE statement LIKE '%AS once%' AND name LIKE 'tiw%'"
+    )
+    assert [tuple(row) for row in plans] == [(0, plans[0]["custom_plans"])]
+    assert plans[0]["custom_plans"] > 5  # after which PostgreSQL would keep one
+
+
 async def test_a_recording_with_more_events_than_are_read_is_merged_all_the_same(store: Store) -> None:
     many = [
         keep(callback("OnlineRecordStopped", timestamp=200 + number, TaskId="t", RoomId=number)) for number in range(40)
