@@ -178,6 +178,13 @@ class Callbacks:
                 reservation.take(len(body))
                 admitted = self._admit(body, received_at_us)
                 message = self._message(admitted, received_at_us, trace)
+                begun = _Begun(self, message, admitted, reservation, began_s=began_s, on_answer=on_answer)
+                self._durability.begin(
+                    message,
+                    begun.done,
+                    deadline_s=began_s + self._config.budget.total_s,
+                    prefer_spool=self._prefers_spool,
+                )
             except BaseException:
                 reservation.release()
                 raise
@@ -188,13 +195,6 @@ class Callbacks:
             on_answer(*self.answers.rendered(error.refusal))
             return
         self._begin()
-        begun = _Begun(self, message, admitted, reservation, began_s=began_s, on_answer=on_answer)
-        self._durability.begin(
-            message,
-            begun.done,
-            deadline_s=began_s + self._config.budget.total_s,
-            prefer_spool=self._prefers_spool,
-        )
 
     def ended(self, begun: "_Begun", error: Exception | None) -> None:
         """Answer what was begun, whatever happens: `error` is None if it is durable."""

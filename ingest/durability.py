@@ -335,13 +335,12 @@ class _Publish:
         self.deadline_s = deadline_s
         self.began_s = time.monotonic()
 
-    def done(self, error: BrokerError | None) -> None:
-        """Take note of what the transport says; what it says too late is passed over."""
+    def done(self, error: Exception | None) -> None:
+        """Take note of what became of it: what is said first counts, and what the transport says too late does not."""
         if not self._is_over:
             self._is_over = True
             self._durability.ended(self, error)
 
     def late(self) -> None:
         """Wait no longer: a transport bounds its publishes by itself, but one may hang."""
-        self._is_over = True
-        self._durability.ended(self, TimeoutError())
+        self.done(TimeoutError())

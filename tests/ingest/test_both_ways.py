@@ -102,6 +102,11 @@ def test_whatever_is_sent_in_whatever_pieces_is_answered_as_aiohttp_does(
     asyncio.run(compare())
 
 
+def authentic() -> bytes:
+    body = b'{"SdkAppId":%d}' % min(CONFIG.allow_unsigned)
+    return plain_head(b"Host: h", b"Content-Length: %d" % len(body), path=PATH) + body
+
+
 @pytest.mark.parametrize("where", ["callbacks.message_of", "callbacks.Callbacks._kept", "durability.NoSpool.put"])
 async def test_a_defect_of_ours_is_answered_and_counted_in_both_ways(
     monkeypatch: pytest.MonkeyPatch, where: str
@@ -115,7 +120,16 @@ async def test_a_defect_of_ours_is_answered_and_counted_in_both_ways(
     ways = BothWays(fails=lambda _: where.startswith("durability"))
     for way in (ways.plain, ways.careful):
         way.connections.on_error = lambda _status, _error, way=way: way.callbacks.refuse(Refusal.BROKEN)  # type: ignore[misc]
-        served = await way.serve([plain_head(b"Host: h", b"Content-Length: 2", path=PATH) + b"{}"], turns=0)
+        served = await way.serve([authentic()], turns=0)
         statuses.append((served.written, served.is_closed, served.counted))
     assert statuses[0] == statuses[1]
     assert statuses[0][0].startswith(b"HTTP/1.1 500 ")
+
+
+async def test_what_could_not_begin_holds_no_room_and_is_kept_with_care(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("ingest.durability.Durability.begin", fail)
+    served = await BothWays().compare([authentic()])
+    assert served.written.startswith(b"HTTP/1.1 200 ")
