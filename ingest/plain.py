@@ -9,7 +9,7 @@ that there is one judge of HTTP. Whatever else comes, and be it a request in two
 import asyncio
 import hmac
 from asyncio import get_running_loop
-from typing import TypeAlias, cast
+from typing import cast
 
 from aiohttp import hdrs
 from aiohttp.http_exceptions import HttpProcessingError
@@ -37,20 +37,16 @@ class Head(Struct, frozen=True, kw_only=True):
     trace: str | None
 
 
-#: None: it is not plain.
-Verdict: TypeAlias = Head | None
-
-
 class Heads:
     """Judges heads. What was judged before is known by its bytes, as a sender says the same again and again."""
 
     def __init__(self, *, path: str) -> None:
         self._path = path.encode()
         self._parser: HttpRequestParser | None = None
-        self._known: dict[bytes, Verdict] = {}
+        self._known: dict[bytes, Head | None] = {}
 
-    def judge(self, head: bytes) -> Verdict:
-        """Return what `head` says if it is that of a plain request. It reaches to the empty line."""
+    def judge(self, head: bytes) -> Head | None:
+        """Return what `head` says, None if it is not that of a plain request. The empty line is its end."""
         try:
             return self._known[head]
         except KeyError:
@@ -61,7 +57,7 @@ class Heads:
             self._known[head] = verdict
         return verdict
 
-    def _parse(self, head: bytes) -> Verdict:
+    def _parse(self, head: bytes) -> Head | None:
         # A parser that has refused something, or has read the last request of a connection, reads nothing more.
         parser = self._parser or head_parser()
         self._parser = None
@@ -76,7 +72,7 @@ class Heads:
             self._parser = parser
         return verdict
 
-    def _read(self, message: RawRequestMessage, *, lines: int) -> Verdict:
+    def _read(self, message: RawRequestMessage, *, lines: int) -> Head | None:
         headers = message.headers
         size = headers.get(hdrs.CONTENT_LENGTH, "")
         is_plain = (
@@ -89,7 +85,8 @@ class Heads:
             and not message.chunked
             and size.isdecimal()
             and not any(name in headers for name in _NOT_PLAIN)
-            # The line of the request, and an empty one: nothing else was passed over.
+            # Beside the headers there are the line of the request and the empty one: no header is folded, nothing was
+            # passed over, and nothing is left in the parser.
             and lines == len(message.raw_headers) + 2
         )
         return Head(size_bytes=int(size), trace=headers.get("traceparent")) if is_plain else None
@@ -109,6 +106,12 @@ class PlainConnections:
 
 
 class _PlainConnection(asyncio.Protocol):
+    """A connection until it ends or is handed over. It waits for a request, or `is_answering` the last one.
+
+    What comes meanwhile is held, one read of it, and handed over behind the answer: so there is never more than one
+    request here, and answers leave in the order of their requests.
+    """
+
     __slots__ = (
         "_callbacks",
         "_connections",
@@ -116,8 +119,8 @@ class _PlainConnection(asyncio.Protocol):
         "_held",
         "_is_used",
         "_loop",
-        "_silence",
-        "_unread",
+        "_silence_timer",
+        "_unread_timer",
         "_waiting_since_s",
         "is_answering",
         "transport",
@@ -130,15 +133,15 @@ class _PlainConnection(asyncio.Protocol):
         self._heads = heads
         self._held = b""
         self._is_used = False
-        self._silence: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
+        self._silence_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._waiting_since_s = 0.0
         self.is_answering = False
         self.transport: asyncio.Transport | None = None
 
     @property
     def waiting_since_s(self) -> float:
-        return float("inf") if self.is_answering and self._unread is None else self._waiting_since_s
+        return float("inf") if self.is_answering and self._unread_timer is None else self._waiting_since_s
 
     @property
     def is_expecting(self) -> bool:
@@ -153,7 +156,7 @@ class _PlainConnection(asyncio.Protocol):
         self.transport = stream = cast("asyncio.Transport", transport)
         tcp_keepalive(stream)
         self._waiting_since_s = self._loop.time()
-        self._silence = self._loop.call_later(self._connections.keepalive_timeout_s, self._look_whether_silent)
+        self._silence_timer = self._loop.call_later(self._connections.keepalive_timeout_s, self._look_whether_silent)
         self._connections.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -167,33 +170,38 @@ class _PlainConnection(asyncio.Protocol):
         if self.is_answering:
             self._hold(data)
             return
-        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-        head = self._heads.judge(data[:end])
-        size_bytes = len(data) - end
+        head_ends = data.find(_END_OF_HEAD)
+        if head_ends < 0:
+            self._hand_over(data)
+            return
+        body_begins = head_ends + len(_END_OF_HEAD)
+        head = self._heads.judge(data[:body_begins])
+        size_bytes = len(data) - body_begins
         if (
             head is None
-            or size_bytes != head.size_bytes
-            or self._unread is not None
+            or head.size_bytes != size_bytes
             or not self._callbacks.takes_plainly(size_bytes)
+            # The sender does not read its answers: there, somebody waits for it.
+            or self._unread_timer is not None
         ):
             self._hand_over(data)
             return
         self.is_answering = True
         try:
-            self._callbacks.begin(data[end:], self._answer, trace=head.trace)
-        except Exception:  # noqa: BLE001 - it comes again there, and is told
+            self._callbacks.begin(data[body_begins:], self._answer, trace=head.trace)
+        except Exception:  # noqa: BLE001 - whoever reads it next meets the same defect, tells of it and answers
             self.is_answering = False
             self._hand_over(data)
 
     def pause_writing(self) -> None:
         """Wait for a sender that does not read its answers, but not for ever."""
-        self._unread = self._loop.call_later(self._connections.unread_timeout_s, self.abort)
+        self._unread_timer = self._loop.call_later(self._connections.unread_timeout_s, self.abort)
 
     def resume_writing(self) -> None:
         """Go on: the sender reads."""
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def close(self) -> None:
         if not self.is_answering:
@@ -232,14 +240,14 @@ class _PlainConnection(asyncio.Protocol):
     def _hand_over(self, data: bytes) -> None:
         transport = self.transport
         if transport is not None:
-            is_paused = self._unread is not None
+            is_paused = self._unread_timer is not None
             self._let_go()
             self._connections.take_over(self, transport, data, is_used=self._is_used, is_paused=is_paused)
 
     def _let_go(self) -> None:
         self.transport = None
         self._held = b""
-        for timer in (self._silence, self._unread):
+        for timer in (self._silence_timer, self._unread_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -249,4 +257,4 @@ class _PlainConnection(asyncio.Protocol):
         if since_s + timeout_s <= self._loop.time():
             self.force_close()
         else:
-            self._silence = self._loop.call_at(since_s + timeout_s, self._look_whether_silent)
+            self._silence_timer = self._loop.call_at(since_s + timeout_s, self._look_whether_silent)
