@@ -279,3 +279,32 @@ async def test_a_removed_queue_is_made_again_by_its_consumer(tmp_path: Path) -> 
         await other.publish(message("b"))
         await inbox.wait(2)
     assert inbox.event_ids == ["a", "b"]
+
+
+async def test_what_was_claimed_before_a_neighbour_found_the_disk_full_counts_against_the_prefetch(
+    tmp_path: Path,
+) -> None:
+    inbox = Inbox()
+
+    def fills_the_disk(transaction: Transaction) -> None:
+        (pages,) = transaction.execute("PRAGMA page_count").fetchone()
+        transaction.execute(f"PRAGMA max_page_count = {pages}")
+        transaction.execute("INSERT INTO messages (queue, visible_at_us, message) VALUES ('q', 0, zeroblob(1000000))")
+
+    def makes_room(transaction: Transaction) -> None:
+        transaction.execute("PRAGMA max_page_count = 1000000")
+
+    async with EmbeddedTransport(tmp_path, consumers=CONSUMERS) as transport:
+        await asyncio.gather(*(transport.publish(message(f"{number}")) for number in range(9)))
+        async with transport.subscribe(ARCHIVE, inbox, prefetch=2):
+            # In the same turn as the first claim, behind it.
+            with pytest.raises(sqlite3.OperationalError, match="full"):
+                await transport._commits.submit(fills_the_disk, Level.DURABLE)
+            await inbox.wait(2)
+            await transport._commits.submit(makes_room, Level.READ)
+            await transport.publish(message("more"))
+            for settled in range(4):
+                assert await inbox.deliveries[settled].ack()
+                await inbox.wait(settled + 3)
+                await transport.publish(message(f"more {settled}"))
+                assert len(inbox) == settled + 3

@@ -163,6 +163,26 @@ async def test_a_consumer_that_others_let_go_of_is_handed_nothing_until_it_is_kn
         assert (state.unacked, state.connected) == (2, 1)
 
 
+async def test_what_others_put_back_and_comes_again_takes_the_room_of_one(tmp_path: Path) -> None:
+    inbox = Inbox()
+    async with (
+        EmbeddedTransport(tmp_path, consumers=CONSUMERS) as transport,
+        transport.subscribe(ARCHIVE, inbox, prefetch=2),
+    ):
+        await transport.publish(message("a"))
+        await inbox.wait(1)
+        with closing(sqlite3.connect(tmp_path / "transport.db", isolation_level=None)) as other:
+            # As a process does that takes this one for dead.
+            other.execute("UPDATE messages SET claimed_by = NULL, deliveries = deliveries + 1 WHERE claimed_by NOTNULL")
+            other.execute("DELETE FROM subscriptions")
+        await transport.publish(message("b"))
+        await inbox.wait(3)
+        assert all(await asyncio.gather(*(delivery.ack() for delivery in inbox.deliveries[:2])))
+        await transport.publish(message("c"))
+        await inbox.wait(4)
+        assert inbox.event_ids == ["a", "a", "b", "c"]
+
+
 @pytest.mark.parametrize("is_settled", [True, False])
 async def test_what_was_handed_over_returns_if_its_consumer_leaves_before_it_is_settled(
     tmp_path: Path, *, is_settled: bool
