@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ingest import GENERATED_SDK_APP_ID, KeyRing
 from simulator import SimulationConfig, show_progress, simulate
-from store import Store, count_events, list_recordings
+from store import Store, count_events, list_recordings, wait_for_schema
 from telemetry import configure_logging
 from tiw.commands.recordings import print_recordings
 from tiw.pipeline import run_pipeline
@@ -46,6 +46,7 @@ async def demo(settings: Settings, args: argparse.Namespace) -> int:
             )
             with show_progress() as on_progress:
                 report = await simulate(config, on_progress=on_progress)
+            await wait_for_schema(pipeline.store, poll_s=0.1)  # on a busy machine the pipeline does not wait for it
             print(f"{report.duplicates} callbacks were sent twice, {report.retries} tries were repeated.")
             recorded = await _recorded(pipeline.store, report.accepted)
             print_recordings(await list_recordings(pipeline.store, limit=0), empty="No recordings.")
