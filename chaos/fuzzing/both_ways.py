@@ -134,8 +134,8 @@ class NothingIsPlain(Heads):
 class Way:
     """A node without a listener, whose connections begin as `heads` says."""
 
-    def __init__(self, heads: Heads, *, fails: Callable[[int], bool]) -> None:
-        self.publisher = Confirming(fails)
+    def __init__(self, heads: Heads, publisher: Confirming) -> None:
+        self.publisher = publisher
         durability = Durability(self.publisher, NoSpool(), budget=CONFIG.budget, max_unconfirmed=CONFIG.max_unconfirmed)
         self.callbacks = Callbacks(CONFIG, durability, KeyRing(KEYS), rejected=None)
         self.connections = Connections(self.callbacks.answer, on_error=self._on_error, limit=CONFIG.max_connections)
@@ -162,7 +162,7 @@ class Way:
         )
         promise(not self.connections.count, "no connection is left over")
         return Served(
-            written=_DATE.sub(b"", cable.written),
+            written=without_dates(cable.written),
             is_closed=is_closed,
             published=[
                 (message.event_id, message.routing_key, message.body, _trace(message, pieces))
@@ -190,8 +190,8 @@ class BothWays:
     """Serves each connection in both ways, one after the other."""
 
     def __init__(self, *, fails: Callable[[int], bool] = lambda _: False) -> None:
-        self.plain = Way(Heads(path=CONFIG.path), fails=fails)
-        self.careful = Way(NothingIsPlain(path=CONFIG.path), fails=fails)
+        self.plain = Way(Heads(path=CONFIG.path), Confirming(fails))
+        self.careful = Way(NothingIsPlain(path=CONFIG.path), Confirming(fails))
 
     async def compare(self, pieces: Sequence[bytes], *, turns: int = 0) -> Served:
         """Return what became of a connection. Raises `BrokenPromiseError` unless it is the same in both ways."""
@@ -202,6 +202,11 @@ class BothWays:
         promise(plain.published == careful.published, "a plain connection publishes what aiohttp's does")
         promise(plain.counted == careful.counted, "a plain connection counts what aiohttp's does")
         return plain
+
+
+def without_dates(written: bytes) -> bytes:
+    """Return answers as they would be at any other time."""
+    return _DATE.sub(b"", written)
 
 
 def _trace(message: Message, pieces: Sequence[bytes]) -> str:

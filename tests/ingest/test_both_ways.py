@@ -7,10 +7,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from broker import Message, NotPublishedError, OnPublished
 from chaos.fuzzing import http
-from chaos.fuzzing.both_ways import CONFIG, BothWays
+from chaos.fuzzing.both_ways import CONFIG, BothWays, Cable, Confirming, NothingIsPlain, Way, without_dates
 from chaos.fuzzing.libfuzzer import CORPUS
 from ingest import Refusal
+from ingest.plain import Heads
 from tests.ingest.raw_http import plain_head
 from tests.profiles import examples
 
@@ -105,6 +107,82 @@ def test_whatever_is_sent_in_whatever_pieces_is_answered_as_aiohttp_does(
 def authentic() -> bytes:
     body = b'{"SdkAppId":%d}' % min(CONFIG.allow_unsigned)
     return plain_head(b"Host: h", b"Content-Length: %d" % len(body), path=PATH) + body
+
+
+# What happens meanwhile ---------------------------------------------------------------------------------------------
+
+#: In so many turns of the loop all has happened that will.
+TURNS = 25
+
+
+class Publisher(Confirming):
+    """Ends publishes when the test says so, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: False)
+        self.waiting: list[OnPublished] = []
+
+    async def publish(self, message: Message) -> None:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.begin_publish(message, lambda error: ended.set_exception(error) if error else ended.set_result(None))
+        await ended
+
+    def begin_publish(self, message: Message, on_done: OnPublished) -> bool:
+        self._note(message)
+        self.waiting.append(on_done)
+        return True
+
+
+async def what_was_seen(heads: Heads, steps: list[bytes | str]) -> list[object]:
+    """Return what could be seen of a connection after each step: bytes come, or something else happens."""
+    publisher = Publisher()
+    way = Way(heads, publisher)
+    cable = Cable()
+    cable.protocol = way.protocols()
+    cable.protocol.connection_made(cable)
+    is_unread = False
+    seen: list[object] = []
+    for step in [*steps, "hang up", *["confirm"] * len(steps)]:
+        if isinstance(step, bytes):
+            cable.give(step)
+        elif step == "stop":
+            way.callbacks.answers.closing = True
+        elif step == "hang up":
+            cable.hang_up()
+        elif step in {"confirm", "fail"}:
+            if publisher.waiting:
+                publisher.waiting.pop(0)(NotPublishedError("it fails") if step == "fail" else None)
+        elif step == "read on" and is_unread and not cable.is_closing():
+            is_unread = False
+            cable.get_protocol().resume_writing()
+        # Where the buffer fills with the answer itself, what came behind that request is begun, not only held.
+        elif step == "leave unread" and not is_unread and not cable.is_closing() and not way.callbacks.running:
+            is_unread = True
+            cable.get_protocol().pause_writing()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        published = [(message.event_id, message.body) for message in publisher.messages]
+        room = way.callbacks.running, way.callbacks.in_flight.taken, way.callbacks.in_flight.taken_bytes
+        seen.append((step, without_dates(cable.written), cable.is_closing(), published, room, way.connections.count))
+    return seen
+
+
+MEANWHILE = [*["confirm"] * 3, "fail", "stop", "hang up", "leave unread", "read on"]
+
+
+@given(st.lists(st.one_of(requests(), st.just(authentic()), st.sampled_from(MEANWHILE)), max_size=8))
+@examples(quick=100, thorough=5000)
+@example([authentic(), authentic(), "stop", "confirm"])
+@example([authentic(), "hang up", "confirm"])
+@example([authentic(), authentic(), "fail", "stop", "fail"])
+@example([authentic(), "confirm", "leave unread", authentic(), "confirm", authentic(), "read on", "confirm"])
+def test_whatever_happens_meanwhile_a_connection_does_as_aiohttps(steps: list[bytes | str]) -> None:
+    plain = asyncio.run(what_was_seen(Heads(path=CONFIG.path), steps))
+    careful = asyncio.run(what_was_seen(NothingIsPlain(path=CONFIG.path), steps))
+    assert plain == careful
+
+
+# Defects of ours ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["callbacks.message_of", "callbacks.Callbacks._kept", "durability.NoSpool.put"])
