@@ -26,7 +26,6 @@ import msgspec
 from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import JSON, ClauseElement, Table, Text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -41,9 +40,6 @@ from store.tables import events, recordings
 MOST_EVENTS: Final = 16
 
 _DIALECT: Final = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # the library gives it no types
-
-#: What an operation fails with.
-_ERRORS: Final = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, UnicodeError)
 
 Result = TypeVar("Result")
 
@@ -106,6 +102,7 @@ class PostgresDirect:
     async def _run(self, operation: Callable[[_Borrowed], Awaitable[Result]]) -> Result | None:
         """Run `operation` on a connection; None if the careful way is to be taken."""
         if self._is_pooled():
+            await self.close()  # what is not borrowed again is the others'
             return None
         try:
             borrowed = await self._borrow()
@@ -119,8 +116,8 @@ class PostgresDirect:
             await self._give_back(borrowed)
         except (TimeoutError, PoolTimeoutError, asyncpg.QueryCanceledError):
             raise  # another attempt would take as long
-        except _ERRORS:
-            return None  # the careful way connects anew, and says what it is
+        except Exception:  # noqa: BLE001 - the careful way connects anew, and says what it is
+            return None
         return result
 
     async def close(self) -> None:
@@ -324,7 +321,7 @@ WITH given AS MATERIALIZED (
     ) AS event ({event_names}, body)
     WHERE task_id IS NULL OR routing_key = '{RECORDING_ARCHIVED}'
     OR (sdk_app_id, task_id) IN (SELECT sdk_app_id, task_id FROM written)
-    ORDER BY event_id ON CONFLICT DO NOTHING RETURNING event_id
+    ORDER BY event_id COLLATE "C" ON CONFLICT DO NOTHING RETURNING event_id
 )
 SELECT (SELECT count(*) FROM kept), ARRAY(SELECT sdk_app_id || ':' || task_id FROM written WHERE was_expected)
 """  # noqa: S608 - made of names of columns

@@ -315,6 +315,7 @@ async def test_who_dies_between_the_statements_leaves_nothing_and_a_repetition_m
         asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
         asyncpg.InterfaceError("the underlying connection is closed"),
         ConnectionResetError(),
+        ValueError("what only the direct way stumbles over"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -332,6 +333,27 @@ async def test_what_fails_is_tried_again_the_careful_way_on_another_connection(
     assert statements.careful
     assert used[0].is_closed()
     assert await find_recordings(store, "t") == [fold([STARTED])]
+
+
+async def test_events_are_inserted_in_the_order_in_which_the_careful_way_locks_them(store: Store) -> None:
+    ids = ["A-b", "B", "Aa", "a", "b", "a-c"]
+    plain = [keep(callback("Else", Number=number)) for number in range(len(ids))]
+    await apply_events(store, [msgspec.structs.replace(one, event_id=own) for one, own in zip(plain, ids, strict=True)])
+    async with store.reading() as connection:
+        kept = (await connection.execute(text("SELECT event_id FROM events ORDER BY ctid"))).scalars().all()
+    assert kept == sorted(ids)
+
+
+async def test_no_connection_is_kept_from_the_others_once_a_pooler_was_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await apply_events(store, [STARTED])
+    assert isinstance(store._direct, direct.PostgresDirect)
+    assert len(store._direct._idle) == 1
+    monkeypatch.setattr(store._direct, "_is_pooled", lambda: True)
+    await apply_events(store, [FINISHED])
+    assert store._direct._idle == []
+    assert await find_recordings(store, "t") == [fold([STARTED, FINISHED])]
 
 
 async def test_a_connection_to_a_server_that_is_read_only_now_is_not_used_again(store: Store) -> None:
