@@ -68,7 +68,7 @@ Fetch: TypeAlias = Callable[[Statement, Mapping[str, Any]], Awaitable[Sequence[s
 async def claim(
     store: Store, *, consumer: str, event_ids: Collection[str], lease_holder: str, lease_s: float
 ) -> dict[str, Claim]:
-    """Ask to handle events for `lease_s` seconds, in one transaction; return what came of it for each.
+    """Ask to handle events for `lease_s` seconds, all at once; return what came of it for each.
 
     CLAIMED: it is the caller's (`lease_holder`, a token of one worker). COMPLETED: it was handled. LEASED: another is
     handling it. A lease that has run out, or of the same lease holder, is taken over.

@@ -68,14 +68,11 @@ def of(store: Store) -> sqlite3.Connection:
 
 
 def rows(store: Store) -> list[list[tuple[Any, ...]]]:
-    """Return all that there is of events and recordings.
-
-    Without `active_at_us`, which the careful way takes from what counts and what does not where a recording is new.
-    """
+    """Return all that there is of events and recordings."""
     with closing(of(store)) as connection:
         found = []
         for table in (events, recordings):
-            names = [column.name for column in table.c if column.name != "active_at_us"]
+            names = [column.name for column in table.c]
             columns = ", ".join(f"typeof({name}), {name}" for name in names)
             keys = ", ".join(column.name for column in table.primary_key)
             statement = f"SELECT {columns} FROM {table.name} ORDER BY {keys}"  # noqa: S608 - names of ours
