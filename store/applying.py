@@ -40,9 +40,14 @@ async def _apply(dialect: Dialect, connection: AsyncConnection, by_id: Mapping[s
         if makes_recording(one.event):
             by_key.setdefault(recording_key(one.event), []).append(one)
     keys = sorted(by_key)
-    new = await dialect.insert_recordings(connection, [recording_row(by_key[key]) for key in keys]) if keys else set()
-    if len(new) < len(keys):
-        await dialect.lock_recordings(connection, [key for key in keys if key not in new])
+    new: set[RecordingKey] = set()
+    missing = keys
+    while missing:
+        new |= await dialect.insert_recordings(connection, [recording_row(by_key[key]) for key in missing])
+        there = [key for key in missing if key not in new]
+        locked = await dialect.lock_recordings(connection, there) if there else set()
+        # Forgotten just now: made anew, or its event would be kept without it.
+        missing = [key for key in there if key not in locked]
     applied = await dialect.upsert_events(connection, [event_row(by_id[event_id]) for event_id in sorted(by_id)])
     # A new recording has no events but those of this group: it is right already, if all of them are now its own.
     to_fold = [key for key in keys if key not in new or any(one.event_id not in applied for one in by_key[key])]

@@ -92,8 +92,11 @@ class Dialect(Protocol):
         `rows` are in the order of their keys.
         """
 
-    async def lock_recordings(self, connection: AsyncConnection, keys: Sequence[RecordingKey]) -> None:
-        """Let nobody else change these recordings, or read their events to fold them, until the transaction ends."""
+    async def lock_recordings(self, connection: AsyncConnection, keys: Sequence[RecordingKey]) -> set[RecordingKey]:
+        """Let nobody else change these recordings, or read their events to fold them, until the transaction ends.
+
+        Returns the keys of those that are still there, of such as this transaction has seen: others were forgotten.
+        """
 
     async def upsert_events(self, connection: AsyncConnection, rows: Sequence[Values]) -> set[str]:
         """Keep events, and return the ids of those that are now as in `rows`, which are in the order of their ids.

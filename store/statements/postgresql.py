@@ -102,9 +102,10 @@ async def insert_recordings(connection: AsyncConnection, rows: Sequence[Values])
     return {(row.sdk_app_id, row.task_id) for row in inserted}
 
 
-async def lock_recordings(connection: AsyncConnection, keys: Sequence[RecordingKey]) -> None:
+async def lock_recordings(connection: AsyncConnection, keys: Sequence[RecordingKey]) -> set[RecordingKey]:
     """See `Dialect`."""
-    await connection.execute(_lock_recordings(), keys_parameters(keys))
+    locked = await connection.execute(_lock_recordings(), keys_parameters(keys))
+    return {(row.sdk_app_id, row.task_id) for row in locked}
 
 
 async def upsert_events(connection: AsyncConnection, rows: Sequence[Values]) -> set[str]:

@@ -29,6 +29,7 @@ from store import (
     prune_events,
 )
 from store.direct import postgresql as direct
+from store.statements import postgresql as careful_statements
 from store.tables import events, recordings
 from tests.servers.postgres import PostgresServer
 from tests.store.classes import START_US, callback, keep, random_deliveries, random_event, random_groups
@@ -246,6 +247,23 @@ async def test_a_recording_that_is_forgotten_between_the_statements_is_made_anew
     await apply_events(store, [STARTED])
     before_write(monkeypatch, lambda _: clear(careful))
     await apply_events(store, [STOPPED])
+    assert await find_recordings(store, "t") == [fold([STOPPED])]
+
+
+async def test_a_recording_that_is_forgotten_before_the_careful_way_locks_it_is_made_anew(
+    store: Store, careful: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await apply_events(store, [STARTED])
+    lock = careful_statements.lock_recordings
+    forgetting = [clear]
+
+    async def forget_and_lock(*arguments: Any) -> Any:
+        if forgetting:
+            await forgetting.pop()(store)
+        return await lock(*arguments)
+
+    monkeypatch.setattr(careful_statements, "lock_recordings", forget_and_lock)
+    await apply_events(careful, [STOPPED])
     assert await find_recordings(store, "t") == [fold([STOPPED])]
 
 
