@@ -61,11 +61,11 @@ func (p *publisher) publish(ctx context.Context, routingKey string, body []byte)
 	if err != nil {
 		return false
 	}
-	confirmed, err := confirmation.WaitContext(ctx)
+	confirmed := confirmation.Wait()
 	if _, isBack := p.returned.LoadAndDelete(id); isBack {
 		return false
 	}
-	return err == nil && confirmed
+	return confirmed
 }
 
 func must(err error) {
