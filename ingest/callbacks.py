@@ -314,8 +314,8 @@ class Callbacks:
     async def _admit_large(self, body: bytes, received_at_us: int) -> Admitted:
         keys, allow_unsigned = self._keys.current, self._config.allow_unsigned
         try:
-            # Not in a thread: it takes 4 ms for 1 MiB, nearly all of them in calls that keep the loop from running
-            # anyway.
+            # Not in a thread: it takes 4 ms for 1 MiB of the vendor's, and 160 for the worst that has a right Sign,
+            # nearly all of them in calls that keep the loop from running anyway.
             plain = admit_plain(body, keys=keys, allow_unsigned=allow_unsigned, received_at_us=received_at_us)
             if plain is not None:
                 return plain
