@@ -75,7 +75,8 @@ class SimulatedStore(Store):
     """The real store over a driver in virtual time."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(f"sqlite+aiosqlite:///{database.path}")
+        # The direct way has a thread and a connection of its own, which know no virtual time.
+        super().__init__(f"sqlite+aiosqlite:///{database.path}", is_direct=False)
         process = PROCESS.get()
 
         def connect(*_: object) -> AsyncAdapt_aiosqlite_connection:

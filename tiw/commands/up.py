@@ -20,10 +20,14 @@ from tiw.settings import DEFAULT_ADMIN, Address, Settings
 def up(settings: Settings, args: argparse.Namespace) -> Coroutine[Any, Any, int]:
     """Run until SIGINT or SIGTERM, then finish what is here."""
     del args
-    store = open_store(settings, may_be_new=True)
-    if store.file is not None and not store.file.exists():
-        _migrate_in_child(store)
-    return _run(settings)
+    configure_logging(settings.log_format)
+    keys = open_keys(settings)
+    # Where a broker is to be used, its address may be refused yet: then nothing is made.
+    if settings.is_embedded:
+        store = open_store(settings, may_be_new=True)
+        if store.file is not None and not store.file.exists():
+            _migrate_in_child(store)
+    return _run(settings, keys)
 
 
 def _migrate_in_child(store: Store) -> None:
@@ -42,10 +46,8 @@ def _migrate_in_child(store: Store) -> None:
     os.waitpid(child, 0)
 
 
-async def _run(settings: Settings) -> int:
-    configure_logging(settings.log_format)
+async def _run(settings: Settings, keys: KeyRing) -> int:
     stopped = await stop_requests()
-    keys = open_keys(settings)
     admin = settings.admin or DEFAULT_ADMIN
     async with run_pipeline(settings, keys=keys, admin=admin, environ=os.environ) as pipeline:
         _greet(settings, keys, admin, pipeline)
