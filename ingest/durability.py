@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
 import structlog
@@ -227,7 +228,7 @@ class Durability:
                 self._live += 1
                 self._publishing.begin(publish, now_s=publish.began_s)
                 return
-        self._start(self.keep(message, deadline_s=deadline_s, prefer_spool=prefer_spool), on_kept)
+        self._start(partial(self.keep, message, deadline_s=deadline_s, prefer_spool=prefer_spool), on_kept)
 
     # What the drain asks, see `ingest.spool.drain.Traffic`.
     @property
@@ -287,13 +288,13 @@ class Durability:
         self._tell(error)
         if not self._spool.is_off:
             self._breaker.failed()
-        self._start(self._spool_in_time(publish.message, deadline_s=publish.deadline_s), publish.on_kept)
+        self._start(partial(self._spool_in_time, publish.message, deadline_s=publish.deadline_s), publish.on_kept)
 
-    def _start(self, keeping: Coroutine[None, None, None], on_kept: OnKept) -> None:
+    def _start(self, keep: Callable[[], Coroutine[None, None, None]], on_kept: OnKept) -> None:
         async def run() -> None:
             error = None
             try:
-                await keeping
+                await keep()
             except Exception as raised:  # noqa: BLE001 - whoever waits is told
                 error = raised
             on_kept(error)

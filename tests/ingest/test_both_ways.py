@@ -89,7 +89,7 @@ def requests(draw: st.DrawFn) -> bytes:
     st.booleans(),
     st.integers(1, 5),
 )
-@examples(quick=100, thorough=5000)
+@examples(quick=40, thorough=5000)
 @example([plain_head(b"Host: h", b"Content-Length: 2", path=PATH) + b"{}"] * 3, [], 0, True, 2)
 def test_whatever_is_sent_in_whatever_pieces_is_answered_as_aiohttp_does(
     sent: list[bytes], cuts: list[int], turns: int, is_whole: bool, failing: int
@@ -171,7 +171,7 @@ MEANWHILE = [*["confirm"] * 3, "fail", "stop", "hang up", "leave unread", "read 
 
 
 @given(st.lists(st.one_of(requests(), st.just(authentic()), st.sampled_from(MEANWHILE)), max_size=8))
-@examples(quick=100, thorough=5000)
+@examples(quick=40, thorough=5000)
 @example([authentic(), authentic(), "stop", "confirm"])
 @example([authentic(), "hang up", "confirm"])
 @example([authentic(), authentic(), "fail", "stop", "fail"])

@@ -266,7 +266,7 @@ near_plain = (
 
 
 @given(body=near_plain)
-@examples(quick=100, thorough=10_000)
+@examples(quick=40, thorough=10_000)
 @example(
     body=b'{"EventType":"OnlineRecordStarted","EventData":{"TaskId":"t"},"Timestamp":1,"SdkAppId":9223372036854775808}'
 )
@@ -301,7 +301,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 @given(body=mutated())
-@examples(quick=100, thorough=10_000)
+@examples(quick=40, thorough=10_000)
 def test_whatever_happens_to_a_plain_callback_both_looks_say_the_same(body: bytes) -> None:
     plain = check(body)
     event("left to the thorough look" if plain is None else type(plain).__name__)

@@ -122,7 +122,7 @@ def _unreadable(task_id: str) -> KeptEvent:
     return KeptEvent(event=decoded.event, event_id=decoded.event_id, received_at_us=START_US, body=body)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(random=st.randoms(use_true_random=False))
 async def test_every_order_repetition_and_grouping_gives_the_same_rows_both_ways_and_mixed(
     store: Store, careful: Store, random: Random
