@@ -35,7 +35,7 @@ def bodies() -> list[bytes]:
 def cuts(stream: bytes) -> list[int]:
     if len(stream) <= SHORT_BYTES:
         return list(range(1, len(stream)))
-    return sorted(random.Random(len(stream)).sample(range(1, len(stream)), 40))
+    return sorted(random.Random(len(stream)).sample(range(1, len(stream)), 15))
 
 
 @pytest.mark.parametrize("stream", streams(), ids=range(len(streams())))
