@@ -161,7 +161,7 @@ class Callbacks:
             self._end(began_s)
 
     def takes_plainly(self, size_bytes: int) -> bool:
-        """Say whether a body of this size may be given to `begin`: others need a thread, or are refused unread."""
+        """Say whether a body of this size may be given to `begin`: others may need a thread, or are refused unread."""
         return size_bytes <= LARGE_BODY_BYTES and size_bytes <= self._config.max_body_bytes and not self.answers.closing
 
     def begin(self, body: bytes, on_answer: OnAnswer, *, trace: str | None) -> None:
