@@ -1,0 +1,5 @@
+"""Dead letters: why, and what to do."""
+
+from console.requests import Route
+
+ROUTES: tuple[Route, ...] = ()

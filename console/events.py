@@ -1,0 +1,5 @@
+"""Events, and callbacks that nobody understands."""
+
+from console.requests import Route
+
+ROUTES: tuple[Route, ...] = ()

@@ -1,0 +1,5 @@
+"""One recording: what happened to it."""
+
+from console.requests import Route
+
+ROUTES: tuple[Route, ...] = ()

@@ -1,0 +1,5 @@
+"""Recordings, searched."""
+
+from console.requests import Route
+
+ROUTES: tuple[Route, ...] = ()

@@ -1,0 +1,5 @@
+"""Sends a test callback."""
+
+from console.requests import Route
+
+ROUTES: tuple[Route, ...] = ()
