@@ -58,12 +58,13 @@ class SqliteDirect:
 
     async def close(self) -> None:
         """See `store.direct.Direct`."""
-        if self._working is not None:
+        while self._working is not None:
             await asyncio.wait({self._working})
-        if self._thread is not None:
-            await self._thread.call(self._file.close)
-            self._thread.end()
-            self._thread = None
+        # Taken off first: whoever writes meanwhile gets a thread of its own.
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await thread.call(self._file.close)
+            thread.end()
 
     async def _work(self) -> None:
         thread = self._thread = self._thread or _Thread()
