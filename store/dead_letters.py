@@ -14,7 +14,8 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     """An event that a consumer gave up on, with all that is needed to give it to the consumer again.
 
     Times are microseconds since the Unix epoch; `attempts` counts outcomes; `trace` is a W3C traceparent or empty;
-    `source` is that of the event, see `KeptEvent`.
+    `source` is that of the event, see `KeptEvent`. `traceback` is that of the last failure, empty where there was no
+    exception.
     """
 
     consumer: str
@@ -30,12 +31,14 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     received_at_us: int
     trace: str = ""
     source: str = ""
+    traceback: str = ""
 
 
 class DeadLetterRow(Struct, frozen=True, kw_only=True):
     """A dead letter in a listing; times are ISO 8601 text. The body is there only if it was asked for.
 
-    `task_id` is None where the event belongs to no recording, or is no longer kept.
+    `task_id` is None where the event belongs to no recording, or is no longer kept; `traceback` is that of the last
+    failure, empty where there was no exception.
     """
 
     consumer: str
@@ -45,6 +48,7 @@ class DeadLetterRow(Struct, frozen=True, kw_only=True):
     task_id: str | None
     attempts: int
     reason: str
+    traceback: str
     first_failed_at: str
     last_failed_at: str
     body: str | UnsetType = UNSET
@@ -52,7 +56,7 @@ class DeadLetterRow(Struct, frozen=True, kw_only=True):
 
 
 _LETTER = tuple(dead_letters.c[name] for name in DeadLetter.__struct_fields__)
-_LISTED = (
+LISTED_LETTER = (
     dead_letters.c.consumer,
     dead_letters.c.event_id,
     dead_letters.c.event_type,
@@ -60,6 +64,7 @@ _LISTED = (
     events.c.task_id,
     dead_letters.c.attempts,
     dead_letters.c.reason,
+    dead_letters.c.traceback,
     dead_letters.c.first_failed_at_us,
     dead_letters.c.last_failed_at_us,
 )
@@ -94,7 +99,7 @@ async def list_dead_letters(
 ) -> list[DeadLetterRow]:
     """Return the dead letters that were not replayed, the last failed first, at most `limit` (0: all)."""
     query = (
-        select(*_LISTED)
+        select(*LISTED_LETTER)
         .select_from(dead_letters.outerjoin(events, events.c.event_id == dead_letters.c.event_id))
         .where(*_selected(consumer, event_id, since_us, app))
         .order_by(dead_letters.c.last_failed_at_us.desc(), dead_letters.c.consumer, dead_letters.c.event_id)
@@ -104,7 +109,7 @@ async def list_dead_letters(
     if limit:
         query = query.limit(limit)
     async with store.reading() as connection:
-        return [_listed(row) for row in await connection.execute(query)]
+        return [letter_of(row) for row in await connection.execute(query)]
 
 
 async def count_dead_letters(store: Store) -> dict[str, int]:
@@ -203,7 +208,8 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
     return values | texts | {"resolved_at_us": None}
 
 
-def _listed(row: Row[Any]) -> DeadLetterRow:
+def letter_of(row: Row[Any]) -> DeadLetterRow:
+    """Return what a row with the columns `LISTED_LETTER` says, and the body if it is there."""
     values = members(row)
     first_failed_at = iso8601(values.pop("first_failed_at_us"))
     last_failed_at = iso8601(values.pop("last_failed_at_us"))

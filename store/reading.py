@@ -48,7 +48,7 @@ class KeptRow(Struct, frozen=True, kw_only=True):
     verified: bool | None = None
 
 
-_LISTED = (
+LISTED_EVENT = (
     events.c.event_id,
     events.c.event_type,
     events.c.sdk_app_id,
@@ -71,7 +71,7 @@ async def list_events(
     limit: int = 1000,
 ) -> list[EventRow]:
     """Return events, the latest accepted first, at most `limit` (0: all); only the unrecognized, if asked."""
-    query = select(*_LISTED).order_by(events.c.received_at_us.desc(), events.c.event_id.desc())
+    query = select(*LISTED_EVENT).order_by(events.c.received_at_us.desc(), events.c.event_id.desc())
     if bodies:
         query = query.add_columns(events.c.body)
     if app is not None:
@@ -83,7 +83,7 @@ async def list_events(
     if limit:
         query = query.limit(limit)
     async with store.reading() as connection:
-        return [_listed(row) for row in await connection.execute(query)]
+        return [event_of(row) for row in await connection.execute(query)]
 
 
 async def count_events(store: Store) -> int:
@@ -128,7 +128,8 @@ async def pages_for_replay(
         yield rows
 
 
-def _listed(row: Row[Any]) -> EventRow:
+def event_of(row: Row[Any]) -> EventRow:
+    """Return what a row with the columns `LISTED_EVENT` says, and the body if it is there."""
     values = members(row)
     received_at = iso8601(values.pop("received_at_us"))
     if "body" in values:
@@ -136,7 +137,7 @@ def _listed(row: Row[Any]) -> EventRow:
     return EventRow(received_at=received_at, **values)
 
 
-_SUMMARY = tuple(column for column in recordings.c if column is not recordings.c.videos)
+SUMMARY = tuple(column for column in recordings.c if column is not recordings.c.videos)
 
 
 async def list_recordings(
@@ -153,7 +154,7 @@ async def list_recordings(
     Activity is the acceptance of an event that counts: the winner of its type. `since_us` is compared with the
     latest; `app` is a SdkAppId.
     """
-    query = select(*_SUMMARY).order_by(recordings.c.active_at_us.desc(), recordings.c.sdk_app_id, recordings.c.task_id)
+    query = select(*SUMMARY).order_by(recordings.c.active_at_us.desc(), recordings.c.sdk_app_id, recordings.c.task_id)
     if app is not None:
         query = query.where(recordings.c.sdk_app_id == app)
     if status is not None:
@@ -165,7 +166,12 @@ async def list_recordings(
     if limit:
         query = query.limit(limit)
     async with store.reading() as connection:
-        return [msgspec.convert(_values(row), RecordingSummary) for row in await connection.execute(query)]
+        return [summary_of(row) for row in await connection.execute(query)]
+
+
+def summary_of(row: Row[Any]) -> RecordingSummary:
+    """Return what a row with the columns `SUMMARY` says."""
+    return msgspec.convert(_values(row), RecordingSummary)
 
 
 async def find_recordings(store: Store, task_id: str, *, app: int | None = None) -> list[Recording]:
@@ -202,7 +208,7 @@ async def read_recordings(dialect: Dialect, connection: AsyncConnection, rows: S
 
 @cache
 def _references_of(dialect: Dialect) -> Select[Any]:
-    query = _wanted_of(dialect, events, *_LISTED)
+    query = _wanted_of(dialect, events, *LISTED_EVENT)
     return query.order_by(events.c.timestamp, events.c.routing_key, events.c.event_id)
 
 
@@ -273,13 +279,13 @@ async def list_unfinished(store: Store, *, since_us: int, until_us: int) -> list
 async def list_contradicted(store: Store, *, since_us: int) -> list[EventRow]:
     """Return the events received since then that the vendor contradicts, the first accepted first."""
     query = (
-        select(*_LISTED)
+        select(*LISTED_EVENT)
         # As the index has it.
         .where(literal_column("contradicted"), events.c.received_at_us >= since_us)
         .order_by(events.c.received_at_us, events.c.event_id)
     )
     async with store.reading() as connection:
-        return [_listed(row) for row in await connection.execute(query)]
+        return [event_of(row) for row in await connection.execute(query)]
 
 
 def _values(row: Row[Any]) -> dict[str, Any]:

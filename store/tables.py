@@ -60,7 +60,8 @@ events = Table(
     Column("verified", Boolean),
     Column("contradicted", Boolean, nullable=False, server_default=false()),
 )
-Index("ix_events_received", events.c.received_at_us, events.c.event_id)
+# Behind the order are columns by which people choose: they are compared without a look at the events.
+Index("ix_events_received", events.c.received_at_us, events.c.event_id, events.c.sdk_app_id, events.c.routing_key)
 _of_a_recording = events.c.task_id.is_not(None)
 Index(
     "ix_events_winner",
@@ -80,6 +81,23 @@ Index(
     events.c.received_at_us,
     sqlite_where=literal_column("contradicted"),
     postgresql_where=literal_column("contradicted"),
+)
+
+#: What few events are, as their indexes say it; see `store.browsing`.
+IS_UNRECOGNIZED: Final = literal_column("routing_key = 'unrecognized'", Boolean)
+IS_MARKED: Final = literal_column("source = 'reconcile' OR source = 'test'", Boolean)
+Index(
+    "ix_events_unrecognized",
+    events.c.received_at_us,
+    events.c.event_id,
+    sqlite_where=IS_UNRECOGNIZED,
+    postgresql_where=IS_UNRECOGNIZED,
+)
+Index(
+    "ix_events_marked",
+    *(events.c.source, events.c.received_at_us, events.c.event_id, events.c.sdk_app_id, events.c.task_id),
+    sqlite_where=IS_MARKED,
+    postgresql_where=IS_MARKED,
 )
 
 #: What the events of one SdkAppId and TaskId add up to. `active_at_us` is when the latest of the events that
@@ -110,7 +128,11 @@ recordings = Table(
     Column("active_at_us", BigInteger, nullable=False),
     Column("verified", Boolean),
 )
-Index("ix_recordings_active", recordings.c.active_at_us)
+Index(
+    "ix_recordings_active",
+    *(recordings.c.active_at_us, recordings.c.sdk_app_id, recordings.c.task_id),
+    *(recordings.c.room_id, recordings.c.status, recordings.c.failed),
+)
 Index("ix_recordings_task", recordings.c.task_id)
 _unfinished_recording = recordings.c.status != literal_column("'FINISHED'")
 Index(
@@ -135,7 +157,8 @@ _unfinished = completions.c.completed_at_us.is_(None)
 Index("ix_completions_owner", completions.c.owner, sqlite_where=_unfinished, postgresql_where=_unfinished)
 Index("ix_completions_completed", completions.c.completed_at_us)
 
-#: Events that a consumer gave up on. `resolved_at_us` is set once it was replayed.
+#: Events that a consumer gave up on. `resolved_at_us` is set once it was replayed; `traceback` is that of the last
+#: failure, empty where there was no exception.
 dead_letters = Table(
     "dead_letters",
     metadata,
@@ -153,8 +176,16 @@ dead_letters = Table(
     Column("trace", Text, nullable=False),
     Column("resolved_at_us", BigInteger),
     Column("source", Text, nullable=False, server_default=text("''")),
+    Column("traceback", Text, nullable=False, server_default=text("''")),
 )
 Index("ix_dead_letters_failed", dead_letters.c.last_failed_at_us)
+_is_open = dead_letters.c.resolved_at_us.is_(None)
+Index(
+    "ix_dead_letters_open",
+    *(dead_letters.c.consumer, dead_letters.c.last_failed_at_us, dead_letters.c.event_id),
+    sqlite_where=_is_open,
+    postgresql_where=_is_open,
+)
 
 #: The consumers that ever ran, with the routing keys of their queues.
 consumers = Table(
@@ -309,6 +340,13 @@ archived_recordings = Table(
     Column("location", Text),
 )
 due_index(archived_recordings)
+_is_not_archived = archived_recordings.c.archived_at_us.is_(None)
+Index(
+    "ix_archived_recordings_open",
+    *archived_recordings.primary_key,
+    sqlite_where=_is_not_archived,
+    postgresql_where=_is_not_archived,
+)
 
 #: What somebody is to be told, once per thing; `sdk_app_id` and `task_id` name the recording that it is about, if any.
 notices = Table(
@@ -329,6 +367,20 @@ notices = Table(
     Column("detail", Text),
 )
 due_index(notices)
+
+#: What people changed by the console, a line each; `detail` is JSON. See `store.changes`.
+changes = Table(
+    "changes",
+    metadata,
+    Column("at_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("change_id", _Key, primary_key=True),
+    Column("who", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("result", Text, nullable=False),
+)
 
 #: For what is done at most so often by all processes together: the theoretical arrival time of the next.
 rate_limits = Table(

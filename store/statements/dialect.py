@@ -80,6 +80,15 @@ class Dialect(Protocol):
     async def begin_reading(self, connection: AsyncConnection) -> None:
         """Let all statements of a connection see the database at one moment, and change nothing."""
 
+    async def begin_browsing(self, connection: AsyncConnection, *, timeout_s: float) -> None:
+        """Let statements of a connection that reads take no longer than this, and take the way of an index."""
+
+    def unindexed(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return a column by which no index is to be chosen, where the database would not weigh what that costs."""
+
+    def has_user(self, name: str) -> ColumnElement[bool]:
+        """Say whether a recording is by this RecordUserId, or has a file of this user's stream."""
+
     async def lock(self, connection: AsyncConnection, key: int) -> None:
         """Wait until no other transaction holds this lock, and hold it until this one ends."""
 

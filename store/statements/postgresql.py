@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy
 from sqlalchemy import (
@@ -18,11 +18,13 @@ from sqlalchemy import (
     any_,
     bindparam,
     func,
+    or_,
     select,
     text,
     update,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Update
@@ -83,6 +85,34 @@ def holds(body: ColumnElement[bytes], part: ColumnElement[bytes]) -> ColumnEleme
 async def begin_reading(connection: AsyncConnection) -> None:
     """See `Dialect`."""
     await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+async def begin_browsing(connection: AsyncConnection, *, timeout_s: float) -> None:
+    """See `Dialect`."""
+    await connection.execute(_BROWSING, {"timeout": f"{round(timeout_s * 1000)}ms"})
+
+
+#: Each query of the console has its index, and walks it in the order in which rows are shown until a page is full.
+#: A planner that was told nothing of the tables, or of other days, would rather read a table whole and sort it.
+_ONE_WAY: Final = (
+    *("jit", "enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_material"),
+    "enable_memoize",
+)
+_BROWSING: Final = text(
+    "SELECT set_config('statement_timeout', :timeout, true), set_config('max_parallel_workers_per_gather', '0', true), "
+    + ", ".join(f"set_config('{name}', 'off', true)" for name in _ONE_WAY)
+)
+
+
+def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """See `Dialect`: the planner weighs what it would cost."""
+    return column
+
+
+def has_user(name: str) -> ColumnElement[bool]:
+    """See `Dialect`."""
+    whose = bindparam("whose_stream", [{"user_id": name}], type_=JSONB)
+    return or_(recordings.c.record_user_id == name, recordings.c.videos.op("@>")(whose))
 
 
 async def lock(connection: AsyncConnection, key: int) -> None:

@@ -15,15 +15,19 @@ from sqlalchemy import (
     Table,
     Text,
     TextClause,
+    UnaryExpression,
     bindparam,
     func,
+    or_,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Update
+from sqlalchemy.sql.operators import custom_op
 
 from store.statements.dialect import RecordingKey, Values, on_event_conflict, rendered, select_recordings
 from store.tables import events, recordings
@@ -77,6 +81,23 @@ def holds(body: ColumnElement[bytes], part: ColumnElement[bytes]) -> ColumnEleme
 
 async def begin_reading(connection: AsyncConnection) -> None:
     """See `Dialect`: every transaction is so."""
+
+
+async def begin_browsing(connection: AsyncConnection, *, timeout_s: float) -> None:
+    """See `Dialect`."""
+    del connection, timeout_s
+
+
+def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """See `Dialect`: https://www.sqlite.org/optoverview.html#disqualifying_where_clause_terms_using_unary_."""
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
+
+
+def has_user(name: str) -> ColumnElement[bool]:
+    """See `Dialect`: in a text the quotes would be escaped."""
+    member = f'"user_id":{msgspec.json.encode(name).decode()}'
+    videos = type_coerce(recordings.c.videos, Text)
+    return or_(recordings.c.record_user_id == name, func.instr(videos, member) > 0)
 
 
 async def lock(connection: AsyncConnection, key: int) -> None:

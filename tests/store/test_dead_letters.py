@@ -50,6 +50,7 @@ async def test_a_dead_letter_is_listed_as_documented(store: Store) -> None:
             "task_id": None,
             "attempts": 8,
             "reason": "no space left",
+            "traceback": "",
             "first_failed_at": "2026-01-01T00:00:00.000000Z",
             "last_failed_at": "2026-01-01T00:00:00.000001Z",
         }

@@ -1,0 +1,68 @@
+"""What people changed by the console: who, when and what, a line each, kept as long as events are."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import delete, insert, select
+
+from store.paging import BigInt, Page, behind, browsing, cursor, place_of
+from store.store import Store, members, now_us
+from store.tables import changes, storable
+
+#: Characters that are kept of one text: what somebody sends is nobody's reason for a large row.
+MAX_CHARACTERS: Final = 2000
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """Somebody's change: `who` is a session, `address` where it came from, `detail` what was asked for, as JSON has it.
+
+    `at_us` is in microseconds since the Unix epoch.
+    """
+
+    at_us: int
+    who: str
+    role: str
+    address: str
+    action: str
+    detail: dict[str, Any]
+    result: str
+
+
+async def keep_change(store: Store, change: Change) -> None:
+    """Keep a change, durable on return; each text of it up to `MAX_CHARACTERS`."""
+    row = {name: _kept(getattr(change, name)) for name in Change.__struct_fields__}
+    row |= {"change_id": secrets.token_hex(8), "detail": msgspec.json.encode(row["detail"]).decode()}
+    await store.write(lambda connection: connection.execute(insert(changes).values(row)))
+
+
+async def list_changes(store: Store, *, after: str | None = None, limit: int = 50) -> Page[Change]:
+    """Return changes, the latest first, behind the cursor `after`. Raises `ValueError` for a wrong one."""
+    order = (changes.c.at_us, changes.c.change_id)
+    place = place_of(after, tuple[BigInt, str])
+    query = select(changes).where(*behind(order, place)).order_by(*(one.desc() for one in order)).limit(limit + 1)
+    async with browsing(store) as connection:
+        rows = (await connection.execute(query)).all()
+    shown = rows[:limit]
+    return Page(
+        rows=[msgspec.convert(members(row) | {"detail": msgspec.json.decode(row.detail)}, Change) for row in shown],
+        next=cursor((shown[-1].at_us, shown[-1].change_id)) if len(rows) > limit else None,
+    )
+
+
+async def prune_changes(store: Store, *, older_than_s: float) -> int:
+    """Delete the changes that were made longer ago than this, and return how many."""
+    statement = delete(changes).where(changes.c.at_us < now_us() - round(older_than_s * 1_000_000))
+    return (await store.write(lambda connection: connection.execute(statement))).rowcount
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value[:MAX_CHARACTERS])
+    if isinstance(value, Mapping):
+        return {_kept(str(name)): _kept(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_kept(one) for one in value]
+    return value
