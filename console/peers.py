@@ -1,18 +1,347 @@
-"""What other processes of ours are asked for: their metrics, and the callbacks that they refused."""
+"""What the console asks of other processes: their metrics, and of ingest nodes the callbacks that were refused.
 
-from collections.abc import Sequence
-from typing import Self
+It has neither their memory nor their folders and keys. Each has an admin listener, which is asked over plain HTTP
+inside one's own network; only what needs the console's token gets it.
+"""
+
+import asyncio
+import math
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Self, TypeVar
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from console.requests import Unknown
+
+T = TypeVar("T")
+
+#: Who takes longer to answer is not waited for: a page waits for all.
+TIMEOUT_S = 2.0
+
+#: Letting callbacks in takes as long as publishing them does. Longer than the page itself gives it.
+REVERIFY_TIMEOUT_S = 65.0
+
+#: A process tells some hundred lines of metrics, 100 KB at most.
+MAX_METRICS_BYTES = 4 * 1024 * 1024
+
+#: Ten thousand refused callbacks, each with texts of the greatest length.
+MAX_REJECTED_BYTES = 16 * 1024 * 1024
+
+#: Replicas of one name.
+MAX_REPLICAS = 32
+
+_SAMPLE = re.compile(
+    r"([a-zA-Z_:][a-zA-Z0-9_:]*)"
+    r"(?:\{((?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\})?"
+    r"[ \t]+(\S+)(?:[ \t]+-?\d+)?[ \t]*"
+)
+_LABEL = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*\"((?:[^\"\\]|\\.)*)\"[ \t]*,?[ \t]*")
+_ESCAPED = re.compile(r"\\(.)")
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    """One value of a metric, and the labels that tell it from others of its name."""
+
+    labels: dict[str, str]
+    value: float
+
+
+class PeerMetrics(Struct, frozen=True, kw_only=True):
+    """What one process tells of itself; `reason` says why it tells nothing."""
+
+    address: str
+    ok: bool
+    reason: str = ""
+    samples: dict[str, list[Sample]] = {}
+
+
+class PeerSilence(Struct, frozen=True, kw_only=True):
+    """A process that did not answer what it was asked."""
+
+    address: str
+    reason: str
+
+
+class RejectedRow(Struct, frozen=True, kw_only=True):
+    """A refused callback, as `tiw rejected list --json` shows it, and which process keeps it."""
+
+    id: int
+    received_at: str
+    reason: str
+    sdk_app_id: int
+    event_type: str | None
+    task_id: str | None
+    size: int
+    tries: int
+    sign: str | None
+    peer: str = ""
+
+
+class RejectedList(Struct, frozen=True, kw_only=True):
+    """What all processes that answered keep, newest first; `silent` are the others, which may keep more."""
+
+    rows: list[RejectedRow]
+    silent: list[PeerSilence] = []
+
+
+class Reverified(Struct, frozen=True, kw_only=True):
+    """What `tiw rejected reverify --json` prints, of all processes that answered together."""
+
+    authentic: int
+    let_in: int
+    remaining: int
+    refused: dict[str, int]
+    silent: list[PeerSilence] = []
+
+
+class _Told(Struct, frozen=True, kw_only=True):
+    error: str = ""
+
+
+class _Place(Struct, frozen=True, kw_only=True):
+    """One process: what it is called, where it is, and the name by which it was looked up."""
+
+    address: str
+    url: str
+    host: str
+
+
+class _SilentError(Exception):
+    """Raised when a process does not answer; the text says why."""
+
+
+class _NoSuchPageError(Exception):
+    """Raised when a process has no such page: it keeps none."""
 
 
 class Peers:
-    """Asks the admin listeners at `addresses`; a token of ours lets it see refused callbacks."""
+    """Asks the processes at `addresses`, each `http://HOST:PORT`; an async context manager.
+
+    A name that stands for several addresses, as that of a service with replicas does, is asked at each.
+    """
 
     def __init__(self, addresses: Sequence[str], token: str) -> None:
         self._addresses = tuple(addresses)
-        self._token = token
+        self._authorization: Mapping[str, str] = {aiohttp.hdrs.AUTHORIZATION: f"Bearer {token}"}
+        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        # A replica that went must not be asked through a connection of its successor, and few are asked often.
+        connector = aiohttp.TCPConnector(limit=64, use_dns_cache=False)
+        self._session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+        )
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        return None
+        if self._session is not None:
+            await self._session.close()
+
+    async def metrics(self) -> list[PeerMetrics]:
+        """Return what each process tells of itself, all asked at once: within a few seconds, whatever they do."""
+        places = await self._places()
+        return list(await asyncio.gather(*(self._metrics_of(place) for place in places)))
+
+    async def _metrics_of(self, place: "_Place | PeerSilence") -> PeerMetrics:
+        if isinstance(place, PeerSilence):
+            return PeerMetrics(address=place.address, ok=False, reason=place.reason)
+        try:
+            content = await self._ask(place, "GET", "/metrics", at_most=MAX_METRICS_BYTES)
+            # In a thread: hundreds of lines of each of dozens of processes.
+            samples = await asyncio.to_thread(parse_metrics, content)
+        except (_SilentError, _NoSuchPageError) as error:
+            return PeerMetrics(address=place.address, ok=False, reason=str(error))
+        return PeerMetrics(address=place.address, ok=True, samples=samples)
+
+    async def rejected(self, limit: int = 1000) -> RejectedList | Unknown:
+        """Return what the ingest nodes have refused and kept; `Unknown` where none of them tells."""
+        found = await self._ask_keepers("GET", f"/rejected?limit={limit}", list[RejectedRow], timeout_s=TIMEOUT_S)
+        if isinstance(found, Unknown):
+            return found
+        answers, silent = found
+        rows = [msgspec.structs.replace(row, peer=address) for address, rows in answers for row in rows]
+        rows.sort(key=lambda row: (row.received_at, row.id), reverse=True)
+        return RejectedList(rows=rows[:limit], silent=silent)
+
+    async def reverify(self, *, dry_run: bool) -> Reverified | Unknown:
+        """Have each ingest node let in what is authentic with its keys of now, or only say what that would be."""
+        path = f"/rejected/reverify{'?dry_run=1' if dry_run else ''}"
+        found = await self._ask_keepers("POST", path, Reverified, timeout_s=REVERIFY_TIMEOUT_S)
+        if isinstance(found, Unknown):
+            return found
+        answers, silent = found
+        refused: dict[str, int] = {}
+        for _, one in answers:
+            for reason, count in one.refused.items():
+                refused[reason] = refused.get(reason, 0) + count
+        return Reverified(
+            authentic=sum(one.authentic for _, one in answers),
+            let_in=sum(one.let_in for _, one in answers),
+            remaining=sum(one.remaining for _, one in answers),
+            refused=refused,
+            silent=silent,
+        )
+
+    async def _ask_keepers(
+        self, method: str, path: str, kind: type[T], *, timeout_s: float
+    ) -> tuple[list[tuple[str, T]], list[PeerSilence]] | Unknown:
+        """Ask all at once; those without such a page keep nothing. `Unknown` where none of the others answers."""
+        if not self._addresses:
+            return Unknown(reason="no process is named that could be asked: set TIW_CONSOLE_PEERS")
+        places = await self._places()
+        silent = [place for place in places if isinstance(place, PeerSilence)]
+        answers: list[tuple[str, T]] = []
+        asked = [place for place in places if isinstance(place, _Place)]
+        told = await asyncio.gather(
+            *(self._decoded(place, method, path, kind, timeout_s=timeout_s) for place in asked),
+            return_exceptions=True,
+        )
+        for place, answer in zip(asked, told, strict=True):
+            if isinstance(answer, _SilentError):
+                silent.append(PeerSilence(address=place.address, reason=str(answer)))
+            elif isinstance(answer, BaseException):
+                if not isinstance(answer, _NoSuchPageError):
+                    raise answer
+            else:
+                answers.append((place.address, answer))
+        if answers:
+            return answers, silent
+        if silent:
+            return Unknown(reason="; ".join(f"{one.address}: {one.reason}" for one in silent))
+        return Unknown(reason="none of the processes of TIW_CONSOLE_PEERS keeps refused callbacks, or knows the token")
+
+    async def _decoded(self, place: _Place, method: str, path: str, kind: type[T], *, timeout_s: float) -> T:
+        content = await self._ask(
+            place, method, path, at_most=MAX_REJECTED_BYTES, timeout_s=timeout_s, headers=self._authorization
+        )
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except (ValueError, RecursionError):
+            raise _SilentError("it answered something else than it was asked for") from None
+
+    async def _places(self) -> "list[_Place | PeerSilence]":
+        found = await asyncio.gather(*(_resolve(address) for address in self._addresses))
+        return [place for places in found for place in places]
+
+    async def _ask(
+        self,
+        place: _Place,
+        method: str,
+        path: str,
+        *,
+        at_most: int,
+        timeout_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Return the body of an answer 200. Raises `_SilentError`, or `_NoSuchPageError` for a 404."""
+        assert self._session is not None, "enter it first"  # noqa: S101
+        total_s = timeout_s or TIMEOUT_S
+        try:
+            async with self._session.request(
+                method,
+                f"{place.url}{path}",
+                headers={aiohttp.hdrs.HOST: place.host, **(headers or {})},
+                # Where somebody redirects to, nobody of ours need be; the token would go there.
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=total_s, sock_connect=TIMEOUT_S),
+            ) as answer:
+                content = await _read(answer, at_most)
+                status = answer.status
+        except TimeoutError:
+            raise _SilentError(f"no answer within {total_s:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _SilentError(_said_by(error)) from None
+        if status == 404:  # noqa: PLR2004
+            raise _NoSuchPageError("there is no such page")
+        if status != 200:  # noqa: PLR2004
+            raise _SilentError(f"it answered {status}{_told_by(content)}")
+        return content
+
+
+async def _resolve(address: str) -> "list[_Place | PeerSilence]":
+    """Return the processes behind `http://HOST:PORT`: one for each address of the name."""
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    name = host.removeprefix("[").removesuffix("]")
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            found = await asyncio.get_running_loop().getaddrinfo(name, int(port), type=socket.SOCK_STREAM)
+    except TimeoutError:
+        return [PeerSilence(address=address, reason=f"its name is not resolved within {TIMEOUT_S:g} s")]
+    except OSError as error:
+        return [PeerSilence(address=address, reason=f"its name cannot be resolved: {error.strerror}")]
+    ips = list(dict.fromkeys(str(place[0]) for *_, place in found))
+    if name == "localhost":
+        # One process of this machine, which listens at one of both; the IPv4 one is what it is told to by default.
+        ips = [ip for ip in ips if ":" not in ip] or ips
+    urls = [f"http://{f'[{ip}]' if ':' in ip else ip}:{port}" for ip in ips[:MAX_REPLICAS]]
+    return [
+        _Place(
+            address=address if len(urls) == 1 else f"{address} ({url.removeprefix('http://')})",
+            url=url,
+            host=f"{host}:{port}",
+        )
+        for url in urls
+    ]
+
+
+async def _read(answer: aiohttp.ClientResponse, at_most: int) -> bytes:
+    content = bytearray()
+    async for chunk in answer.content.iter_any():
+        content += chunk
+        if len(content) > at_most:
+            raise _SilentError(f"its answer has more than {at_most} bytes")
+    return bytes(content)
+
+
+def _said_by(error: Exception) -> str:
+    # aiohttp's own words, and those of asyncio in its errors, repeat the address.
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return f"it does not speak HTTP: {type(error).__name__}"
+
+
+def _told_by(content: bytes) -> str:
+    """Return the sentence of an answer of ours that says why not, as an addition to its status."""
+    try:
+        told = msgspec.json.decode(content, type=_Told).error
+    except (ValueError, RecursionError):
+        return ""
+    return f": {told[:300]}" if told else ""
+
+
+def parse_metrics(content: bytes) -> dict[str, list[Sample]]:
+    """Return the samples of Prometheus' text format by their name; what cannot be read is left out.
+
+    https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+    """
+    samples: dict[str, list[Sample]] = {}
+    for line in content.decode("utf-8", "replace").split("\n"):
+        if not line or line.startswith("#"):
+            continue
+        match = _SAMPLE.fullmatch(line)
+        if match is None:
+            continue
+        name, labels, text = match.groups()
+        try:
+            value = float(text)
+        except ValueError:
+            continue
+        if math.isnan(value):
+            continue
+        samples.setdefault(name, []).append(Sample(labels=_labels(labels or ""), value=value))
+    return samples
+
+
+def _labels(text: str) -> dict[str, str]:
+    return {name: _unescaped(value) for name, value in _LABEL.findall(text)}
+
+
+def _unescaped(value: str) -> str:
+    if "\\" not in value:
+        return value
+    return _ESCAPED.sub(lambda match: "\n" if match[1] == "n" else match[1], value)

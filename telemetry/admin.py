@@ -9,8 +9,8 @@ https://github.com/aio-libs/aiohttp/blob/v3.14.5/aiohttp/_http_parser.pyx leaves
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import structlog
 from msgspec import Struct
@@ -47,25 +47,51 @@ class Readiness(Struct, frozen=True, kw_only=True):
 
 ReadyCheck: TypeAlias = Callable[[], Readiness | Awaitable[Readiness]]
 
+#: A page that takes longer is given up.
+PAGE_TIMEOUT_S = 10.0
+
+
+class AdminPageError(Exception):
+    """Raised by a page that cannot answer: the status, and a sentence without secrets for who asked."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class AdminPage(Struct, frozen=True, kw_only=True):
+    """A further page: a JSON document for who presents `Authorization: Bearer` and its token.
+
+    `token` is asked at each request; where it is None there is no such page. `answer` gets the query, each name once,
+    and returns the document; one call of it runs at a time, others wait for a moment. A body is refused.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    token: Callable[[], str | None]
+    answer: Callable[[Mapping[str, str]], Awaitable[bytes]]
+    timeout_s: float = PAGE_TIMEOUT_S
+
 
 class AdminListener:
     """Serves `/livez`, `/readyz` and `/metrics` while it is entered.
 
     `/livez` answers 200 as long as the event loop turns. `/readyz` calls `ready` and answers 200 or 503 with
-    `{"ready": ..., "not_ready": [...]}`; the metric `tiw_ready` says the same. `port` 0 takes a free one; the `port`
-    attribute tells which. Entering raises OSError if the address cannot be had.
+    `{"ready": ..., "not_ready": [...]}`; the metric `tiw_ready` says the same. `pages` are served besides. `port` 0
+    takes a free one; the `port` attribute tells which. Entering raises OSError if the address cannot be had.
     """
 
-    def __init__(self, host: str, port: int, *, ready: ReadyCheck) -> None:
+    def __init__(self, host: str, port: int, *, ready: ReadyCheck, pages: Sequence[AdminPage] = ()) -> None:
         self._host = host
         self._ready = ready
+        self._pages = pages
         self._runner: web.AppRunner | None = None
         self.port = port
 
     async def __aenter__(self) -> Self:
         from telemetry.pages import listen, make_runner  # noqa: PLC0415 - see above
 
-        self._runner = make_runner(self._not_ready)
+        self._runner = make_runner(self._not_ready, self._pages)
         await self._runner.setup()
         give_every_request_a_target(self._runner)
         try:

@@ -20,10 +20,10 @@ from ingest import (
     read_rejected,
     readmit,
 )
-from tiw.commands.rejected import row_of
 from tiw.keys import present_keys
 from tiw.opening import rejected_folder
 from tiw.output import print_lines
+from tiw.rejected import row_of
 from tiw.settings import Settings
 
 #: What each refusal means, and what to do about it.

@@ -58,8 +58,11 @@ MAX_FILES_AT_ONCE = 64
 #: Ten years: of an own bucket, whose files nobody deletes.
 MAX_FILES_KEPT_HOURS = 87_600
 
+#: Each is asked every few seconds while somebody looks.
+MAX_CONSOLE_PEERS = 64
+
 #: For the compose file, not for a process of ours.
-_FOREIGN = frozenset({"TIW_PUBLISH", "TIW_RECORDINGS", "TIW_TLS_PUBLISH"})
+_FOREIGN = frozenset({"TIW_CONSOLE_PUBLISH", "TIW_PUBLISH", "TIW_RECORDINGS", "TIW_TLS_PUBLISH"})
 
 T = TypeVar("T")
 
@@ -102,6 +105,7 @@ class UnixAddress(Struct, frozen=True, kw_only=True):
 
 
 _DEFAULT_HTTP: Address | UnixAddress = Address(host="127.0.0.1", port=8080)
+_DEFAULT_CONSOLE: Address | None = Address(host="127.0.0.1", port=8090)
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -150,6 +154,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     archive_max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
     archive_min_free_bytes: int = DEFAULT_MIN_FREE_BYTES
     files_kept_hours: float = 72.0
+    console: Address | None = _DEFAULT_CONSOLE
+    console_token: str | None = None
+    console_read_token: str | None = None
+    console_url: str | None = None
+    console_peers: tuple[str, ...] = ()
 
     @property
     def is_embedded(self) -> bool:
@@ -215,6 +224,11 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         archive_max_file_bytes=_read(environ, "TIW_ARCHIVE_MAX_FILE_BYTES", _bytes_per_s, DEFAULT_MAX_FILE_BYTES),
         archive_min_free_bytes=_read(environ, "TIW_ARCHIVE_MIN_FREE_BYTES", _number_of_bytes, DEFAULT_MIN_FREE_BYTES),
         files_kept_hours=_read(environ, "TIW_FILES_KEPT_HOURS", _files_kept_hours, 72.0),
+        console=_read(environ, "TIW_CONSOLE", _console, _DEFAULT_CONSOLE),
+        console_token=_read(environ, "TIW_CONSOLE_TOKEN", _path_token, None),
+        console_read_token=_read(environ, "TIW_CONSOLE_READ_TOKEN", _path_token, None),
+        console_url=_read(environ, "TIW_CONSOLE_URL", _console_url, None),
+        console_peers=_read(environ, "TIW_CONSOLE_PEERS", _console_peers, ()),
     )
     if settings.allow_unsigned and not settings.http.is_loopback and settings.path_token is None:
         raise SettingsError(
@@ -232,6 +246,8 @@ def read_settings(environ: Mapping[str, str], *, is_terminal: bool) -> Settings:
         raise SettingsError(f"TIW_ARCHIVE_S3_{there} is set and TIW_ARCHIVE_S3_{missing} is not: set both, or neither")
     if settings.archive is not None and settings.archive.startswith("s3://") and settings.archive_s3_key_id is None:
         raise SettingsError("TIW_ARCHIVE is in S3: set TIW_ARCHIVE_S3_KEY_ID and TIW_ARCHIVE_S3_SECRET, too")
+    if settings.console_read_token is not None and settings.console_read_token == settings.console_token:
+        raise SettingsError("TIW_CONSOLE_READ_TOKEN is TIW_CONSOLE_TOKEN: who only looks needs a token of their own")
     return settings
 
 
@@ -244,6 +260,7 @@ _SECRET = (
     *("TIW_PATH_TOKEN", "TIW_AMQP_URL", "TIW_DATABASE_URL", "TIW_CALLBACK_KEYS"),
     *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_KEY", "TIW_REGISTER_TOKEN", "TIW_NOTIFY"),
     *("TIW_ARCHIVE_S3_KEY_ID", "TIW_ARCHIVE_S3_SECRET"),
+    *("TIW_CONSOLE_TOKEN", "TIW_CONSOLE_READ_TOKEN"),
 )
 _KNOWN = frozenset(
     {
@@ -281,6 +298,9 @@ _KNOWN = frozenset(
         "TIW_ARCHIVE_MAX_FILE_BYTES",
         "TIW_ARCHIVE_MIN_FREE_BYTES",
         "TIW_FILES_KEPT_HOURS",
+        "TIW_CONSOLE",
+        "TIW_CONSOLE_URL",
+        "TIW_CONSOLE_PEERS",
     }
 )
 
@@ -571,6 +591,54 @@ def _files_kept_hours(value: str) -> float:
     return float(value)
 
 
+def _console(value: str) -> Address | None:
+    if value == "off":
+        return None
+    try:
+        return parse_address(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or off") from None
+
+
+def _console_url(value: str) -> str:
+    split = _split(value)
+    if split.scheme not in ("http", "https") or not _names_a_host_alone(split):
+        # Never the value: somebody may have put a password into it.
+        raise ValueError(
+            "must be the address that browsers use, https://HOST or http://HOST:PORT, without a path and a password"
+        )
+    return value.rstrip("/")
+
+
+def _console_peers(value: str) -> tuple[str, ...]:
+    peers = _list(value)
+    if len(peers) > MAX_CONSOLE_PEERS:
+        raise ValueError(f"must name at most {MAX_CONSOLE_PEERS} admin listeners, not {len(peers)}")
+    for peer in peers:
+        split = _split(peer)
+        if split.scheme != "http" or not _names_a_host_alone(split) or split.port is None:
+            raise ValueError(
+                "must be admin listeners separated by commas, each http://HOST:PORT, such as http://ingest:9080"
+            )
+    return tuple(dict.fromkeys(peer.rstrip("/") for peer in peers))
+
+
+def _names_a_host_alone(split: SplitResult) -> bool:
+    """Say whether a URL has a host, a port if it has one that can be, and nothing else."""
+    try:
+        port = split.port
+    except ValueError:
+        return False
+    return (
+        bool(re.fullmatch(r"[A-Za-z0-9._:-]+", split.hostname or ""))
+        and "@" not in split.netloc
+        and port != 0
+        and split.path in ("", "/")
+        and not split.query
+        and not split.fragment
+    )
+
+
 def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
@@ -598,6 +666,9 @@ def masked(settings: Settings, *, reveal: bool = False) -> dict[str, object]:
     values["vendor_secret_key"] = None if settings.vendor_secret_key is None else "***"
     values["archive_s3_key_id"] = None if settings.archive_s3_key_id is None else "***"
     values["archive_s3_secret"] = None if settings.archive_s3_secret is None else "***"
+    values["console"] = "off" if settings.console is None else str(settings.console)
+    values["console_token"] = None if settings.console_token is None else "***"
+    values["console_read_token"] = None if settings.console_read_token is None else "***"
     return cast("dict[str, object]", values)
 
 

@@ -20,6 +20,8 @@ EVERYTHING = {
     "TIW_ARCHIVE": "s3://classes",
     "TIW_ARCHIVE_S3_KEY_ID": f"AKID{SECRET}",
     "TIW_ARCHIVE_S3_SECRET": SECRET,
+    "TIW_CONSOLE_TOKEN": SECRET,
+    "TIW_CONSOLE_READ_TOKEN": SECRET[::-1],
     "TIW_ALLOW_UNSIGNED": "2,0",
 }
 
@@ -27,6 +29,7 @@ EVERYTHING = {
 def test_secrets_are_masked() -> None:
     values = masked(read_settings(EVERYTHING, is_terminal=False))
     assert SECRET not in str(values)
+    assert SECRET[::-1] not in str(values)
     assert values["callback_keys"] == "***"
     assert values["path_token"] == "***"
     assert values["amqp_urls"] == ["amqp://user:***@one:5672/v", "amqps://user:***@two/"]
@@ -40,6 +43,7 @@ def test_revealing_shows_the_keys_and_the_token_but_no_password() -> None:
     assert SECRET not in str(values["amqp_urls"])
     assert SECRET not in str(values["database_url"])
     assert (values["vendor_secret_id"], values["vendor_secret_key"]) == ("***", "***")
+    assert (values["console_token"], values["console_read_token"]) == ("***", "***")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,11 @@ def test_everything_else_is_shown_as_it_is() -> None:
         "archive_max_file_bytes": 64 * 1024**3,
         "archive_min_free_bytes": 2 * 1024**3,
         "files_kept_hours": 72.0,
+        "console": "127.0.0.1:8090",
+        "console_token": None,
+        "console_read_token": None,
+        "console_url": None,
+        "console_peers": [],
     }
     assert masked(read_settings(EVERYTHING, is_terminal=False))["allow_unsigned"] == [0, 2]
 

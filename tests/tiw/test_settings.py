@@ -87,6 +87,18 @@ def test_nothing_has_to_be_set() -> None:
         ("TIW_REGISTER", "127.0.0.1:8090", "register", Address(host="127.0.0.1", port=8090)),
         ("TIW_REGISTER", "unix:/run/r.sock", "register", UnixAddress(path="/run/r.sock")),
         ("TIW_REGISTER_TOKEN", "t" * 22, "register_token", "t" * 22),
+        ("TIW_CONSOLE", "off", "console", None),
+        ("TIW_CONSOLE", "0.0.0.0:8090", "console", Address(host="0.0.0.0", port=8090)),
+        ("TIW_CONSOLE_TOKEN", TOKEN, "console_token", TOKEN),
+        ("TIW_CONSOLE_READ_TOKEN", TOKEN, "console_read_token", TOKEN),
+        ("TIW_CONSOLE_URL", "https://tiw.school.example/", "console_url", "https://tiw.school.example"),
+        ("TIW_CONSOLE_URL", "http://10.0.0.5:8090", "console_url", "http://10.0.0.5:8090"),
+        (
+            "TIW_CONSOLE_PEERS",
+            "http://ingest:9080, http://[::1]:9081/,http://ingest:9080",
+            "console_peers",
+            ("http://ingest:9080", "http://[::1]:9081"),
+        ),
         ("TIW_LOG_FORMAT", "console", "log_format", "console"),
         ("TIW_LOG_FORMAT", "json", "log_format", "json"),
         ("TIW_NOTIFY", "wecom=https://h/?key=1", "notify", "wecom=https://h/?key=1"),
@@ -130,6 +142,23 @@ def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expect
         ("TIW_RECONCILE_ASK_AFTER_S", ["0", "86401", "15m", "1e3"]),
         ("TIW_REGISTER", ["8090", "unix:r.sock", "http://h:1"]),
         ("TIW_REGISTER_TOKEN", ["t" * 21, "t" * 30 + " t"]),
+        ("TIW_CONSOLE", ["Off", "no", "8090", "unix:/run/tiw.sock", "http://127.0.0.1:8090"]),
+        ("TIW_CONSOLE_TOKEN", ["t" * 21, "t" * 30 + " t", "\u00e9" * 30]),
+        ("TIW_CONSOLE_READ_TOKEN", ["t" * 21, "t" * 30 + "#"]),
+        (
+            "TIW_CONSOLE_URL",
+            [
+                *("tiw.school.example", "ftp://h", "https://", "https://h/console", "https://h?x=1", "https://h#x"),
+                *("https://u:p@h", "https://h:0", "https://h:65536", "https://a b", "https://[", "https://*.h"),
+            ],
+        ),
+        (
+            "TIW_CONSOLE_PEERS",
+            [
+                *("ingest:9080", "https://ingest:9080", "http://ingest", "http://u:p@ingest:9080"),
+                *("http://ingest:9080/metrics", "http://a:1,b:2", ",".join(f"http://h:{n + 1}" for n in range(65))),
+            ],
+        ),
         ("TIW_LOG_FORMAT", ["text", "JSON"]),
         ("TIW_NOTIFY_LANGUAGE", ["de", "EN", "en,zh"]),
     ],
@@ -144,6 +173,14 @@ def test_registering_beyond_this_machine_needs_a_token() -> None:
     assert settings(TIW_REGISTER="0.0.0.0:8090", TIW_REGISTER_TOKEN="t" * 22).register_token == "t" * 22
     assert settings(TIW_REGISTER="[::1]:8090").register is not None
     assert settings(TIW_REGISTER="unix:/run/r.sock").register is not None
+
+
+def test_who_only_looks_at_the_console_needs_a_token_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN, encoding="utf-8")
+    both = refused(TIW_CONSOLE_TOKEN_FILE=str(file), TIW_CONSOLE_READ_TOKEN=TOKEN)
+    assert both.startswith("TIW_CONSOLE_READ_TOKEN is TIW_CONSOLE_TOKEN")
+    assert TOKEN not in both
 
 
 def test_the_log_is_for_people_on_a_terminal() -> None:
@@ -170,6 +207,8 @@ VARIABLES = [
     *("TIW_VENDOR_SECRET_ID", "TIW_VENDOR_SECRET_ID_FILE", "TIW_VENDOR_SECRET_KEY", "TIW_VENDOR_SECRET_KEY_FILE"),
     *("TIW_VENDOR_SITE", "TIW_VENDOR_ENDPOINT", "TIW_RECONCILE_APPS", "TIW_RECONCILE_LIST_EVERY_S"),
     *("TIW_RECONCILE_ASK_AFTER_S", "TIW_REGISTER", "TIW_REGISTER_TOKEN", "TIW_REGISTER_TOKEN_FILE"),
+    *("TIW_CONSOLE", "TIW_CONSOLE_TOKEN", "TIW_CONSOLE_TOKEN_FILE", "TIW_CONSOLE_READ_TOKEN"),
+    *("TIW_CONSOLE_READ_TOKEN_FILE", "TIW_CONSOLE_URL", "TIW_CONSOLE_PEERS"),
 ]
 
 
@@ -186,6 +225,8 @@ def test_every_variable_is_known_and_no_other() -> None:
 
 FILES = [
     ("TIW_PATH_TOKEN", TOKEN, "path_token", TOKEN),
+    ("TIW_CONSOLE_TOKEN", TOKEN, "console_token", TOKEN),
+    ("TIW_CONSOLE_READ_TOKEN", TOKEN, "console_read_token", TOKEN),
     ("TIW_AMQP_URL", "amqp://u:p@h", "amqp_urls", ("amqp://u:p@h",)),
     ("TIW_DATABASE_URL", "postgresql+asyncpg://u:p@h/d", "database_url", "postgresql+asyncpg://u:p@h/d"),
 ]
@@ -256,6 +297,10 @@ def test_a_file_of_keys_is_left_to_whoever_watches_it(tmp_path: Path) -> None:
         {"TIW_VENDOR_SECRET_ID": f"{SECRET} {SECRET}"},
         {"TIW_VENDOR_SECRET_KEY": f"{SECRET}\u00e9"},
         {"TIW_VENDOR_ENDPOINT": f"https://u:{SECRET}@h"},
+        {"TIW_CONSOLE_TOKEN": SECRET},
+        {"TIW_CONSOLE_READ_TOKEN": SECRET},
+        {"TIW_CONSOLE_URL": f"https://u:{SECRET}@h"},
+        {"TIW_CONSOLE_PEERS": f"http://u:{SECRET}@h:1"},
     ],
 )
 def test_a_secret_is_never_in_the_words_of_an_error(environ: dict[str, str]) -> None:

@@ -62,6 +62,11 @@ class EffectiveSettings(Struct, frozen=True, kw_only=True):
     archive_max_file_bytes: int
     archive_min_free_bytes: int
     files_kept_hours: float
+    console: str
+    console_token: str | None
+    console_read_token: str | None
+    console_url: str | None
+    console_peers: list[str]
     admin_of_work: str | None
     unknown_variables: list[str]
 
