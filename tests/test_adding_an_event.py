@@ -18,9 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    *("archive", "broker", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw"),
-    "vendor_api",
-    "workers",
+    *("archive", "broker", "console", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry"),
+    *("tiw", "vendor_api", "workers"),
 )
 KEY = "a key that only this test uses, long enough"
 
@@ -136,6 +135,7 @@ def test_a_class_with_a_sixth_event_goes_through_the_pipeline(tree: Path, tmp_pa
         "TIW_HTTP": f"127.0.0.1:{port}",
         "TIW_ADMIN": f"127.0.0.1:{free_port()}",
         "TIW_CALLBACK_KEYS": json.dumps({"1400000001": [KEY]}),
+        "TIW_CONSOLE": "off",
         "TIW_LOG_FORMAT": "json",
     }
     log = tmp_path / "log"

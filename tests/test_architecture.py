@@ -45,9 +45,10 @@ ARROWS = {
     "vendor_api": {"schemas", "telemetry"},
     "reconcile": {"schemas", "telemetry", "broker", "store", "vendor_api"},
     "archive": {"schemas", "telemetry", "broker", "store"},
+    "console": {"schemas", "telemetry", "broker", "store", "workers", "reconcile", "archive"},
     "tiw": {
         *("schemas", "telemetry", "broker", "store", "ingest", "workers", "simulator", "vendor_api"),
-        *("reconcile", "notify", "archive"),
+        *("reconcile", "notify", "archive", "console"),
     },
     "examples": {"schemas", "workers"},
     "bench": _MEASURED,

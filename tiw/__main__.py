@@ -47,9 +47,8 @@ def run() -> int:
 
 
 PACKAGES = (
-    *("archive", "broker", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry", "tiw"),
-    "vendor_api",
-    "workers",
+    *("archive", "broker", "console", "ingest", "notify", "reconcile", "schemas", "simulator", "store", "telemetry"),
+    *("tiw", "vendor_api", "workers"),
 )
 
 _ROOT = Path(__file__).resolve().parent.parent
