@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 from sqlalchemy import text
 
-from broker import BUILT_IN_CONSUMERS, BrokerError, Transport, queue_name
+from broker import BrokerError, Transport
 from ingest import (
     GENERATED_SDK_APP_ID,
     SAFE_CHARACTERS,
@@ -40,7 +40,6 @@ from store import (
     iso8601,
     list_overdue,
     recording_questions,
-    registered_consumers,
 )
 from tiw.discovery import DiscoveryError, discover_consumers
 from tiw.explaining import is_authentic
@@ -48,34 +47,7 @@ from tiw.keys import keys_file, present_keys
 from tiw.opening import notify_channels, notify_wording, open_target, rejected_folder, spool_folder
 from tiw.process import has_uvloop
 from tiw.settings import FailedError, Settings, UsageError, unknown_variables
-
-
-class ConsumerState(Struct, frozen=True, kw_only=True):
-    """A consumer as `tiw consumers` shows it.
-
-    `retrying` events wait for their next attempt, the first of them until `next_retry_at`, ISO 8601 text.
-    `dead` counts unresolved dead letters, in the store and on their way there. `overdue`: so many deliveries should
-    have been settled long ago; their worker hangs. `abandoned`: it has a queue that nobody consumes. None where the
-    broker does not tell.
-    """
-
-    name: str
-    events: tuple[str, ...]
-    queue: str
-    ready: int
-    unacked: int | None
-    connected: int
-    retrying: int | None
-    next_retry_at: str | None
-    dead: int
-    overdue: int
-    abandoned: bool
-
-
-async def known_consumers(store: Store) -> dict[str, tuple[str, ...]]:
-    """Return the routing keys of every consumer that is built in or ever ran: the built-in ones first, then by name."""
-    built_in = {consumer.consumer: consumer.routing_keys for consumer in BUILT_IN_CONSUMERS}
-    return built_in | await registered_consumers(store) | built_in
+from workers import UnknownConsumerError, consumer_states, find_routing_keys
 
 
 async def require_consumer(store: Store, name: str) -> tuple[str, ...]:
@@ -83,37 +55,10 @@ async def require_consumer(store: Store, name: str) -> tuple[str, ...]:
 
     Raises `FailedError` with the names that there are.
     """
-    known = await known_consumers(store)
-    if name in known:
-        return known[name]
-    letters = await count_dead_letters(store)
-    if name in letters:
-        return ()
-    raise FailedError(f"no consumer {name!r} ever ran here; there are {', '.join(sorted({*known, *letters}))}")
-
-
-async def consumer_states(transport: Transport, store: Store) -> list[ConsumerState]:
-    """Return the state of every consumer with a queue: the built-in ones first, then users' by name."""
-    events = await known_consumers(store)
-    dead = await count_dead_letters(store)
-    overdue = Counter(one.consumer for one in await list_overdue(store))
-    return [
-        ConsumerState(
-            name=state.consumer,
-            events=events[state.consumer],
-            queue=queue_name(state.consumer),
-            ready=state.ready,
-            unacked=state.unacked,
-            connected=state.connected,
-            retrying=state.retrying,
-            next_retry_at=None if state.next_retry_at_us is None else iso8601(state.next_retry_at_us),
-            dead=state.dead + dead.get(state.consumer, 0),
-            overdue=overdue[state.consumer],
-            abandoned=state.connected == 0,
-        )
-        for state in await transport.inspect(list(events))
-        if state.exists
-    ]
+    try:
+        return await find_routing_keys(store, name)
+    except UnknownConsumerError as error:
+        raise FailedError(str(error)) from error
 
 
 #: Signatures are accepted until 5 minutes after their expiry: a clock that is off by more refuses everything.

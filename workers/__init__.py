@@ -14,6 +14,13 @@ from workers.api import (
     consumer,
 )
 from workers.builtin import BUILT_IN
+from workers.inspecting import (
+    ConsumerState,
+    UnknownConsumerError,
+    consumer_states,
+    find_routing_keys,
+    known_consumers,
+)
 from workers.loading import list_sources, load_consumers, refuse_name_clashes
 from workers.settling import CONFIRM_TIMEOUT_S
 from workers.testing import run_batch, run_consumer
@@ -24,6 +31,7 @@ __all__ = [
     "CONFIRM_TIMEOUT_S",
     "Ack",
     "Consumer",
+    "ConsumerState",
     "Context",
     "DeadLetter",
     "DefinitionError",
@@ -31,9 +39,13 @@ __all__ = [
     "LoadError",
     "Outcome",
     "Retry",
+    "UnknownConsumerError",
     "Worker",
     "WorkersError",
     "consumer",
+    "consumer_states",
+    "find_routing_keys",
+    "known_consumers",
     "list_sources",
     "load_consumers",
     "refuse_name_clashes",

@@ -1,8 +1,9 @@
 """What a consumer is made of: the decorator, what a handler is told, how it ends, and which events it takes.
 
 WorkersError
-├── DefinitionError   a consumer is not written as it must be
-└── LoadError         a user's module cannot be loaded
+├── DefinitionError        a consumer is not written as it must be
+├── LoadError              a user's module cannot be loaded
+└── UnknownConsumerError   a consumer is named that never ran; see `workers.inspecting`
 
 A handler returns (`Ack`), raises one of the others, or returns one of them; any other exception counts as `Retry()`.
 They are exceptions so that they can be raised from deep inside a handler, and values so that tests can compare them.

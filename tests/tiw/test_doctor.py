@@ -21,9 +21,9 @@ from tiw.doctor import (
     check_event_loop,
     check_keys,
     check_spool,
-    consumer_states,
 )
 from tiw.settings import read_settings
+from workers import consumer_states
 
 APP = 1400000001
 KEY = "4fd1c0a96b7e4c7f8a2e5d3b1c9f7a6e"

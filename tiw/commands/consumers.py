@@ -4,10 +4,10 @@ import argparse
 
 from broker import BUILT_IN_CONSUMERS, MissingQueueError
 from store import check_schema, unregister_consumer
-from tiw.doctor import ConsumerState, consumer_states
 from tiw.opening import open_store, open_transport
 from tiw.output import print_json, print_table, require_broker, show_iso
 from tiw.settings import FailedError, Settings, UsageError
+from workers import ConsumerState, consumer_states
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from store import (
     pages_of_dead_letters,
     purge_dead_letters,
 )
-from tiw.doctor import known_consumers, require_consumer
+from tiw.doctor import require_consumer
 from tiw.opening import open_store, open_transport
 from tiw.output import (
     nothing,
@@ -30,6 +30,7 @@ from tiw.output import (
     show_iso,
 )
 from tiw.settings import FailedError, Settings
+from workers import known_consumers
 
 
 class ReplayedDeadLetters(Struct, frozen=True, kw_only=True):

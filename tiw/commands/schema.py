@@ -28,12 +28,13 @@ from tiw.commands.keys import AddedKey, RetiredKey, ShownKeys
 from tiw.commands.notify import ChannelTest
 from tiw.commands.reconcile import ReconcileState
 from tiw.commands.spool import DrainedSpool, SpooledRow
-from tiw.doctor import Check, ConsumerState
+from tiw.doctor import Check
 from tiw.documents.asyncapi import asyncapi_document
 from tiw.documents.openapi import openapi_document
 from tiw.output import print_json
 from tiw.rejected import Reverified, Row
 from tiw.settings import Settings
+from workers import ConsumerState
 
 #: What each command prints. Times of ours are ISO 8601 texts in UTC; those of the vendor Unix seconds, as sent, and
 #: names that end in `_ms` are milliseconds.
