@@ -22,8 +22,8 @@ class Message(Struct, frozen=True, kw_only=True):
     `routing_key` is the EventType of a recognized event, else `unrecognized`; `attempt` counts from 1;
     `crashes` counts workers that died while they held this message, as far as earlier publishes know; `trace` is a W3C
     traceparent or empty. `source` is where the event comes from: empty if the vendor sent it, `reconcile` if we asked
-    for it, `archive` if it tells of our archive; see `source_word`. `waiting_since_us` is when a consumer first found
-    that the vendor has yet to confirm it.
+    for it, `archive` if it tells of our archive, `test` if somebody tries the consumers; see `source_word`.
+    `waiting_since_us` is when a consumer first found that the vendor has yet to confirm it.
     The last three are empty until a handler has failed. Times are microseconds since the Unix epoch.
     """
 

@@ -168,6 +168,7 @@ from store.reading import (
     pages_for_replay,
 )
 from store.recording import (
+    TEST_SOURCE,
     Recording,
     RecordingEventRef,
     RecordingFailure,
@@ -196,6 +197,7 @@ from store.tables import archived_files, archived_recordings, iso8601, notices, 
 
 __all__ = [
     "BEFORE_ALL",
+    "TEST_SOURCE",
     "AddressSource",
     "ArchiveCounts",
     "ArchiveFile",

@@ -37,7 +37,7 @@ from store.archiving import (
     lock_archived,
     storable_values,
 )
-from store.reading import read_recordings
+from store.reading import is_test, read_recordings
 from store.recording import Recording
 from store.statements import Dialect, RecordingKey
 from store.store import MAX_VALUES, Store, chunks, now_us
@@ -110,10 +110,10 @@ async def find_unplanned(
 ) -> list[UnplannedRecording]:
     """Return recordings that are finished without error, and not planned as they are now, the least active first.
 
-    Only those of `apps`, if given, whose latest event was accepted at `since_us` or later. One that the vendor
-    contradicts is left out unless there is an answer. With `needs_answer`, so is one without an answer, unless its
-    latest event was accepted at `unanswered_until_us` or earlier: nobody waits for an answer for ever. Raises
-    `StoreUnavailableError` and `SchemaMismatchError`.
+    Only those of `apps`, if given, whose latest event was accepted at `since_us` or later, and none of a test. One that
+    the vendor contradicts is left out unless there is an answer. With `needs_answer`, so is one without an answer,
+    unless its latest event was accepted at `unanswered_until_us` or earlier: nobody waits for an answer for ever.
+    Raises `StoreUnavailableError` and `SchemaMismatchError`.
     """
     question = recording_questions.c
     answered_at_us = case((question.answer.is_not(None), question.answered_at_us))
@@ -131,6 +131,7 @@ async def find_unplanned(
             recordings.c.status == literal_column(f"'{RecordingStatus.FINISHED.value}'"),
             ~recordings.c.failed,
             recordings.c.active_at_us >= since_us,
+            ~is_test(recordings),
             or_(recordings.c.verified.is_(None), recordings.c.verified, question.answer.is_not(None)),
             # Not `older`: what was found to be forged since does not count any more.
             or_(

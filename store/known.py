@@ -5,10 +5,11 @@ from datetime import date, datetime, time, timedelta, timezone
 from typing import Final
 
 from msgspec import Struct
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import RecordingStatus
+from store.reading import is_test
 from store.store import MAX_VALUES, Store, chunks, now_us
 from store.tables import DONE, events, recording_questions, recordings, unaccounted_rooms
 
@@ -21,7 +22,7 @@ _UNACCOUNTED_KEPT_US: Final = 366 * 86_400 * 1_000_000
 
 
 async def known_apps(store: Store) -> frozenset[int]:
-    """Return the applications of which there is a recording, or a question about one. Raises `StoreError`s."""
+    """Return the applications of which there is a recording, no test, or a question about one. Raises `StoreError`s."""
     found: set[int] = set()
     async with store.reading() as connection:
         for column in (recordings.c.sdk_app_id, _question.sdk_app_id):
@@ -29,6 +30,12 @@ async def known_apps(store: Store) -> frozenset[int]:
             app: int | None = 0
             while (app := await connection.scalar(select(func.min(column)).where(column > app))) is not None:
                 found.add(app)
+        for app in [*found]:
+            # Nothing of an application that was only tried is the vendor's.
+            is_real = exists().where(recordings.c.sdk_app_id == app, ~is_test(recordings))
+            is_asked = exists().where(_question.sdk_app_id == app)
+            if not await connection.scalar(select(or_(is_real, is_asked))):
+                found.discard(app)
     return frozenset(found)
 
 
@@ -40,6 +47,7 @@ async def recent_rooms(store: Store, sdk_app_id: int, *, within_s: float) -> lis
             recordings.c.sdk_app_id == sdk_app_id,
             recordings.c.room_id.is_not(None),
             recordings.c.active_at_us > now_us() - round(within_s * 1_000_000),
+            ~is_test(recordings),
         )
         .distinct()
         .order_by(recordings.c.room_id)
@@ -116,6 +124,8 @@ async def known_rooms(store: Store, sdk_app_id: int, day: date) -> frozenset[int
             recordings.c.active_at_us >= (since - 3600) * 1_000_000,
             began_at < until,
             or_(stopped_at.is_(None), stopped_at >= since),
+            # It would hide a class of this room that nothing is known of.
+            ~is_test(recordings),
         )
         .distinct()
     )

@@ -34,6 +34,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import OnlineRecordFinished, RecordingStatus
 from store.due import claim_due, finish, next_due_in_s, postpone
+from store.reading import is_test
+from store.recording import TEST_SOURCE
 from store.statements import Dialect
 from store.store import MAX_VALUES, Store, chunks, members, now_us
 from store.tables import DONE, DUE, events, reconciled_apps, recording_questions, recordings, storable
@@ -172,7 +174,8 @@ async def sweep(store: Store, *, apps: Collection[int], ask_after_s: float) -> i
     A recording that was stopped needs one `ask_after_s` seconds after its latest event; a paused one a minute after the
     time at which it was to be stopped; another that is not finished a day after its latest event; and a finished one
     as soon as there is a Finished event, at most three days old, that was not verified. However long nobody swept, none
-    is left out. Raises `StoreUnavailableError` and `SchemaMismatchError`.
+    is left out. The vendor knows nothing of tests: there are no questions about them. Raises `StoreUnavailableError`
+    and `SchemaMismatchError`.
     """
     async with store.reading() as connection:
         rows = [
@@ -228,6 +231,7 @@ def _unfinished(apps: Collection[int], ask_after_s: float) -> Select[Any]:
             due_at_us <= now_us(),
             _is_not_due_yet(),
             has_news,
+            ~is_test(recordings),
         )
     )
 
@@ -259,6 +263,7 @@ def _unverified(apps: Collection[int], ask_after_s: float) -> Select[Any]:
             events.c.received_at_us > now_us() - _us(FILES_KEPT_S),
             events.c.routing_key == OnlineRecordFinished.__name__,
             events.c.verified.is_(None),
+            events.c.source != TEST_SOURCE,
             events.c.sdk_app_id.in_(apps),
             _is_not_due_yet(),
             has_news,

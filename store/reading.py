@@ -6,11 +6,31 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
-from sqlalchemy import ColumnElement, Label, Row, Select, Table, and_, case, func, literal_column, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Label,
+    Row,
+    Select,
+    Table,
+    and_,
+    case,
+    exists,
+    func,
+    literal_column,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import UNRECOGNIZED, RecordingStatus, file_key
-from store.recording import Recording, RecordingEventRef, RecordingSummary, VideoArchive, list_findings
+from store.recording import (
+    TEST_SOURCE,
+    Recording,
+    RecordingEventRef,
+    RecordingSummary,
+    VideoArchive,
+    list_findings,
+)
 from store.statements import Dialect, RecordingKey
 from store.store import MAX_VALUES, Store, chunks, members, now_us
 from store.tables import archived_files, events, iso8601, recording_questions, recordings, shown_body
@@ -21,8 +41,8 @@ class EventRow(Struct, frozen=True, kw_only=True):
 
     `event_type` and `timestamp` are None where an unrecognized callback has no usable ones, `task_id` where the
     event belongs to no recording. `source` is empty for a callback, `reconcile` for what the vendor answered when it
-    was asked; `verified` says whether the vendor confirms the event, None until it was asked. The body is there only if
-    it was asked for.
+    was asked, `test` for what somebody sent to try the consumers; `verified` says whether the vendor confirms the
+    event, None until it was asked. The body is there only if it was asked for.
     """
 
     event_id: str
@@ -46,6 +66,12 @@ class KeptRow(Struct, frozen=True, kw_only=True):
     body: bytes
     source: str = ""
     verified: bool | None = None
+
+
+def is_test(table: Table) -> ColumnElement[bool]:
+    """Say whether the recording of a row of `table` is of a test: there are events of it, all of one."""
+    of_it = exists().where(events.c.sdk_app_id == table.c.sdk_app_id, events.c.task_id == table.c.task_id)
+    return and_(of_it.where(events.c.source == TEST_SOURCE), ~of_it.where(events.c.source != TEST_SOURCE))
 
 
 LISTED_EVENT = (
@@ -264,13 +290,17 @@ class UnfinishedRecording(Struct, frozen=True, kw_only=True):
 
 
 async def list_unfinished(store: Store, *, since_us: int, until_us: int) -> list[UnfinishedRecording]:
-    """Return the recordings of which no end is known, and of which nothing was heard but within these times."""
+    """Return the recordings of which no end is known, and of which nothing was heard but within these times.
+
+    None of a test: nobody waits for its end.
+    """
     columns = [recordings.c[name] for name in UnfinishedRecording.__struct_fields__]
     query = select(*columns).where(
         # Not as a parameter: a plan that is made for every value does not use the index of one.
         recordings.c.status != literal_column(f"'{RecordingStatus.FINISHED.value}'"),
         recordings.c.active_at_us >= since_us,
         recordings.c.active_at_us < until_us,
+        ~is_test(recordings),
     )
     async with store.reading() as connection:
         return [msgspec.convert(members(row), UnfinishedRecording) for row in await connection.execute(query)]

@@ -76,7 +76,8 @@ class RecordingEventRef(Struct, frozen=True, kw_only=True):
     """An event of a recording: `timestamp` in Unix seconds, `received_at` as ISO 8601 text.
 
     `source` is empty for a callback, `reconcile` for what the vendor answered when it was asked, `archive` for what we
-    say of our archive. `verified` says whether the vendor confirms it; None until it was asked.
+    say of our archive, `test` for what somebody sent to try the consumers. `verified` says whether the vendor confirms
+    it; None until it was asked.
     """
 
     event_id: str
@@ -225,6 +226,10 @@ class _Known(Struct):
     verified: bool | None
 
 
+#: The `source` of what somebody sent to try the consumers. It tells of no class: the vendor is not asked about it,
+#: nothing of it is fetched, and nobody is told.
+TEST_SOURCE: Final = "test"
+
 #: The call that tells how a recording went on or ended, which is asked by TaskId.
 ANSWERED_BY: Final = "DescribeOnlineRecord"
 
@@ -242,8 +247,8 @@ def list_findings(references: Iterable[RecordingEventRef], *, found_by: str) -> 
             late_s=max(0, int(datetime.fromisoformat(ref.received_at).timestamp()) - ref.timestamp),
         )
         for ref in references
-        # What we say of our archive was not found by asking.
-        if ref.source and ref.event_type in EVENT_TYPES
+        # What we say of our archive was not found by asking, and a test was not either.
+        if ref.source not in ("", TEST_SOURCE) and ref.event_type in EVENT_TYPES
     )
 
 

@@ -184,7 +184,8 @@ class Context(Struct, frozen=True, kw_only=True):
     `event_id` is the same for every repetition of an event: the idempotency key for effects outside the store.
     `attempt` counts from 1. `received_at_us` is when the callback came in, in microseconds since the Unix epoch.
     `body` is the callback as it came, without Sign and ExpireTime. `trace` is a W3C traceparent or empty. `source` is
-    empty for what the vendor sent, `reconcile` for what it was asked for. `store` is where recordings live; None where
+    empty for what the vendor sent, `reconcile` for what it was asked for, `test` for what somebody sent to try the
+    consumers: it tells of no class. `store` is where recordings live; None where
     a handler runs without one.
     """
 

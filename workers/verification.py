@@ -14,8 +14,8 @@ import structlog
 from msgspec import structs
 
 from schemas import OnlineRecordFinished, decode
-from store import Store, StoreError, Verdict, find_verdicts
-from workers.api import DeadLetter, Outcome, Retry, describe
+from store import TEST_SOURCE, Store, StoreError, Verdict, find_verdicts
+from workers.api import DeadLetter, Drop, Outcome, Retry, describe
 from workers.job import Group, Job
 
 #: An event that the vendor has not confirmed after so long is a dead letter; it can be replayed.
@@ -24,6 +24,8 @@ VERIFIED_WITHIN_S: Final = 86_400.0
 NOT_VERIFIED: Final = "not verified within 24 h: is `tiw reconcile` running?"
 
 CANNOT_BE_VERIFIED: Final = "it cannot be verified: it has no TaskId to ask the vendor about"
+
+IS_A_TEST: Final = "it is a test, which the vendor cannot confirm"
 
 #: Events wait and the vendor confirms none, for so long: somebody is told.
 SILENT_S: Final = 300.0
@@ -91,7 +93,16 @@ class Verification:
         self._looking_up.add(job)
 
     async def _look_up_arrived(self, arrived: list[Job]) -> None:
-        jobs = [job for job in arrived if self._user.admit(job)]
+        jobs = []
+        for job in arrived:
+            if not self._user.admit(job):
+                continue
+            if job.message.source == TEST_SOURCE and isinstance(job.event, OnlineRecordFinished):
+                # Nobody is asked about it. To hand it over would let whoever can write into the queue pass for the
+                # vendor.
+                self._user.refused(job, Drop(IS_A_TEST))
+            else:
+                jobs.append(job)
         if jobs and self._user.must_wait:
             self._user.found_away(jobs)
         elif jobs:

@@ -216,3 +216,9 @@ def test_a_length_of_time_is_said_in_its_two_largest_units(length_s: float, engl
 def test_a_time_that_is_no_date_is_shown_as_it_is() -> None:
     assert moment(NOW_S) == "2026-11-23 10:45 UTC"
     assert moment(2**63 - 1) == str(2**63 - 1)
+
+
+def test_nobody_is_told_of_a_test() -> None:
+    finished = OnlineRecordFinished(**OF, timestamp=1, error=RecordingError(code="x", message="y"))
+    assert [one.rule for one in told(finished, source="reconcile")] == ["failed", "found"]
+    assert told(finished, source="test") == told(long_pause(1800), source="test") == []

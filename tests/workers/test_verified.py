@@ -501,3 +501,16 @@ async def test_leaving_lets_nothing_be_lost_that_is_being_looked_up(
     assert (await house.queue("archive")).ready == 1
     async with house.working(archive):
         await eventually(lambda: handled.urls == [[REAL]])
+
+
+async def test_a_test_is_not_handed_over_and_waits_for_nobody(house: House, vendor: Vendor, handled: Handled) -> None:
+    of_a_test = structs.replace(with_videos(FORGED, task_id="of a test"), source="test")
+    confirmed = with_videos(REAL)
+    vendor.confirm(confirmed)
+    async with house.working(handled.consumer()) as transport:
+        await transport.publish(of_a_test)
+        await transport.publish(confirmed)
+        await eventually(lambda: handled.task_ids == ["task"])
+        await eventually(lambda: is_settled(house, "archive"))
+    assert vendor.asked == [[confirmed.event_id]]
+    assert await list_dead_letters(house.store) == []
