@@ -113,7 +113,8 @@ class QueueState(Struct, frozen=True, kw_only=True):
     """Counts of one consumer's queues; `exists` is False if it has none. None: this broker does not tell.
 
     `retrying` events wait for their next attempt, the first of them until `next_retry_at_us`, microseconds since the
-    Unix epoch. RabbitMQ has those of all consumers in the same queues: see `count_retrying`.
+    Unix epoch. RabbitMQ has those of all consumers in the same queues: see `count_retrying`. The first of those that
+    are `ready` was received at `oldest_received_at_us`; None if there is none.
     """
 
     consumer: str
@@ -124,6 +125,7 @@ class QueueState(Struct, frozen=True, kw_only=True):
     dead: int
     retrying: int | None = None
     next_retry_at_us: int | None = None
+    oldest_received_at_us: int | None = None
 
 
 class BrokerInfo(Struct, frozen=True, kw_only=True):

@@ -186,7 +186,11 @@ def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | No
         if upto >= wanted:
             # Counts of several processes that are read one after the other need not grow from bound to bound.
             inside = upto - below
-            return lower if not math.isfinite(upper) or inside <= 0 else lower + (upper - lower) * (wanted - below) / inside
+            return (
+                lower
+                if not math.isfinite(upper) or inside <= 0
+                else lower + (upper - lower) * (wanted - below) / inside
+            )
     return buckets[-1][0] if math.isfinite(buckets[-1][0]) else buckets[-2][0]
 
 
@@ -195,7 +199,9 @@ def values_of(peers: Sequence[PeerMetrics], name: str, **labels: str) -> Iterato
     for peer in peers:
         if peer.ok:
             for sample in peer.samples.get(name, ())[:_MOST_SERIES]:
-                if math.isfinite(sample.value) and all(sample.labels.get(key) == value for key, value in labels.items()):
+                if math.isfinite(sample.value) and all(
+                    sample.labels.get(key) == value for key, value in labels.items()
+                ):
                     yield sample.value
 
 

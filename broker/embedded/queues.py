@@ -288,7 +288,15 @@ def _state(transaction: Transaction, consumer: str) -> QueueState:
         dead=_count(transaction, dead, _READY) + _count(transaction, dead, _CLAIMED),
         retrying=retrying,
         next_retry_at_us=next_retry_at_us,
+        oldest_received_at_us=_oldest_received_at_us(transaction, queue),
     )
+
+
+def _oldest_received_at_us(transaction: Transaction, queue: str) -> int | None:
+    # `_READY` is one of the constants above.
+    sql = f"SELECT message FROM messages WHERE queue = ? AND {_READY} ORDER BY id LIMIT 1"  # noqa: S608 - no value of anybody's
+    row = transaction.execute(sql, (queue,)).fetchone()
+    return None if row is None else _read(row[0]).received_at_us
 
 
 def _count(transaction: Transaction, queue: str, condition: str) -> int:
