@@ -14,8 +14,9 @@ from archive.addresses import (
 from archive.checking import CheckedFile, ExpectedFile, FoundManifest, check_file, rebuild
 from archive.fetching import Fetched, Fetcher, FetchLimits, FileHeaders, NotThereError, TooLargeError, Wanted
 from archive.files import FileConfig
+from archive.naming import kind_of
 from archive.part_file import DiskFullError
-from archive.places import Place, PlaceError, S3Settings, open_place, parse_target, usual_style
+from archive.places import NotPlacedError, Place, PlaceError, S3Settings, open_place, parse_target, usual_style
 from archive.planning import PlanConfig
 from archive.service import ArchiveConfig, Archiver
 from archive.staging import Staging, StagingError
@@ -37,6 +38,7 @@ __all__ = [
     "ForbiddenAddressError",
     "FoundManifest",
     "HostRule",
+    "NotPlacedError",
     "NotThereError",
     "Place",
     "PlaceError",
@@ -49,6 +51,7 @@ __all__ = [
     "check_file",
     "check_url",
     "is_forbidden_ip",
+    "kind_of",
     "open_place",
     "parse_hosts",
     "parse_networks",

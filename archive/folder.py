@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -23,6 +23,7 @@ from archive.places import (
     MARKER_NAME,
     STALLED_AFTER_S,
     FolderTarget,
+    NotPlacedError,
     NotStagedError,
     OnProgress,
     OnUploadId,
@@ -31,6 +32,8 @@ from archive.places import (
 )
 
 _BLOCK = 1024 * 1024
+#: What is read at once for somebody who watches: many do at the same time, and each has some of these in memory.
+_RANGE_BLOCK = 256 * 1024
 #: What is written is on the disk after so many bytes, so that progress is real and the last fsync is short.
 _SYNC_EVERY = 64 * _BLOCK
 _THREADS = 8
@@ -134,6 +137,21 @@ class FolderPlace:
                 yield block
         finally:
             os.close(file)
+
+    async def read_range(self, key: str, begin: int, end: int, *, size: int) -> AsyncGenerator[bytes, None]:
+        parts, known = _parts(key), None
+        while begin < end:
+            # Opened anew for each block: those who watch go away at any time, and a mount may hang meanwhile.
+            wanted = min(_RANGE_BLOCK, end - begin)
+            block, found = await self._run(partial(self._read_at, parts, begin, wanted))
+            if found is None or found.st_size != size or not block:
+                what = "is not there" if found is None else f"has {found.st_size} bytes instead of {size}"
+                raise NotPlacedError(f"{self.location(key)} {what}")
+            identity = (found.st_dev, found.st_ino, found.st_mtime_ns)
+            if identity != (known := known or identity):
+                raise NotPlacedError(f"{self.location(key)} was replaced while it was read")
+            yield block
+            begin += len(block)
 
     async def size_of(self, key: str) -> int | None:
         return await self._run(partial(self._size_of, _parts(key)))
@@ -373,6 +391,17 @@ class FolderPlace:
                 return os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         except FileNotFoundError:
             return None
+
+    def _read_at(
+        self, parts: tuple[str, ...], begin: int, size: int, transfer: _Transfer
+    ) -> tuple[bytes, os.stat_result | None]:
+        file = self._open(parts, transfer)
+        if file is None:
+            return b"", None
+        try:
+            return os.pread(file, size, begin), os.fstat(file)
+        finally:
+            os.close(file)
 
     def _size_of(self, parts: tuple[str, ...], transfer: _Transfer) -> int | None:
         transfer.add(0)

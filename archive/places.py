@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, TypeVar
@@ -41,6 +41,10 @@ class PlaceError(Exception):
 
 class NotStagedError(PlaceError):
     """The staged file is not there, or is not the one that was proved whole: it has to be fetched again."""
+
+
+class NotPlacedError(PlaceError):
+    """A file is not in the place, or is not the one that was placed there."""
 
 
 class Place(Protocol):
@@ -86,6 +90,13 @@ class Place(Protocol):
 
     def read(self, key: str) -> AsyncIterator[bytes]:
         """Yield the bytes of a file."""
+
+    def read_range(self, key: str, begin: int, end: int, *, size: int) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a file from `begin` to before `end`, of a file that has `size` bytes in all.
+
+        Nothing is read ahead, and nothing stays open for one who takes no more. Raises `NotPlacedError` if the file is
+        not there, has another size, or becomes another one meanwhile.
+        """
 
     async def size_of(self, key: str) -> int | None:
         """Return the size of a file in bytes, None if there is none."""

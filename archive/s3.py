@@ -12,7 +12,7 @@ import mimetypes
 import os
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, suppress
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,7 @@ from archive.places import (
     MARKER,
     MARKER_NAME,
     STALLED_AFTER_S,
+    NotPlacedError,
     NotStagedError,
     OnProgress,
     OnUploadId,
@@ -64,6 +65,7 @@ _ANSWER_S = 90.0
 _ATTEMPTS = 3
 _NOT_FOUND = 404
 _FORBIDDEN = 403
+_NO_SUCH_RANGE = 416
 
 #: What a refusal means, and what is to be done.
 _REMEDIES: dict[str, str] = {
@@ -373,6 +375,33 @@ class S3Place:
                 yield block
         finally:
             body.close()
+
+    async def read_range(self, key: str, begin: int, end: int, *, size: int) -> AsyncGenerator[bytes, None]:
+        if begin >= end:
+            return
+        try:
+            answer = await self._ask(
+                self._client.get_object(Bucket=self._bucket, Key=self._key(key), Range=f"bytes={begin}-{end - 1}")
+            )
+        except _RefusedError as error:
+            if error.status == _NOT_FOUND and error.code != "NoSuchBucket":
+                raise NotPlacedError(f"{self.location(key)} is not there") from None
+            if error.status == _NO_SUCH_RANGE:
+                raise NotPlacedError(f"{self.location(key)} has not {size} bytes") from None
+            raise
+        # Closed also if nobody takes more: the rest of the answer is never read then.
+        body = answer["Body"]
+        try:
+            found = answer.get("ContentRange", "")
+            if found != f"bytes {begin}-{end - 1}/{size}":
+                raise NotPlacedError(f"{self.location(key)} has not {size} bytes, or the server knows no ranges")
+            while block := await self._ask(body.read(_BLOCK)):
+                begin += len(block)
+                yield block
+        finally:
+            body.close()
+        if begin != end:
+            raise PlaceError(f"{self.name} has given less than it said: try again")
 
     async def size_of(self, key: str) -> int | None:
         try:

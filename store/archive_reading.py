@@ -80,6 +80,45 @@ async def list_archive_files(
     return [_listed(row) for row in sorted(rows, key=lambda row: (places[row.sdk_app_id, row.task_id], row.number))]
 
 
+class LocatedFile(Struct, frozen=True, kw_only=True):
+    """One file of the archive, or that is to be: `key` is its place below the target.
+
+    `reason` is why it is not archived, or the last attempt failed. `size`, `sha256` in hex and `location` are those of
+    the archived bytes, None until then.
+    """
+
+    key: str
+    state: FileState
+    reason: str | None
+    size: int | None
+    sha256: str | None
+    location: str | None
+
+
+async def locate_archive_file(store: Store, *, sdk_app_id: int, task_id: str, file_key: str) -> LocatedFile | None:
+    """Return one file of a recording, None if it is none that is archived or is to be."""
+    query = (
+        select(
+            *(_file.name, archived_recordings.c.folder, file_state()),
+            *(_file.reason, _file.size, _file.sha256, _file.location),
+        )
+        .select_from(archived_files.join(archived_recordings, is_same(archived_files, archived_recordings)))
+        .where(_file.sdk_app_id == sdk_app_id, _file.task_id == task_id, _file.file_key == file_key)
+    )
+    async with store.reading() as connection:
+        row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    return LocatedFile(
+        key=f"{row.folder}/{row.name}",
+        state=row.file_state,
+        reason=row.reason,
+        size=row.size,
+        sha256=row.sha256,
+        location=row.location,
+    )
+
+
 async def is_manifest_due(store: Store, *, sdk_app_id: int, task_id: str) -> bool:
     """Say whether the manifest of a recording is still to be written."""
     archived = archived_recordings.c

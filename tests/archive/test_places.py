@@ -19,6 +19,7 @@ from archive import folder as folder_module
 from archive.folder import FolderPlace
 from archive.places import (
     FolderTarget,
+    NotPlacedError,
     NotStagedError,
     PlaceError,
     S3Settings,
@@ -414,6 +415,62 @@ async def test_manifests_are_found_and_nothing_else(root: Path) -> None:
         await folder.put_bytes(keys[0], b"another", "application/json")
         assert await content(folder, keys[0]) == b"another"
         await folder.abort(keys[0], "none")
+
+
+async def part(of: FolderPlace, begin: int, end: int, size: int, key: str = KEY) -> bytes:
+    return b"".join([block async for block in of.read_range(key, begin, end, size=size)])
+
+
+async def test_a_part_of_a_file_is_read_in_blocks_and_nothing_stays_open(root: Path, tmp_path: Path) -> None:
+    staged = Staged(tmp_path)
+    async with place(root) as folder:
+        await folder.check()
+        await staged.put(folder)
+        for begin, end in ((0, staged.size), (0, 1), (7, MIB), (staged.size - 1, staged.size), (5, 5)):
+            assert await part(folder, begin, end, staged.size) == staged.bytes[begin:end]
+        opened = set(os.listdir("/proc/self/fd"))
+        reading = folder.read_range(KEY, 0, staged.size, size=staged.size)
+        first = await anext(reading)
+        assert first == staged.bytes[: len(first)]
+        assert len(first) < staged.size
+        assert not set(os.listdir("/proc/self/fd")) - opened
+
+
+async def test_a_part_of_what_is_not_as_it_was_placed_is_told(root: Path, tmp_path: Path) -> None:
+    staged = Staged(tmp_path)
+    async with place(root) as folder:
+        await folder.check()
+        with pytest.raises(NotPlacedError, match="is not there"):
+            await part(folder, 0, 1, staged.size)
+        await staged.put(folder)
+        with pytest.raises(NotPlacedError, match=f"has {staged.size} bytes instead of 7"):
+            await part(folder, 0, 1, 7)
+        reading = folder.read_range(KEY, 0, staged.size, size=staged.size)
+        await anext(reading)
+        other = tmp_path / "other"
+        other.write_bytes(bytes(staged.size))
+        other.replace(root / KEY)
+        with pytest.raises(NotPlacedError, match="was replaced"):
+            await anext(reading)
+        for key in ("../secret", "a/../../secret", "/etc/passwd", ".hidden/1.mp4", "a//b"):
+            with pytest.raises(PlaceError, match="cannot be a path below the target"):
+                await part(folder, 0, 1, 1, key)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+async def test_no_part_is_read_through_a_link(root: Path, tmp_path: Path, depth: int) -> None:
+    secret = tmp_path / "elsewhere"
+    (secret / "2026-11-30_880528_task").mkdir(parents=True)
+    for file in (secret / "1_whiteboard.mp4", secret / "2026-11-30_880528_task" / "1_whiteboard.mp4"):
+        file.write_bytes(b"secret")
+    async with place(root) as folder:
+        await folder.check()
+        names = KEY.split("/")
+        link = root.joinpath(*names[:depth])
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(secret if depth < 3 else secret / names[-1])
+        with pytest.raises(PlaceError, match="is a link"):
+            await part(folder, 0, 6, 6)
 
 
 async def test_reading_what_is_not_there_is_told(root: Path) -> None:

@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from fastcrc import crc64
 from moto.server import ThreadedMotoServer
 
-from archive.places import NotStagedError, PlaceError, S3Settings, S3Target
+from archive.places import NotPlacedError, NotStagedError, PlaceError, S3Settings, S3Target
 from archive.s3 import S3Place
 from tests.servers.rclone import ACCESS_KEY_ID, SECRET_ACCESS_KEY, RcloneS3
 
@@ -135,6 +135,46 @@ async def test_a_file_is_placed_whole_and_read_again(rclone: RcloneS3, tmp_path:
         assert staged.progress[-1] == size
         assert len(staged.upload_ids) == (1 if size > PART else 0)
         assert staged.path.exists()
+
+
+async def part(of: S3Place, begin: int, end: int, size: int) -> bytes:
+    return b"".join([block async for block in of.read_range(KEY, begin, end, size=size)])
+
+
+@pytest.mark.parametrize("server", ["rclone", "moto"])
+async def test_a_part_of_a_file_is_read(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    found = request.getfixturevalue(server)
+    url = found if isinstance(found, str) else found.url
+    if server == "moto":
+        await make_bucket(url, "classes")
+    staged = Staged(tmp_path, MIB + 3)
+    async with place(url, prefix="parts") as bucket:
+        await bucket.check()
+        with pytest.raises(NotPlacedError, match="is not there"):
+            await part(bucket, 0, 1, staged.size)
+        await staged.put(bucket)
+        for begin, end in ((0, staged.size), (0, 1), (7, 100_000), (staged.size - 1, staged.size), (5, 5)):
+            assert await part(bucket, begin, end, staged.size) == staged.bytes[begin:end]
+        for begin, end in ((0, 1), (staged.size + 5, staged.size + 9)):
+            with pytest.raises(NotPlacedError, match=f"has not {staged.size + 9} bytes"):
+                await part(bucket, begin, end, staged.size + 9)
+    async with place(url, bucket="nothing-here") as bucket:
+        with pytest.raises(PlaceError, match="NoSuchBucket") as caught:
+            await part(bucket, 0, 1, 1)
+        assert not isinstance(caught.value, NotPlacedError)
+
+
+async def test_who_takes_no_more_gives_the_connection_back(moto: str, tmp_path: Path) -> None:
+    await make_bucket(moto, "many-readers")
+    staged = Staged(tmp_path, 4 * MIB)
+    async with place(moto, bucket="many-readers") as bucket:
+        await staged.put(bucket)
+        # More than there are connections.
+        for _ in range(40):
+            reading = bucket.read_range(KEY, 0, staged.size, size=staged.size)
+            async with asyncio.timeout(20):
+                assert await anext(reading)
+                await reading.aclose()
 
 
 async def test_manifests_are_found_below_the_prefix_alone(rclone: RcloneS3) -> None:
