@@ -428,12 +428,12 @@ async def test_a_part_of_a_file_is_read_in_blocks_and_nothing_stays_open(root: P
         await staged.put(folder)
         for begin, end in ((0, staged.size), (0, 1), (7, MIB), (staged.size - 1, staged.size), (5, 5)):
             assert await part(folder, begin, end, staged.size) == staged.bytes[begin:end]
-        opened = set(os.listdir("/proc/self/fd"))
+        opened = set(Path("/proc/self/fd").iterdir())
         reading = folder.read_range(KEY, 0, staged.size, size=staged.size)
         first = await anext(reading)
         assert first == staged.bytes[: len(first)]
         assert len(first) < staged.size
-        assert not set(os.listdir("/proc/self/fd")) - opened
+        assert not set(Path("/proc/self/fd").iterdir()) - opened
 
 
 async def test_a_part_of_what_is_not_as_it_was_placed_is_told(root: Path, tmp_path: Path) -> None:
