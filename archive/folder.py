@@ -139,7 +139,8 @@ class FolderPlace:
             os.close(file)
 
     async def read_range(self, key: str, begin: int, end: int, *, size: int) -> AsyncGenerator[bytes, None]:
-        parts, known = _parts(key), None
+        parts = _parts(key)
+        known: tuple[int, int, int] | None = None
         while begin < end:
             # Opened anew for each block: those who watch go away at any time, and a mount may hang meanwhile.
             wanted = min(_RANGE_BLOCK, end - begin)
@@ -148,8 +149,9 @@ class FolderPlace:
                 what = "is not there" if found is None else f"has {found.st_size} bytes instead of {size}"
                 raise NotPlacedError(f"{self.location(key)} {what}")
             identity = (found.st_dev, found.st_ino, found.st_mtime_ns)
-            if identity != (known := known or identity):
+            if known not in (None, identity):
                 raise NotPlacedError(f"{self.location(key)} was replaced while it was read")
+            known = identity
             yield block
             begin += len(block)
 

@@ -8,13 +8,13 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode, urlsplit
 from weakref import WeakKeyDictionary
 
 import structlog
 from aiohttp import web
-from aiohttp.client_exceptions import ClientConnectionResetError
 from msgspec import Struct
 
 from archive import (
@@ -29,7 +29,7 @@ from archive import (
 )
 from console.requests import Answer, BadInputError, Request, Route, Shown, Translate, Unknown
 from schemas import file_key
-from store import LocatedFile, Recording, ShownVideo, locate_archive_file
+from store import Recording, ShownVideo, locate_archive_file
 
 if TYPE_CHECKING:
     from console.server import Console
@@ -54,7 +54,6 @@ _SOUNDS: Final = frozenset(ending for ending, kind in CONTENT_TYPES.items() if k
 #: So many files are sent at once; who comes then waits a little, and is asked to come again.
 MOST_STREAMS: Final = 24
 _WAIT_S: Final = 10.0
-_COME_AGAIN_S: Final = 2
 
 #: A player gets so much at a time, and asks for more when it needs it. Of one that has enough the connection would
 #: stay, and a browser has six for all its videos and pages: https://www.rfc-editor.org/rfc/rfc9110#section-15.3.7
@@ -192,116 +191,145 @@ def media_address(sdk_app_id: int, task_id: str, key: str) -> str:
     return f"/media?{urlencode({'app': sdk_app_id, 'task': task_id, 'file': key})}"
 
 
+class _NotSentError(Exception):
+    """A file is not sent: the status and the sentence that say why."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
 async def send_file(request: Request) -> Answer:
     """Send a file of the archive, or the part of it that was asked for."""
+    t = request.t
+    try:
+        place, file = await _find(request)
+        async with _slot(request):
+            return await _send(request, place, file)
+    except _NotSentError as error:
+        status, reason = error.status, error.text
+    except NotPlacedError as error:
+        _log.warning("archived_file_missing", location=error.reason)
+        status, reason = HTTPStatus.NOT_FOUND, t("player.gone", reason=error.reason)
+    except PlaceError as error:
+        status, reason = HTTPStatus.SERVICE_UNAVAILABLE, t("player.away", reason=error.reason)
+    values = {"reason": reason, "app": request.query.get("app", ""), "task": request.query.get("task", "")}
+    return Shown(template="media.html", title=t("player.title"), values=values, status=status)
+
+
+class _Found(Struct, frozen=True, kw_only=True):
+    """A file that is archived: `key` is its place there."""
+
+    key: str
+    size: int
+    etag: str
+
+
+async def _find(request: Request) -> tuple[Place, _Found]:
+    t = request.t
     app, task, key = (request.query.get(name, "") for name in ("app", "task", "file"))
-    if not re.fullmatch(r"-?[0-9]{1,19}", app) or not task or not re.fullmatch(r"[0-9a-f]{32}", key):
-        raise BadInputError(request.t("player.bad_address"))
-    sdk_app_id = int(app)
-    if not -(2**63) <= sdk_app_id < 2**63:
-        raise BadInputError(request.t("player.bad_address"))
-    file = await locate_archive_file(request.console.store, sdk_app_id=sdk_app_id, task_id=task, file_key=key)
+    if not re.fullmatch(r"-?[0-9]{1,18}", app) or not task or not re.fullmatch(r"[0-9a-f]{32}", key):
+        raise BadInputError(t("player.bad_address"))
+    file = await locate_archive_file(request.console.store, sdk_app_id=int(app), task_id=task, file_key=key)
     if file is None:
-        return _refused(request, 404, request.t("player.no_such_file"))
+        raise _NotSentError(HTTPStatus.NOT_FOUND, t("player.no_such_file"))
     if file.state != "archived" or file.size is None or file.sha256 is None:
-        return _refused(request, 404, request.t(f"player.state.{file.state}"))
+        raise _NotSentError(HTTPStatus.NOT_FOUND, t(f"player.state.{file.state}"))
     place = await request.console.archive()
     if isinstance(place, Unknown):
-        return _refused(request, 503, request.t("player.away", reason=place.reason))
+        raise _NotSentError(HTTPStatus.SERVICE_UNAVAILABLE, t("player.away", reason=place.reason))
     if file.location != place.location(file.key):
-        return _refused(request, 404, request.t("player.elsewhere", location=file.location, name=place.name))
-    try:
-        async with _slot(request.console):
-            return await _send(request, place, file, size=file.size, etag=f'"{file.sha256}"')
-    except _BusyError:
-        return _refused(request, 503, request.t("player.busy", count=MOST_STREAMS))
-    except NotPlacedError as error:
-        _log.warning("archived_file_missing", file=file.key, reason=error.reason)
-        return _refused(request, 404, request.t("player.gone", reason=error.reason))
-    except PlaceError as error:
-        return _refused(request, 503, request.t("player.away", reason=error.reason))
-    except TimeoutError:
-        return _refused(request, 503, request.t("player.slow", name=place.name, count=round(_READ_S)))
+        text = t("player.elsewhere", location=file.location, name=place.name)
+        raise _NotSentError(HTTPStatus.NOT_FOUND, text)
+    return place, _Found(key=file.key, size=file.size, etag=f'"{file.sha256}"')
 
 
-def _refused(request: Request, status: int, text: str) -> Shown:
-    values = {"reason": text, "app": request.query.get("app", ""), "task": request.query.get("task", "")}
-    return Shown(template="media.html", title=request.t("player.title"), values=values, status=status)
-
-
-class _BusyError(Exception):
-    """As many files are sent as may be."""
-
-
-_streams: WeakKeyDictionary["Console", asyncio.Semaphore] = WeakKeyDictionary()
+_slots: WeakKeyDictionary["Console", asyncio.Semaphore] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def _slot(console: "Console") -> AsyncIterator[None]:
-    slots = _streams.setdefault(console, asyncio.Semaphore(MOST_STREAMS))
+async def _slot(request: Request) -> AsyncIterator[None]:
+    """Hold one of the places of those to whom files are sent."""
+    slots = _slots.setdefault(request.console, asyncio.Semaphore(MOST_STREAMS))
     try:
         async with asyncio.timeout(_WAIT_S):
             await slots.acquire()
     except TimeoutError:
-        raise _BusyError from None
+        raise _NotSentError(HTTPStatus.SERVICE_UNAVAILABLE, request.t("player.busy", count=MOST_STREAMS)) from None
     try:
         yield
     finally:
         slots.release()
 
 
-async def _send(request: Request, place: Place, file: LocatedFile, *, size: int, etag: str) -> web.StreamResponse:
+async def _send(request: Request, place: Place, file: _Found) -> web.StreamResponse:
     http = request.http
+    if _names(http.headers.get("If-None-Match", ""), file.etag):
+        return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": file.etag})
     response = web.StreamResponse(
-        headers={"Accept-Ranges": "bytes", "ETag": etag, "Cache-Control": "private, no-cache"}
+        headers={"Accept-Ranges": "bytes", "ETag": file.etag, "Cache-Control": "private, no-cache"}
     )
     _describe(response, file.key)
-    if _is_named(http.headers.get("If-None-Match", ""), etag):
-        response.set_status(304)
-        return await _ended(http, response)
-    begin, end = 0, size
+    part = None
+    if http.method == "GET" and http.headers.get("If-Range", file.etag) == file.etag:
+        part = asked_range(http.headers.get("Range", ""), file.size)
+    if part is None:
+        wanted = range(file.size)
+    elif part:
+        is_player = http.headers.get("Sec-Fetch-Dest") in ("video", "audio")
+        wanted = part[:PIECE_BYTES] if is_player else part
+        response.set_status(HTTPStatus.PARTIAL_CONTENT)
+        response.headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{file.size}"
+    else:
+        headers = {"Accept-Ranges": "bytes", "Content-Range": f"bytes */{file.size}"}
+        return web.Response(status=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=headers)
+    response.content_length = len(wanted)
     if http.method == "HEAD":
-        if await place.size_of(file.key) != size:
-            raise NotPlacedError(f"{file.location} is not there, or not as it was archived")
-        response.content_length = size
-        return await _ended(http, response)
-    if http.headers.get("If-Range", etag) == etag:
-        part = asked_range(http.headers.get("Range", ""), size)
-        if part == ():
-            response = web.Response(status=416, headers={"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"})
-            return response
-        if part is not None:
-            begin, end = part
-            if http.headers.get("Sec-Fetch-Dest") in ("video", "audio"):
-                end = min(end, begin + PIECE_BYTES)
-            response.set_status(206)
-            response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
-    response.content_length = end - begin
-    async with aclosing(place.read_range(file.key, begin, end, size=size)) as blocks:
-        # What is wrong with the archive shows here, while it can still be said.
-        async with asyncio.timeout(_READ_S):
-            block = await anext(blocks, None)
+        await _check(request, place, file)
+        await response.prepare(http)
+    else:
+        await _write(request, response, place, file, wanted)
+    return response
+
+
+async def _check(request: Request, place: Place, file: _Found) -> None:
+    async with _patience(request, place):
+        found = await place.size_of(file.key)
+    if found != file.size:
+        raise NotPlacedError(f"{place.location(file.key)} is not there, or not as it was archived")
+
+
+async def _write(request: Request, response: web.StreamResponse, place: Place, file: _Found, wanted: range) -> None:
+    """Send a part of a file. Raises only what is wrong before the first byte: then it can still be said."""
+    http = request.http
+    async with aclosing(place.read_range(file.key, wanted.start, wanted.stop, size=file.size)) as blocks:
+        async with _patience(request, place):
+            block = await anext(blocks, b"")
         await response.prepare(http)
         try:
-            while block is not None:
+            while block:
                 async with asyncio.timeout(_TAKEN_WITHIN_S):
                     await response.write(block)
                 async with asyncio.timeout(_READ_S):
-                    block = await anext(blocks, None)
-        except (PlaceError, TimeoutError, ClientConnectionResetError) as error:
+                    block = await anext(blocks, b"")
+        except (PlaceError, TimeoutError, ConnectionError) as error:
             # A part of what was promised is sent: only a connection that breaks tells the reader that more is missing.
             _log.info("file_not_sent", file=file.key, error=type(error).__name__)
             if http.transport is not None:
                 http.transport.abort()
-            return response
-        await response.write_eof()
-    return response
-
-
-async def _ended(http: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    await response.prepare(http)
+            return
     await response.write_eof()
-    return response
+
+
+@asynccontextmanager
+async def _patience(request: Request, place: Place) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_READ_S):
+            yield
+    except TimeoutError:
+        text = request.t("player.slow", name=place.name, count=round(_READ_S))
+        raise _NotSentError(HTTPStatus.SERVICE_UNAVAILABLE, text) from None
 
 
 def _describe(response: web.StreamResponse, key: str) -> None:
@@ -314,7 +342,7 @@ def _describe(response: web.StreamResponse, key: str) -> None:
     response.headers["Content-Disposition"] = f'{how}; filename="{saved_as}"'
 
 
-def _is_named(header: str, etag: str) -> bool:
+def _names(header: str, etag: str) -> bool:
     return header.strip() == "*" or etag in (part.strip().removeprefix("W/") for part in header.split(","))
 
 
@@ -322,23 +350,19 @@ def _is_named(header: str, etag: str) -> bool:
 _RANGE: Final = re.compile(r"bytes=[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*", re.IGNORECASE)
 
 
-def asked_range(header: str, size: int) -> tuple[int, int] | tuple[()] | None:
-    """Return where the one range that was asked for begins and where it ends, the end not included.
+def asked_range(header: str, size: int) -> range | None:
+    """Return the one range of a file's bytes that was asked for; an empty one lies behind its end.
 
-    None: all is to be sent, because none was asked for, or several, or in a form that is none. Empty: it lies behind
-    the end of the file. See https://www.rfc-editor.org/rfc/rfc9110#section-14.2
+    None: all is to be sent, because none was asked for, or several, or in a form that is none. See
+    https://www.rfc-editor.org/rfc/rfc9110#section-14.2
     """
     match = _RANGE.fullmatch(header)
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:
-        begin, end = max(0, size - int(match[2])), size
-    else:
-        begin, last = int(match[1]), int(match[2]) if match[2] else size - 1
-        if match[2] and last < begin:
-            return None
-        end = min(last + 1, size)
-    return (begin, end) if begin < end else ()
+        return range(max(0, size - int(match[2])), size)
+    first, last = int(match[1]), int(match[2] or size)
+    return None if match[2] and last < first else range(first, min(last + 1, size))
 
 
 ROUTES: Final = (Route(method="GET", path="/media", handler=send_file),)

@@ -417,6 +417,10 @@ async def test_manifests_are_found_and_nothing_else(root: Path) -> None:
         await folder.abort(keys[0], "none")
 
 
+def open_files() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
 async def part(of: FolderPlace, begin: int, end: int, size: int, key: str = KEY) -> bytes:
     return b"".join([block async for block in of.read_range(key, begin, end, size=size)])
 
@@ -428,12 +432,12 @@ async def test_a_part_of_a_file_is_read_in_blocks_and_nothing_stays_open(root: P
         await staged.put(folder)
         for begin, end in ((0, staged.size), (0, 1), (7, MIB), (staged.size - 1, staged.size), (5, 5)):
             assert await part(folder, begin, end, staged.size) == staged.bytes[begin:end]
-        opened = set(Path("/proc/self/fd").iterdir())
+        before = open_files()
         reading = folder.read_range(KEY, 0, staged.size, size=staged.size)
         first = await anext(reading)
         assert first == staged.bytes[: len(first)]
         assert len(first) < staged.size
-        assert not set(Path("/proc/self/fd").iterdir()) - opened
+        assert not open_files() - before
 
 
 async def test_a_part_of_what_is_not_as_it_was_placed_is_told(root: Path, tmp_path: Path) -> None:
