@@ -1,6 +1,7 @@
 """Transports: what carries events from ingest to workers and keeps them until they are handled."""
 
 from broker.api import (
+    MAX_TRACEBACK_BYTES,
     BrokerError,
     BrokerInfo,
     Delivery,
@@ -41,6 +42,7 @@ __all__ = [
     "EMBEDDED_FILE",
     "EVENTS_EXCHANGE",
     "LEASE_WAIT_S",
+    "MAX_TRACEBACK_BYTES",
     "RESERVED_NAMES",
     "ROUTING_KEYS",
     "BrokerError",

@@ -8,14 +8,14 @@ BrokerError
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, Self, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
 from msgspec import Struct
 
 from broker.topology import ConsumerQueues
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event on its way.
 
     `body` is the callback as it came in, without Sign and ExpireTime. Everything else travels in headers:
@@ -24,7 +24,8 @@ class Message(Struct, frozen=True, kw_only=True):
     traceparent or empty. `source` is where the event comes from: empty if the vendor sent it, `reconcile` if we asked
     for it, `archive` if it tells of our archive, `test` if somebody tries the consumers; see `source_word`.
     `waiting_since_us` is when a consumer first found that the vendor has yet to confirm it.
-    The last three are empty until a handler has failed. Times are microseconds since the Unix epoch.
+    The last four are empty until a handler has failed; `traceback` is of its last failure, if it raised something.
+    Times are microseconds since the Unix epoch.
     """
 
     body: bytes
@@ -39,7 +40,11 @@ class Message(Struct, frozen=True, kw_only=True):
     first_failed_at_us: int | None = None
     last_failed_at_us: int | None = None
     reason: str = ""
+    traceback: str = ""
 
+
+#: Of a traceback, in UTF-8: the end of a longer one is kept.
+MAX_TRACEBACK_BYTES: Final = 8192
 
 _SOURCE = re.compile(r"[a-z0-9_-]{1,32}")
 
@@ -234,3 +239,4 @@ class Headers:
     FIRST_FAILED_AT_US = "tiw-first-failed-at-us"
     LAST_FAILED_AT_US = "tiw-last-failed-at-us"
     REASON = "tiw-reason"
+    TRACEBACK = "tiw-traceback"

@@ -25,6 +25,7 @@ from workers.memory import AnyMemory
 from workers.settling import Settler
 from workers.slots import Ending, Interruption, Slots
 from workers.store_watch import AWAY_ERRORS, StoreWatch
+from workers.tracebacks import traceback_of
 from workers.verification import Verification
 
 #: At this many crashes a delivery is a dead letter.
@@ -203,6 +204,7 @@ class Execution:
         while self._alone:
             job = self._alone.popleft()
             if self._may_begin(job, came_after_s):
+                job.traceback = ""
                 return [job]
             self._memory.conclude(job, Retry(reason=job.failed_in_group or ""))
         return []
@@ -241,16 +243,20 @@ class Execution:
             return
         if ending.interruption is Interruption.STOPPED:
             return  # who stopped it requeues it
-        match judge(self._consumer, [job.context for job in group], ending):
+        judged = judge(self._consumer, [job.context for job in group], ending)
+        traceback = traceback_of(ending.error) if ending.error is not None else ""
+        match judged:
             case StoreAway(error=error):
                 self.found_away(group, error)
             case EachAlone(reason=reason):
                 for job in group:
                     job.failed_in_group = reason
+                    job.traceback = traceback
                 self._alone.extend(group)
                 self._slots.wake()
             case outcomes:
                 for job, outcome in zip(group, outcomes, strict=True):
+                    job.traceback = traceback
                     self._memory.conclude(job, outcome)
 
     # remember and settle ---------------------------------------------------------------------------------------------

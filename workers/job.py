@@ -43,7 +43,7 @@ class Job:
 
     `event` and `context` are there once it is admitted. `came_s` is when it came and `begun_s` when its handler was
     called, if it was, by the monotonic clock; `crashes` how many workers died with it. `failed_in_group` is why the
-    call for its whole group failed, if it did: it is then run alone.
+    call for its whole group failed, if it did: it is then run alone. `traceback` is that of what its handler raised.
     """
 
     __slots__ = (
@@ -56,6 +56,7 @@ class Job:
         "event_id",
         "failed_in_group",
         "message",
+        "traceback",
     )
 
     context: Context
@@ -70,6 +71,7 @@ class Job:
         self.begun_s: float | None = None
         self.event = None
         self.failed_in_group: str | None = None
+        self.traceback = ""
 
 
 class Jobs:

@@ -141,13 +141,13 @@ class Settler:
             delay_s = delay_for_retry(self._retry_delays_s, message.attempt)
         else:
             delay_s = delay_not_shorter(self._retry_delays_s, outcome.after_s)
-        again = structs.replace(_failed(message, reason), attempt=message.attempt + 1, crashes=0)
+        again = structs.replace(_failed(job, reason), attempt=message.attempt + 1, crashes=0)
         self._publish(
             job, lambda: self._publish_retry(again, delay_s), Disposition.RETRY, delay_s=delay_s, reason=reason
         )
 
     def _dead_letter(self, job: Job, reason: str) -> None:
-        letter = structs.replace(_failed(job.message, reason), crashes=0)
+        letter = structs.replace(_failed(job, reason), crashes=0)
         self._publish(
             job,
             lambda: self._transport.dead_letter(self._consumer.name, letter),
@@ -218,11 +218,13 @@ class Settler:
         self._jobs.look_again()
 
 
-def _failed(message: Message, reason: str) -> Message:
+def _failed(job: Job, reason: str) -> Message:
     now_us = time.time_ns() // 1000
     return structs.replace(
-        message,
-        first_failed_at_us=message.first_failed_at_us or now_us,
+        job.message,
+        first_failed_at_us=job.message.first_failed_at_us or now_us,
         last_failed_at_us=now_us,
         reason=reason,
+        # What an earlier attempt left says nothing of this failure.
+        traceback=job.traceback,
     )

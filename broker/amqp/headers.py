@@ -9,13 +9,13 @@ https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812 - an exception's name
 from typing import Final, TypeAlias
 
 import schemas
-from broker.api import Headers, Message, source_word
+from broker.api import MAX_TRACEBACK_BYTES, Headers, Message, source_word
 from broker.topology import RETRY_QUEUES
 
 #: A header frame is not split, and a frame has 128 KiB: longer texts are cut.
@@ -57,8 +57,9 @@ def _integer_name(name: str) -> bytes:
     return b"%c%bl" % (len(name), name.encode())
 
 
-_EVENT_ID, _ROUTING_KEY, _TRACE, _SOURCE, _REASON = map(
-    _text_name, (Headers.EVENT_ID, Headers.ROUTING_KEY, Headers.TRACE, Headers.SOURCE, Headers.REASON)
+_EVENT_ID, _ROUTING_KEY, _TRACE, _SOURCE, _REASON, _TRACEBACK = map(
+    _text_name,
+    (Headers.EVENT_ID, Headers.ROUTING_KEY, Headers.TRACE, Headers.SOURCE, Headers.REASON, Headers.TRACEBACK),
 )
 _RECEIVED_AT_US, _ATTEMPT, _CRASHES = map(_integer_name, (Headers.RECEIVED_AT_US, Headers.ATTEMPT, Headers.CRASHES))
 _WAITING_SINCE_US, _FIRST_FAILED_AT_US, _LAST_FAILED_AT_US = map(
@@ -77,7 +78,8 @@ _KNOWN: Final = {
             Headers.SOURCE,
             Headers.WAITING_SINCE_US,
         ),
-        *(Headers.FIRST_FAILED_AT_US, Headers.LAST_FAILED_AT_US, Headers.REASON, DELIVERY_COUNT, DEATHS),
+        *(Headers.FIRST_FAILED_AT_US, Headers.LAST_FAILED_AT_US, Headers.REASON, Headers.TRACEBACK),
+        *(DELIVERY_COUNT, DEATHS),
     )
 }
 #: Of a death.
@@ -89,7 +91,8 @@ _Headers: TypeAlias = dict[str, int | bytes]
 def render_properties(message: Message, message_id: str, *, routing_key: str = "") -> bytes:
     """Return the properties to publish `message` with: flags, content type, headers, persistent, message id.
 
-    Texts are cut at `MAX_TEXT_CHARACTERS`, and what UTF-8 cannot express (unpaired surrogates) is replaced.
+    Texts are cut at `MAX_TEXT_CHARACTERS`, tracebacks to the last `MAX_TRACEBACK_BYTES`, and what UTF-8 cannot express
+    (unpaired surrogates) is replaced.
     `message_id` is at most 255 ASCII characters. What `read_message` takes for granted stands in no header: the broker
     decodes each. So does the message's routing key where it is published with that, `routing_key`.
     """
@@ -106,12 +109,7 @@ def render_properties(message: Message, message_id: str, *, routing_key: str = "
         table.append(_integer(_WAITING_SINCE_US, message.waiting_since_us))
     if message.crashes:
         table.append(_integer(_CRASHES, message.crashes))
-    if message.first_failed_at_us is not None:
-        table.append(_integer(_FIRST_FAILED_AT_US, message.first_failed_at_us))
-    if message.last_failed_at_us is not None:
-        table.append(_integer(_LAST_FAILED_AT_US, message.last_failed_at_us))
-    if message.reason:
-        table.append(_text(_REASON, message.reason))
+    table += _failure(message)
     headers = b"".join(table)
     return b"%b%b%b%b%c%b" % (
         _BEGINNING,
@@ -121,6 +119,17 @@ def render_properties(message: Message, message_id: str, *, routing_key: str = "
         len(message_id),
         message_id.encode(),
     )
+
+
+def _failure(message: Message) -> Iterator[bytes]:
+    if message.first_failed_at_us is not None:
+        yield _integer(_FIRST_FAILED_AT_US, message.first_failed_at_us)
+    if message.last_failed_at_us is not None:
+        yield _integer(_LAST_FAILED_AT_US, message.last_failed_at_us)
+    if message.reason:
+        yield _text(_REASON, message.reason)
+    if message.traceback:
+        yield _end_of_text(_TRACEBACK, message.traceback)
 
 
 def message_id_of(properties: bytes) -> str:
@@ -154,6 +163,7 @@ def read_message(body: bytes, properties: bytes, routing_key: str) -> tuple[Mess
         first_failed_at_us=_count(headers, Headers.FIRST_FAILED_AT_US),
         last_failed_at_us=_count(headers, Headers.LAST_FAILED_AT_US),
         reason=_read_text(headers, Headers.REASON),
+        traceback=_read_text(headers, Headers.TRACEBACK),
     )
     taken_out = _taken_out(headers) if "reason" in headers else ""
     return message, _count(headers, DELIVERY_COUNT) or 0, taken_out
@@ -166,6 +176,14 @@ def _taken_out(headers: _Headers) -> str:
 
 def _text(name: bytes, value: str) -> bytes:
     encoded = value[:MAX_TEXT_CHARACTERS].encode(errors="replace")
+    return b"%b%b%b" % (name, _LENGTH.pack(len(encoded)), encoded)
+
+
+def _end_of_text(name: bytes, value: str) -> bytes:
+    encoded = value.encode(errors="replace")
+    if len(encoded) > MAX_TRACEBACK_BYTES:
+        # Without the rest of a character that was cut.
+        encoded = encoded[-MAX_TRACEBACK_BYTES:].decode(errors="ignore").encode()
     return b"%b%b%b" % (name, _LENGTH.pack(len(encoded)), encoded)
 
 

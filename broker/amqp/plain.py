@@ -97,6 +97,7 @@ class PlainPublishes:
             or message.first_failed_at_us is not None
             or message.last_failed_at_us is not None
             or message.reason
+            or message.traceback
             or message.routing_key != self._routing_key
             or number > _HIGHEST_NUMBER
         ):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pamqp.header import ContentHeader
 
 import schemas
-from broker import Message
+from broker import MAX_TRACEBACK_BYTES, Message
 from broker.amqp.headers import message_id_of, read_message, render_properties
 
 _counts = st.integers(min_value=0, max_value=2**63 - 1)
@@ -30,6 +30,7 @@ _messages = st.builds(
     first_failed_at_us=st.none() | _counts,
     last_failed_at_us=st.none() | _counts,
     reason=_texts,
+    traceback=_texts,
 )
 _strange_values = st.recursive(
     st.none()
@@ -58,6 +59,7 @@ _names = st.sampled_from(
         "tiw-first-failed-at-us",
         "tiw-last-failed-at-us",
         "tiw-reason",
+        "tiw-traceback",
         "x-delivery-count",
         "x-death",
     ]
@@ -96,6 +98,7 @@ def test_other_libraries_read_our_properties(message: Message, message_id: str) 
     assert headers.get("tiw-attempt", 1) == message.attempt
     assert headers["tiw-routing-key"] == message.routing_key
     assert headers.get("tiw-reason", "") == message.reason
+    assert headers.get("tiw-traceback", "") == message.traceback
     assert headers.get("tiw-last-failed-at-us") == message.last_failed_at_us
 
 
@@ -113,6 +116,7 @@ def test_it_is_read_whoever_wrote_the_same_headers(message: Message) -> None:
         "tiw-first-failed-at-us": message.first_failed_at_us,
         "tiw-last-failed-at-us": message.last_failed_at_us,
         "tiw-reason": message.reason,
+        "tiw-traceback": message.traceback,
         "tiw-of-a-later-version": {"n": 1},
         "x-delivery-count": 7,
     }
@@ -166,3 +170,28 @@ def test_texts_fit_a_frame_and_are_utf_8() -> None:
     rendered = render_properties(message, "m")
     assert len(rendered) < 64 * 1024
     assert read_message(b"", rendered, "")[0].reason.startswith("?\U0001f600")
+
+
+def test_of_a_long_traceback_the_end_is_kept() -> None:
+    message = Message(
+        body=b"", event_id="e", routing_key="k", received_at_us=1, traceback="\U0001f600" * 100_000 + "KeyError: 1"
+    )
+    kept = read_message(b"", render_properties(message, "m"), "")[0].traceback
+    assert kept.endswith("\U0001f600KeyError: 1")
+    assert "\ufffd" not in kept
+    assert MAX_TRACEBACK_BYTES - 4 < len(kept.encode()) <= MAX_TRACEBACK_BYTES
+
+
+def test_all_texts_at_their_longest_fit_a_frame() -> None:
+    long = "\U0001f600" * 100_000
+    message = Message(
+        body=b"",
+        event_id=long,
+        routing_key=long,
+        received_at_us=1,
+        trace=long,
+        source=long,
+        reason=long,
+        traceback=long,
+    )
+    assert len(render_properties(message, "m")) < 100_000

@@ -49,6 +49,7 @@ _changes = st.fixed_dictionaries(
         "first_failed_at_us": st.none() | st.integers(0, 2**63 - 1),
         "last_failed_at_us": st.none() | st.integers(0, 2**63 - 1),
         "reason": _texts,
+        "traceback": _texts,
     },
 )
 

@@ -28,6 +28,7 @@ async def test_what_is_published_is_delivered_with_every_field(transport: Transp
         first_failed_at_us=1_575_545_413_000_000,
         last_failed_at_us=1_575_545_414_000_000,
         reason="the bucket said: nein, d\u00e0nke \U0001f600",
+        traceback='Traceback (most recent call last):\n  File "\u5f55.py", line 1, in f\nKeyError: 1',
     )
     inbox = Inbox()
     async with transport.subscribe(ARCHIVE, inbox, prefetch=1):

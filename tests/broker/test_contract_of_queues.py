@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from broker import BrokerError, Message, MissingQueueError, NotPublishedError, Transport
+from broker import MAX_TRACEBACK_BYTES, BrokerError, Message, MissingQueueError, NotPublishedError, Transport
 from tests.broker.consumers import ARCHIVE, FINISHED, GONE, LONG_S, SHORT_S
 from tests.broker.contract import fresh, state_of, wait_released
 from tests.broker.inbox import Inbox, eventually
@@ -22,6 +22,7 @@ async def test_a_retry_waits_for_its_delay_and_a_short_one_overtakes_a_long_one(
         first_failed_at_us=3,
         last_failed_at_us=4,
         reason="first",
+        traceback="\u5f55\n" * (MAX_TRACEBACK_BYTES // 4),
     )
     loop = asyncio.get_running_loop()
     inbox = Inbox()

@@ -36,6 +36,7 @@ _numbers = st.integers(-(2**63), 2**63)
         first_failed_at_us=st.none() | _numbers,
         last_failed_at_us=st.none() | _numbers,
         reason=_texts,
+        traceback=_texts,
     )
 )
 def test_what_is_handed_over_is_what_would_be_read(one: Message) -> None:

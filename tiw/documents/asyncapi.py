@@ -5,7 +5,15 @@ https://www.asyncapi.com/docs/reference/specification/v3.0.0
 
 from typing import Any
 
-from broker import BUILT_IN_CONSUMERS, EVENTS_EXCHANGE, ROUTING_KEYS, ConsumerQueues, Headers, queue_name
+from broker import (
+    BUILT_IN_CONSUMERS,
+    EVENTS_EXCHANGE,
+    MAX_TRACEBACK_BYTES,
+    ROUTING_KEYS,
+    ConsumerQueues,
+    Headers,
+    queue_name,
+)
 from schemas import (
     EVENT_TYPES,
     RECORDING_ARCHIVED,
@@ -142,6 +150,10 @@ def _headers() -> dict[str, Any]:
             Headers.FIRST_FAILED_AT_US: instant | {"title": "When its first attempt failed"},
             Headers.LAST_FAILED_AT_US: instant | {"title": "When its last attempt failed"},
             Headers.REASON: {"type": "string", "description": "Why the last attempt failed."},
+            Headers.TRACEBACK: {
+                "type": "string",
+                "description": f"Where, if its handler raised something: at most {MAX_TRACEBACK_BYTES} bytes.",
+            },
         },
         "required": [Headers.EVENT_ID, Headers.RECEIVED_AT_US],
     }
