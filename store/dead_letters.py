@@ -1,7 +1,7 @@
 """Events that a consumer gave up on: kept until somebody replays or purges them."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET, Struct, UnsetType, structs
 from sqlalchemy import ColumnElement, CursorResult, Row, bindparam, delete, func, select, tuple_, update
@@ -112,11 +112,18 @@ async def list_dead_letters(
         return [letter_of(row) for row in await connection.execute(query)]
 
 
-async def count_dead_letters(store: Store) -> dict[str, int]:
+async def count_dead_letters(
+    store: Store,
+    *,
+    consumer: str | None = None,
+    event_id: str | None = None,
+    reason_start: str | None = None,
+    until_us: int | None = None,
+) -> dict[str, int]:
     """Return how many dead letters were not replayed, by consumer; consumers without any are absent."""
     query = (
         select(dead_letters.c.consumer, func.count().label("dead"))
-        .where(dead_letters.c.resolved_at_us.is_(None))
+        .where(*_selected(consumer, event_id, reason_start=reason_start, until_us=until_us))
         .group_by(dead_letters.c.consumer)
         .order_by(dead_letters.c.consumer)
     )
@@ -131,6 +138,8 @@ async def pages_of_dead_letters(
     event_id: str | None = None,
     since_us: int | None = None,
     app: int | None = None,
+    reason_start: str | None = None,
+    until_us: int | None = None,
     page: int = 100,
 ) -> AsyncIterator[list[DeadLetter]]:
     """Yield the dead letters that were not replayed, whole, in pages, by consumer and event_id.
@@ -139,7 +148,7 @@ async def pages_of_dead_letters(
     """
     query = (
         select(*_LETTER)
-        .where(*_selected(consumer, event_id, since_us, app))
+        .where(*_selected(consumer, event_id, since_us, app, reason_start=reason_start, until_us=until_us))
         .order_by(dead_letters.c.consumer, dead_letters.c.event_id)
         .limit(page)
     )
@@ -180,25 +189,52 @@ async def purge_dead_letters(
     event_id: str | None = None,
     since_us: int | None = None,
     app: int | None = None,
+    reason_start: str | None = None,
+    until_us: int | None = None,
 ) -> int:
-    """Delete for good the dead letters that `list_dead_letters` would return; return how many."""
-    statement = delete(dead_letters).where(*_selected(consumer, event_id, since_us, app))
+    """Delete for good the dead letters that `pages_of_dead_letters` would yield; return how many."""
+    statement = delete(dead_letters).where(
+        *_selected(consumer, event_id, since_us, app, reason_start=reason_start, until_us=until_us)
+    )
     result: CursorResult[Any] = await store.write(lambda connection: connection.execute(statement))
     return result.rowcount
 
 
 def _selected(
-    consumer: str | None, event_id: str | None, since_us: int | None, app: int | None
+    consumer: str | None,
+    event_id: str | None,
+    since_us: int | None = None,
+    app: int | None = None,
+    *,
+    reason_start: str | None = None,
+    until_us: int | None = None,
 ) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [dead_letters.c.resolved_at_us.is_(None)]
     if consumer is not None:
-        conditions.append(dead_letters.c.consumer == consumer)
+        conditions.append(dead_letters.c.consumer == storable(consumer))
     if event_id is not None:
-        conditions.append(dead_letters.c.event_id == event_id)
+        conditions.append(dead_letters.c.event_id == storable(event_id))
     if since_us is not None:
         conditions.append(dead_letters.c.last_failed_at_us >= since_us)
     if app is not None:
         conditions.append(dead_letters.c.sdk_app_id == app)
+    if until_us is not None:
+        conditions.append(dead_letters.c.last_failed_at_us <= until_us)
+    if reason_start is not None:
+        conditions += has_reason(reason_start)
+    return conditions
+
+
+#: Characters of a reason by which letters are grouped, at most; the reason's first line.
+REASON_START: Final = 200
+
+
+def has_reason(start: str) -> list[ColumnElement[bool]]:
+    """Return the conditions that a letter has this reason: as its first line, or as the start of a longer one."""
+    start = storable(start)
+    conditions = [func.substr(dead_letters.c.reason, 1, len(start)) == start]
+    if len(start) < REASON_START:
+        conditions.append(func.substr(dead_letters.c.reason, len(start) + 1, 1).in_(("", "\n")))
     return conditions
 
 

@@ -33,7 +33,7 @@ from store.recording import (
 )
 from store.statements import Dialect, RecordingKey
 from store.store import MAX_VALUES, Store, chunks, members, now_us
-from store.tables import archived_files, events, iso8601, recording_questions, recordings, shown_body
+from store.tables import archived_files, events, iso8601, recording_questions, recordings, shown_body, storable
 
 
 class EventRow(Struct, frozen=True, kw_only=True):
@@ -125,6 +125,7 @@ async def pages_for_replay(
     unrecognized: bool,
     since_us: int | None = None,
     task_id: str | None = None,
+    event_id: str | None = None,
     page: int = 500,
 ) -> AsyncIterator[list[KeptRow]]:
     """Yield the events of `event_types`, and the unrecognized ones if asked, the first accepted first, in pages.
@@ -138,7 +139,9 @@ async def pages_for_replay(
     if since_us is not None:
         query = query.where(events.c.received_at_us >= since_us)
     if task_id is not None:
-        query = query.where(events.c.task_id == task_id)
+        query = query.where(events.c.task_id == storable(task_id))
+    if event_id is not None:
+        query = query.where(events.c.event_id == storable(event_id))
     async with store.reading() as connection:
         last_us = (await connection.execute(select(func.max(events.c.received_at_us)))).scalar_one()
     if last_us is None:

@@ -6,17 +6,8 @@ from contextlib import AsyncExitStack
 
 from msgspec import Struct
 
-from broker import EMBEDDED_FILE, BrokerError, Message, Transport
-from store import (
-    DeadLetter,
-    Store,
-    check_schema,
-    forget,
-    list_dead_letters,
-    mark_replayed,
-    pages_of_dead_letters,
-    purge_dead_letters,
-)
+from broker import EMBEDDED_FILE, BrokerError
+from store import Store, check_schema, list_dead_letters
 from tiw.doctor import require_consumer
 from tiw.opening import open_store, open_transport
 from tiw.output import (
@@ -25,12 +16,11 @@ from tiw.output import (
     print_fields,
     print_json,
     print_table,
-    queue_exists,
     require_broker,
     show_iso,
 )
 from tiw.settings import FailedError, Settings
-from workers import known_consumers
+from workers import LetterSelection, Replayed, count_letters, known_consumers, purge_letters, replay_letters
 
 
 class ReplayedDeadLetters(Struct, frozen=True, kw_only=True):
@@ -117,50 +107,30 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
 
     Those of a consumer without a queue are left as they are, and named at the end: exit code 1.
     """
-    replayed = 0
-    has_queue: dict[str, bool] = {}
+    selection = _selection(args)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         await _check(store, args)
-        transport: Transport | None = None
-        if not args.dry_run:
+        if args.dry_run:
+            done = Replayed(count=sum((await count_letters(store, selection)).values()))
+        else:
             transport = await stack.enter_async_context(open_transport(settings, may_be_new=True))
             await require_broker(transport)
-        async for page in pages_of_dead_letters(store, consumer=args.consumer, event_id=args.event_id):
-            for letter in page:
-                if transport is not None:
-                    if letter.consumer not in has_queue:
-                        has_queue[letter.consumer] = await queue_exists(transport, letter.consumer)
-                    if not has_queue[letter.consumer]:
-                        continue
-                    await _send(store, transport, letter, already=replayed)
-                replayed += 1
+            done = await replay_letters(store, transport, selection)
+    if done.stopped:
+        raise FailedError(f"stopped after {done.count} dead letters: {done.stopped}: run it again")
     _report(
-        args, ReplayedDeadLetters(replayed=0 if args.dry_run else replayed, matching=replayed), replayed, "replayed"
+        args,
+        ReplayedDeadLetters(replayed=0 if args.dry_run else done.count, matching=done.count),
+        done.count,
+        "replayed",
     )
-    missing = ", ".join(sorted(consumer for consumer, exists in has_queue.items() if not exists))
-    if missing:
+    if done.without_queue:
+        missing = ", ".join(done.without_queue)
         raise FailedError(
             f"those of {missing} are left: no queue is there; start the consumer once with `tiw work NAME`"
         )
     return 0
-
-
-async def _send(store: Store, transport: Transport, letter: DeadLetter, *, already: int) -> None:
-    message = Message(
-        body=letter.body,
-        event_id=letter.event_id,
-        routing_key=letter.routing_key,
-        received_at_us=letter.received_at_us,
-        trace=letter.trace,
-        source=letter.source,
-    )
-    await forget(store, consumer=letter.consumer, event_ids=[letter.event_id])
-    try:
-        await transport.send(letter.consumer, message)
-    except BrokerError as error:
-        raise FailedError(f"stopped after {already} dead letters: {error}: run it again") from error
-    await mark_replayed(store, [letter])
 
 
 async def purge(settings: Settings, args: argparse.Namespace) -> int:
@@ -168,11 +138,15 @@ async def purge(settings: Settings, args: argparse.Namespace) -> int:
     async with open_store(settings) as store:
         await _check(store, args)
         if args.dry_run:
-            count = len(await list_dead_letters(store, consumer=args.consumer, event_id=args.event_id, limit=0))
+            count = sum((await count_letters(store, _selection(args))).values())
         else:
-            count = await purge_dead_letters(store, consumer=args.consumer, event_id=args.event_id)
+            count = await purge_letters(store, _selection(args))
     _report(args, PurgedDeadLetters(purged=0 if args.dry_run else count, matching=count), count, "purged")
     return 0
+
+
+def _selection(args: argparse.Namespace) -> LetterSelection:
+    return LetterSelection(consumer=args.consumer, event_id=args.event_id)
 
 
 async def _check(store: Store, args: argparse.Namespace) -> None:

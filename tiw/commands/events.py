@@ -1,19 +1,16 @@
 """`tiw events list|replay`."""
 
 import argparse
-import asyncio
-import time
 
 from msgspec import Struct
 
-from broker import BrokerError, Message
-from schemas import UNRECOGNIZED
-from store import check_schema, forget, list_events, pages_for_replay
+from store import check_schema, list_events
 from tiw.commands.recordings import show_verified
 from tiw.doctor import require_consumer
 from tiw.opening import open_store, open_transport
 from tiw.output import nothing, parse_since_us, print_json, print_table, require_queue, show_iso, show_unix_s
 from tiw.settings import FailedError, Settings
+from workers import EventSelection, Replayed, count_events, replay_events
 
 
 class ReplayedEvents(Struct, frozen=True, kw_only=True):
@@ -74,38 +71,16 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
     async with open_store(settings) as store:
         await check_schema(store)
         routing_keys = await require_consumer(store, args.consumer)
-        pages = pages_for_replay(
-            store,
-            event_types=[key for key in routing_keys if key != UNRECOGNIZED],
-            unrecognized=UNRECOGNIZED in routing_keys,
-            since_us=since_us,
-            task_id=args.task,
-        )
-        count = 0
+        selection = EventSelection(routing_keys=routing_keys, since_us=since_us, task_id=args.task)
         if args.dry_run:
-            async for page in pages:
-                count += len(page)
+            done = Replayed(count=await count_events(store, selection))
         else:
             async with open_transport(settings) as transport:
                 await require_queue(transport, args.consumer)
-                due_s = time.monotonic()
-                async for page in pages:
-                    await forget(store, consumer=args.consumer, event_ids=[kept.event_id for kept in page])
-                    for kept in page:
-                        message = Message(
-                            body=kept.body,
-                            event_id=kept.event_id,
-                            routing_key=kept.routing_key,
-                            received_at_us=kept.received_at_us,
-                            source=kept.source,
-                        )
-                        try:
-                            await transport.send(args.consumer, message)
-                        except BrokerError as error:
-                            raise FailedError(f"stopped after {count} events: {error}: run it again") from error
-                        count += 1
-                        due_s = max(due_s + 1 / args.rate, time.monotonic() - 1)
-                        await asyncio.sleep(due_s - time.monotonic())
+                done = await replay_events(store, transport, args.consumer, selection, rate=args.rate)
+    if done.stopped:
+        raise FailedError(f"stopped after {done.count} events: {done.stopped}: run it again")
+    count = done.count
     if args.json:
         print_json(ReplayedEvents(consumer=args.consumer, replayed=0 if args.dry_run else count, matching=count))
     else:
