@@ -3,18 +3,15 @@
 from typing import Final, TypeAlias
 
 from msgspec import Struct, structs
-from sqlalchemy import func, select, true
+from sqlalchemy import select
 
-from store.dead_letters import LISTED_LETTER, DeadLetterRow, letter_of
+from store.dead_letters import LISTED_LETTER, REASON_START, DeadLetterRow, has_reason, letter_of
 from store.paging import BigInt, Page, behind, browsing, cursor, place_of
 from store.store import Store
 from store.tables import dead_letters, events, storable
 
 #: Dead letters that are grouped, the last failed first.
 GROUPED: Final = 10_000
-
-#: Characters of a reason by which letters are grouped, at most; the reason's first line.
-REASON_START: Final = 200
 
 _letter = dead_letters.c
 _ORDER: Final = (_letter.last_failed_at_us, _letter.consumer, _letter.event_id)
@@ -115,11 +112,7 @@ async def search_dead_letters(
     if chosen.event_id is not None:
         query = query.where(_letter.event_id == storable(chosen.event_id))
     if chosen.reason_start is not None:
-        start = storable(chosen.reason_start)
-        query = query.where(
-            func.substr(_letter.reason, 1, len(start)) == start,
-            func.substr(_letter.reason, len(start) + 1, 1).in_(("", "\n")) if len(start) < REASON_START else true(),
-        )
+        query = query.where(*has_reason(chosen.reason_start))
     async with browsing(store) as connection:
         rows = (await connection.execute(query)).all()
     shown = rows[:limit]

@@ -150,6 +150,8 @@ def _letter(consumer: str, delivery: Delivery) -> DeadLetter:
         sdk_app_id=event.sdk_app_id,
         attempts=message.attempt,
         reason=_TAKEN_OUT.get(delivery.taken_out, delivery.taken_out) or message.reason or "unknown",
+        # Of an earlier attempt, if the broker took it out.
+        traceback="" if delivery.taken_out else message.traceback,
         first_failed_at_us=message.first_failed_at_us or failed_at_us,
         last_failed_at_us=failed_at_us,
         body=message.body,

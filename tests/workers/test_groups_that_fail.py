@@ -30,6 +30,7 @@ async def test_one_bad_event_in_a_group_of_many_fails_alone(house: House, rememb
 
     (letter,) = await list_dead_letters(house.store)
     assert (letter.reason, letter.attempts) == ("ValueError: no bucket", 2)
+    assert letter.traceback.endswith("ValueError: no bucket")
     # In the group, then alone; the bad one once more, as its second attempt. The group is not counted as one.
     seen = Counter({(task_id, 1): 2 for task_id in TEN}) + Counter([("first", 1), ("task-5", 2)])
     assert calls.attempts == seen

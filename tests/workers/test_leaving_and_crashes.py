@@ -119,12 +119,13 @@ async def test_a_delivery_that_crashed_six_times_is_a_dead_letter_and_is_not_run
     archive = recording(attempts)
 
     async with house.transport([archive]) as transport:
-        await transport.send("archive", structs.replace(started(), crashes=6))
+        await transport.send("archive", structs.replace(started(), crashes=6, reason="r", traceback="earlier"))
     async with house.working(archive):
         await eventually(lambda: has_letters(house, 1))
 
     assert attempts == []
-    assert (await list_dead_letters(house.store))[0].reason == "worker crashed"
+    (letter,) = await list_dead_letters(house.store)
+    assert (letter.reason, letter.traceback) == ("worker crashed", "")
 
 
 async def test_an_event_that_comes_again_while_its_handler_runs_here_has_killed_nobody(house: House) -> None:

@@ -51,6 +51,55 @@ async def test_one_that_always_fails_is_a_dead_letter_with_its_reason(house: Hou
     assert letter.first_failed_at < letter.last_failed_at
 
 
+async def test_its_dead_letter_says_where_the_last_attempt_failed(house: House) -> None:
+    failures: list[Exception] = [KeyError("the first"), ValueError("the last")]
+
+    @consumer(attempts=2)
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> None:
+        raise failures[ctx.attempt - 1]
+
+    async with house.working(archive) as transport:
+        await transport.publish(started())
+        await eventually(lambda: has_letters(house, 1))
+
+    (letter,) = await list_dead_letters(house.store)
+    assert '\n  File "tests/workers/test_runner.py", line ' in letter.traceback
+    assert letter.traceback.endswith("\n    raise failures[ctx.attempt - 1]\nValueError: the last")
+    assert "the first" not in letter.traceback
+
+
+async def test_an_outcome_that_was_raised_says_where_and_from_what(house: House) -> None:
+    @consumer
+    def archive(event: OnlineRecordStarted, ctx: Context) -> None:
+        try:
+            raise KeyError("bucket")  # noqa: TRY301 - that is the point
+        except KeyError as error:
+            raise DeadLetter("there is none") from error
+
+    async with house.working(archive) as transport:
+        await transport.publish(started())
+        await eventually(lambda: has_letters(house, 1))
+
+    (letter,) = await list_dead_letters(house.store)
+    assert "KeyError: 'bucket'\n\nThe above exception was the direct cause" in letter.traceback
+    assert letter.traceback.endswith("DeadLetter: there is none")
+
+
+async def test_what_was_not_raised_leaves_no_traceback_of_an_earlier_attempt(house: House) -> None:
+    @consumer(attempts=2)
+    async def archive(event: OnlineRecordStarted, ctx: Context) -> Retry:
+        if ctx.attempt == 1:
+            raise ValueError("raised")
+        return Retry(reason="returned")
+
+    async with house.working(archive) as transport:
+        await transport.publish(started())
+        await eventually(lambda: has_letters(house, 1))
+
+    (letter,) = await list_dead_letters(house.store)
+    assert (letter.reason, letter.traceback) == ("returned", "")
+
+
 async def test_its_neighbours_get_the_same_event_and_are_not_held_up(house: House) -> None:
     handled: list[str] = []
 

@@ -15,6 +15,7 @@ from tiw.output import (
     parse_since_us,
     print_fields,
     print_json,
+    print_lines,
     print_table,
     require_broker,
     show_iso,
@@ -99,6 +100,8 @@ async def show(settings: Settings, args: argparse.Namespace) -> int:
             },
             title=f"{letter.consumer} {letter.event_id}",
         )
+        if letter.traceback:
+            print_lines(["  traceback", *(f"    {line}" for line in letter.traceback.splitlines())])
     return 0
 
 
