@@ -9,6 +9,8 @@ import hypothesis
 import pytest
 import structlog
 
+from tests.profiles import QUICK, THOROUGH, is_thorough
+
 pytest_plugins = ["tests.servers.postgres_fixtures", "tests.servers.rabbitmq_fixtures"]
 
 # Tests start hundreds of interpreters. Where these may keep nothing of what they compile, as many an image has it, each
@@ -17,7 +19,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 # How long an example takes, or drawing it, says more of the machine than of the code.
-hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "untimed",
+    max_examples=THOROUGH if is_thorough() else QUICK,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("untimed")
 
 

@@ -4,8 +4,15 @@ import os
 
 from hypothesis import settings
 
+#: How many, where a test does not say.
+QUICK, THOROUGH = 50, 1000
+
+
+def is_thorough() -> bool:
+    """Say whether many are to be tried."""
+    return os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
 
 def examples(*, quick: int, thorough: int, steps: int = 50) -> settings:
     """Return settings: so many examples in the suite, and thoroughly; of a state machine, of at most `steps` steps."""
-    is_thorough = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-    return settings(max_examples=thorough if is_thorough else quick, stateful_step_count=steps, deadline=None)
+    return settings(max_examples=thorough if is_thorough() else quick, stateful_step_count=steps, deadline=None)

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -14,6 +13,7 @@ from broker import Delivery, EmbeddedTransport, Message
 from broker.embedded.consuming import EmbeddedSubscription
 from tests.broker.consumers import ARCHIVE, FINISHED, REPORT
 from tests.broker.inbox import TIMEOUT_S, eventually
+from tests.profiles import examples
 
 CONSUMERS = {"archive": ARCHIVE, "report": REPORT}
 DELAY_S = 0.001
@@ -214,4 +214,4 @@ class Transports(RuleBasedStateMachine):
 
 
 TestEmbeddedTransports = Transports.TestCase
-TestEmbeddedTransports.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestEmbeddedTransports.settings = examples(quick=20, thorough=400, steps=25)

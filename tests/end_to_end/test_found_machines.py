@@ -23,7 +23,6 @@ from tests.end_to_end.sending import callback, post, send, signed
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
     with embedded(tmp_path) as deployment:
-        deployment.anew = True
         deployment.data.mkdir(parents=True)
         yield deployment
 
@@ -51,11 +50,6 @@ def _cut(path: Path) -> None:
     os.truncate(path, 6000)
 
 
-def _zeroed(path: Path) -> None:
-    _cut(path)
-    path.write_bytes(bytes(path.stat().st_size))
-
-
 def _of_another_program(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE recordings (title TEXT)")
@@ -70,7 +64,7 @@ def _dangling(path: Path) -> None:
     path.symlink_to("/nowhere/at/all/store.db")
 
 
-@pytest.mark.parametrize("damage", [_not_a_database, _cut, _zeroed, _of_another_program, _a_folder, _dangling])
+@pytest.mark.parametrize("damage", [_not_a_database, _cut, _of_another_program, _a_folder, _dangling])
 def test_a_store_that_cannot_be_used_holds_up_no_callback_and_is_used_once_it_is_mended(
     deployment: Deployment, damage: Callable[[Path], None]
 ) -> None:
@@ -251,11 +245,12 @@ def _is_migrated(deployment: Deployment) -> bool:
 
 
 def test_names_in_every_language_are_printed_where_the_language_is_c(deployment: Deployment) -> None:
+    # An interpreter's own start decides how it writes.
+    deployment.anew = True
     deployment.settings |= {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     deployment.up()
     send(deployment.address, callback("OnlineRecordStarted", "数学课"))
     eventually(lambda: _recorded_tasks(deployment) == [("数学课",)])
-    # Its interpreter's own start decides how it writes.
     listed = deployment.program("recordings", "list")
     assert listed.wait() == 0, listed.err
     assert "\\u6570\\u5b66\\u8bfe" in listed.out

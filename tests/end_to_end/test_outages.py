@@ -14,7 +14,7 @@ from tests.servers.rabbitmq import RabbitMQServer
 AWAY_S = 8.0
 
 #: No callback is refused for the database; only the consumers wait.
-DATABASE_AWAY_S = 10.0
+DATABASE_AWAY_S = 5.0
 
 RATE = 8.0
 ENDS_S = 120.0

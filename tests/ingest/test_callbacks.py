@@ -313,7 +313,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(st.tuples(st.integers(min_value=0, max_value=400), PIECES, st.booleans()), max_size=6), st.binary())
-@examples(quick=75, thorough=1500)
+@examples(quick=40, thorough=1500)
 def test_any_bytes_get_a_documented_answer(edits: list[tuple[int, bytes, bool]], anything: bytes) -> None:
     mangled = callback()
     for position, piece, replace in edits:

@@ -49,7 +49,7 @@ def written(content: list[tuple[str, Any]], draw: Any) -> bytes:
 
 
 @given(members, st.data())
-@examples(quick=100, thorough=3000)
+@examples(quick=50, thorough=3000)
 def test_it_finds_what_the_standard_library_finds(content: list[tuple[str, Any]], data: st.DataObject) -> None:
     body = written(content, data.draw)
     expected, got = reference(body), found(body)
@@ -72,7 +72,7 @@ def test_any_bytes_are_an_object_or_not(body: bytes) -> None:
 
 
 @given(st.text(alphabet='[]{}",:\\aS 1', max_size=40))
-@examples(quick=100, thorough=5000)
+@examples(quick=50, thorough=5000)
 def test_what_the_standard_library_reads_as_an_object_is_one(text: str) -> None:
     body = text.encode()
     try:

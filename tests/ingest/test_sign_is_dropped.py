@@ -50,7 +50,7 @@ def raw(body: bytes) -> dict[str, bytes]:
 
 
 @given(bodies())
-@examples(quick=100, thorough=3000)
+@examples(quick=50, thorough=3000)
 def test_what_was_kept_and_what_was_dropped_is_what_came(body: bytes) -> None:
     came = raw(body)
     admitted = admit(body, keys=KEYS, allow_unsigned=frozenset(), received_at_us=NOW_US)
@@ -62,7 +62,7 @@ def test_what_was_kept_and_what_was_dropped_is_what_came(body: bytes) -> None:
 
 
 @given(bodies())
-@examples(quick=100, thorough=3000)
+@examples(quick=50, thorough=3000)
 def test_cutting_gives_the_same_members_as_assembling(body: bytes) -> None:
     spans = find_members(body)
     left = cut(body, [spans[name] for name in DROPPED])
@@ -71,7 +71,7 @@ def test_cutting_gives_the_same_members_as_assembling(body: bytes) -> None:
 
 
 @given(bodies(), st.binary(min_size=1, max_size=6))
-@examples(quick=100, thorough=2000)
+@examples(quick=50, thorough=2000)
 def test_bytes_that_are_no_text_travel_as_they_came(body: bytes, junk: bytes) -> None:
     quoted = b'"\xff' + junk.replace(b"\\", b"").replace(b'"', b"") + b'"'
     mangled = body[: body.rindex(b"}")] + b',"Junk":' + quoted + body[body.rindex(b"}") :]

@@ -83,7 +83,7 @@ def check(body: bytes, routing_key: str) -> None:
 
 
 @given(envelope=envelopes, layout=layouts)
-@examples(quick=100, thorough=3000)
+@examples(quick=50, thorough=3000)
 @example(envelope={"EventType": "OnlineRecordFinished", "EventData": {}, "Timestamp": 1}, layout={})
 @example(envelope={"EventType": "OnlineRecordFinished", "EventData": {"Timestamp": 5}, "Timestamp": 1}, layout={})
 @example(envelope={"EventType": "OnlineRecordStarted", "EventData": {"TaskId": "\0"}, "Timestamp": 1}, layout={})

@@ -44,7 +44,7 @@ def is_proven(body: bytes) -> bool:
 
 
 @given(text=texts())
-@examples(quick=100, thorough=2500)
+@examples(quick=50, thorough=2500)
 @example(text='{"a":1,"a":2}')
 @example(text='{"a":"\\u0022\\u0022","a":1}')
 @example(text='{"a":{"b":"\\"","b":1},"c":"\\""}')

@@ -12,7 +12,7 @@ from store import KeptEvent, Store, apply_events, migrate, migrating, reserve
 from tests.store.classes import random_deliveries, random_groups
 
 #: Recordings that all processes work on.
-TASKS = [f"task-{number}" for number in range(12)]
+TASKS = [f"task-{number}" for number in range(8)]
 
 #: What each process reserves, of a name that has a turn every so often.
 TURNS = 10

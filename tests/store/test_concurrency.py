@@ -11,7 +11,7 @@ from tests.store.process import all_deliveries, groups_of
 from tests.store.processes import run_at_once
 
 CONNECTIONS = 8
-ROUNDS = 3
+ROUNDS = 2
 
 
 async def assert_all_applied(store: Store) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -10,7 +11,8 @@ STORE = {"sqlalchemy", "alembic", "asyncpg", "aiosqlite", "store", "workers", "s
 SERVERS = {"asyncio", "aiohttp", "aio_pika", "aiormq", "msgspec", "prometheus_client", "structlog", "rich", "uvloop"}
 
 
-def imported(code: str) -> set[str]:
+@cache
+def imported(code: str) -> frozenset[str]:
     """Return the packages that a new process has imported after `code`."""
     code = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}}, file=sys.stderr)"
     done = subprocess.run(
@@ -20,7 +22,12 @@ def imported(code: str) -> set[str]:
         check=True,
         text=True,
     )
-    return set(done.stderr.split())
+    return frozenset(done.stderr.split())
+
+
+INGEST = "import tiw.process, telemetry, tiw.commands.ingest, broker.amqp.transport"
+WORK = "import tiw.process, telemetry, tiw.commands.work, broker.embedded.transport, broker.amqp.transport"
+UP = "import tiw.process, telemetry, tiw.commands.up, tiw.pipeline, broker.embedded.transport"
 
 
 def help_of(*arguments: str) -> str:
@@ -35,27 +42,25 @@ def test_help_imports_the_parser_alone() -> None:
 
 
 def test_an_ingest_node_imports_no_database() -> None:
-    code = "import tiw.process, telemetry, tiw.commands.ingest, broker.amqp.transport"
-    modules = imported(code)
+    modules = imported(INGEST)
     assert {"aiohttp", "aio_pika", "ingest"} <= modules
     assert not modules & STORE
 
 
 def test_a_worker_imports_no_ingest_and_no_migrations() -> None:
-    modules = imported("import tiw.process, telemetry, tiw.commands.work, broker.amqp.transport")
+    modules = imported(WORK)
     assert {"sqlalchemy", "workers"} <= modules
     assert not modules & {"simulator", "alembic", "ingest"}
 
 
 def test_a_worker_that_listens_nowhere_imports_no_web_server() -> None:
-    code = "import tiw.process, telemetry, tiw.commands.work, broker.embedded.transport, broker.amqp.transport"
-    modules = imported(code)
+    modules = imported(WORK)
     assert {"sqlalchemy", "workers", "aio_pika"} <= modules
     assert "aiohttp" not in modules
 
 
 def test_a_pipeline_that_tells_nobody_imports_nothing_for_it() -> None:
-    modules = imported("import tiw.process, telemetry, tiw.commands.up, tiw.pipeline, broker.embedded.transport")
+    modules = imported(UP)
     assert {"store", "ingest", "workers"} <= modules
     assert not modules & {"notify", "aiosmtplib", "standardwebhooks"}
 
@@ -71,8 +76,8 @@ ASKING = {"reconcile", "tencentcloud", "requests"}
 
 
 def test_who_has_no_credentials_imports_nothing_that_asks_the_vendor() -> None:
-    for command in ("up", "ingest", "work"):
-        assert not imported(f"import tiw.process, telemetry, tiw.commands.{command}, tiw.pipeline") & ASKING
+    for code in (UP, INGEST, WORK):
+        assert not imported(code) & ASKING
 
 
 def test_who_reconciles_imports_the_vendors_sdk_only_once_it_asks_and_takes_no_callbacks() -> None:
