@@ -10,6 +10,7 @@ from reconcile.registering import (
     register,
 )
 from reconcile.service import ReconcileConfig, Reconciler, Report, SharedLimiter
+from vendor_api import explain_failure, explain_pause
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -21,6 +22,8 @@ __all__ = [
     "Registration",
     "Report",
     "SharedLimiter",
+    "explain_failure",
+    "explain_pause",
     "parse_registration",
     "register",
 ]
