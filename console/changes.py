@@ -1,11 +1,26 @@
 """Who changed what in this console."""
 
-from console.requests import Request, Route, Shown
+from console.requests import BadInputError, Request, Route, Shown
+from store import list_changes
+
+#: Changes of one page.
+SHOWN = 50
 
 
 async def show(request: Request) -> Shown:
     """Show the changes, newest first."""
-    return Shown(template="changes.html", title=request.t("nav.changes"), document=[])
+    after = request.query.get("after")
+    try:
+        page = await list_changes(request.console.store, after=after, limit=SHOWN)
+    except ValueError:
+        raise BadInputError(request.t("changes.bad_place")) from None
+    return Shown(
+        template="changes.html",
+        title=request.t("changes.title"),
+        values={"changes": page.rows, "is_first": after is None},
+        document=page.rows,
+        next=None if page.next is None else f"after={page.next}",
+    )
 
 
 ROUTES: tuple[Route, ...] = (Route(method="GET", path="/changes", handler=show),)

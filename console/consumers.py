@@ -122,7 +122,13 @@ async def show_consumer(request: Request) -> Shown:
     return Shown(
         template="consumer.html",
         title=request.t("consumers.one", name=name),
-        values={"now": now, "consumer": found[0], "letters": letters},
+        values={
+            "now": now,
+            "consumer": found[0],
+            "letters": letters,
+            "start": command_line("tiw", "work", name),
+            "remove": command_line("tiw", "consumers", "remove", name),
+        },
         document=_document(request, now, name),
         command=command_line("tiw", "dead-letters", "list", "--consumer", name),
     )

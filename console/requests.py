@@ -59,7 +59,8 @@ class Translate(Protocol):
 class Request:
     """One request, after the checks: who asks, in which language, and for what.
 
-    `query` has the first value of each name in the address, `form` that of a form that was sent.
+    `query` has the first value of each name in the address, `form` that of a form that was sent. `wants_json`: the JSON
+    form is asked for. `is_valid` says whether the session goes on, for an answer that lasts.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Request:
         role: Role,
         who: str,
         form: Mapping[str, str],
+        wants_json: bool = False,
+        is_valid: Callable[[], bool] = lambda: True,
     ) -> None:
         self.http = http
         self.console = console
@@ -82,6 +85,8 @@ class Request:
         self.query: Mapping[str, str] = _first(http.query)
         self.form = form
         self.has_noted = False
+        self.wants_json = wants_json
+        self.is_valid = is_valid
 
     @property
     def may_operate(self) -> bool:

@@ -14,11 +14,12 @@ import msgspec
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler as HttpHandler
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from archive import Place, PlaceError
 from broker import BrokerError, Transport
 from console import changes, consumers, dead_letters, events, media, now, recording, recordings, rejected, sending
+from console.live import Live, Situation
 from console.peers import Peers
 from console.rendering import STATIC, Pages, Texts, attempt, language_of, static_names
 from console.requests import Answer, BadInputError, Done, Language, Request, Route, Shown, Unknown
@@ -112,6 +113,7 @@ class Console:
         self.texts = Texts()
         self.idle = asyncio.Event()
         self.reports = 0
+        self.live = Live(store=store, transport=transport, peers=peers, render=self._render_live)
         self._open_place = open_place
         self._place: Place | None = None
         self._opening = asyncio.Lock()
@@ -132,6 +134,11 @@ class Console:
                 except (PlaceError, OSError) as error:
                     return Unknown(reason=str(error))
             return self._place or Unknown(reason="TIW_ARCHIVE is not set for the console")
+
+    def _render_live(self, situation: Situation, language: Language) -> str:
+        return self.pages.render(
+            "_now.html", {"t": self.texts.translator(language), **structs.asdict(now.view_of(situation))}
+        )
 
     async def require_schema(self) -> None:
         """Return if the store's tables are those that we work with. Raises `StoreError`."""
@@ -222,6 +229,7 @@ class _Server:
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._middleware], client_max_size=MAX_FORM_BYTES)
         app.on_response_prepare.append(self._add_headers)
+        app.on_shutdown.append(self._end_streams)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/static/{digest}/{name:.+}", self._static)
         app.router.add_get("/login", self._login_page)
@@ -366,6 +374,8 @@ class _Server:
             role=session.role,
             who=session.id,
             form=form,
+            wants_json=_wants_json(http),
+            is_valid=lambda: self._session(http)[0] is not None,
         )
 
     def _language_of(self, http: web.Request) -> Language:
@@ -424,6 +434,9 @@ class _Server:
             return None
         outcome, _, text = told.partition(" ")
         return {"ok": outcome == "ok", "text": text}
+
+    async def _end_streams(self, _: web.Application) -> None:
+        await self._console.live.close()
 
     async def _livez(self, http: web.Request) -> web.StreamResponse:
         del http

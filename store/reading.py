@@ -70,7 +70,9 @@ class KeptRow(Struct, frozen=True, kw_only=True):
 
 def is_test(table: Table) -> ColumnElement[bool]:
     """Say whether the recording of a row of `table` is of a test: there are events of it, all of one."""
-    of_it = exists().where(events.c.sdk_app_id == table.c.sdk_app_id, events.c.task_id == table.c.task_id)
+    of_it = exists().where(
+        events.c.sdk_app_id == table.c.sdk_app_id, events.c.task_id == table.c.task_id, events.c.task_id.is_not(None)
+    )
     return and_(of_it.where(events.c.source == TEST_SOURCE), ~of_it.where(events.c.source != TEST_SOURCE))
 
 
