@@ -229,9 +229,11 @@ class _Found(Struct, frozen=True, kw_only=True):
 async def _find(request: Request) -> tuple[Place, _Found]:
     t = request.t
     app, task, key = (request.query.get(name, "") for name in ("app", "task", "file"))
-    if not re.fullmatch(r"-?[0-9]{1,18}", app) or not task or not re.fullmatch(r"[0-9a-f]{32}", key):
+    sdk_app_id = int(app) if re.fullmatch(r"-?[0-9]{1,19}", app) else None
+    is_key = re.fullmatch(r"[0-9a-f]{32}", key) is not None
+    if sdk_app_id is None or not -(2**63) <= sdk_app_id < 2**63 or not task or not is_key:
         raise BadInputError(t("player.bad_address"))
-    file = await locate_archive_file(request.console.store, sdk_app_id=int(app), task_id=task, file_key=key)
+    file = await locate_archive_file(request.console.store, sdk_app_id=sdk_app_id, task_id=task, file_key=key)
     if file is None:
         raise _NotSentError(HTTPStatus.NOT_FOUND, t("player.no_such_file"))
     if file.state != "archived" or file.size is None or file.sha256 is None:

@@ -238,7 +238,9 @@ class _Server:
         app.router.add_post("/logout", self._page(Route(method="POST", path="/logout", handler=_nothing, store=False)))
         app.router.add_get("/language", self._language)
         for route in ROUTES:
-            app.router.add_route(route.method, route.path, self._page(route))
+            # What can be got can be asked about by HEAD.
+            add = app.router.add_get if route.method == "GET" else app.router.add_post
+            add(route.path, self._page(route))
         return app
 
     async def watch_idle(self) -> None:
