@@ -44,16 +44,21 @@ def shortened(url: str) -> str:
     return ascii(url[:80])
 
 
-@pytest.mark.parametrize("url", [*LITERALS, *FORMS, *OTHERS, *PUBLIC_LITERALS], ids=shortened)
-def test_an_address_of_a_callback_that_is_none_of_the_vendors_is_refused(url: str) -> None:
-    with pytest.raises(ForbiddenAddressError):
-        check_url(url.replace("{port}", "8080"), VENDORS, is_vendors=False)
+def is_refused(url: str, *, is_vendors: bool) -> bool:
+    try:
+        check_url(url.replace("{port}", "8080"), VENDORS, is_vendors=is_vendors)
+    except ForbiddenAddressError:
+        return True
+    return False
 
 
-@pytest.mark.parametrize("url", [*LITERALS, *FORMS], ids=shortened)
-def test_an_address_that_is_forbidden_is_refused_though_the_vendor_names_it(url: str) -> None:
-    with pytest.raises(ForbiddenAddressError):
-        check_url(url.replace("{port}", "8080"), VENDORS, is_vendors=True)
+def test_an_address_of_a_callback_that_is_none_of_the_vendors_is_refused() -> None:
+    urls = [*LITERALS, *FORMS, *OTHERS, *PUBLIC_LITERALS]
+    assert [url for url in urls if not is_refused(url, is_vendors=False)] == []
+
+
+def test_an_address_that_is_forbidden_is_refused_though_the_vendor_names_it() -> None:
+    assert [url for url in (*LITERALS, *FORMS) if not is_refused(url, is_vendors=True)] == []
 
 
 @pytest.mark.parametrize(("url", "asked"), ALLOWED)
@@ -86,26 +91,25 @@ def test_a_refusal_tells_nothing_of_an_address_but_its_host(url: str) -> None:
     assert "secret" not in f"{caught.value!r}{caught.value.reason}{caught.value.__cause__}"
 
 
-@pytest.mark.parametrize("text", [*FORBIDDEN_IPS, *METADATA_IPS])
-def test_special_addresses_are_forbidden(text: str) -> None:
-    assert is_forbidden_ip(ip_address(text), ()) is not None
+def test_special_addresses_are_forbidden() -> None:
+    texts = (*FORBIDDEN_IPS, *METADATA_IPS)
+    assert [text for text in texts if is_forbidden_ip(ip_address(text), ()) is None] == []
 
 
-@pytest.mark.parametrize("text", PUBLIC_IPS)
-def test_public_addresses_are_not_forbidden(text: str) -> None:
-    assert is_forbidden_ip(ip_address(text), ()) is None
+def test_public_addresses_are_not_forbidden() -> None:
+    assert [text for text in PUBLIC_IPS if is_forbidden_ip(ip_address(text), ()) is not None] == []
 
 
-@pytest.mark.parametrize("text", METADATA_IPS)
-def test_metadata_stay_forbidden_whatever_networks_are_allowed(text: str) -> None:
-    assert is_forbidden_ip(ip_address(text), EVERYTHING) is not None
+def test_metadata_stay_forbidden_whatever_networks_are_allowed() -> None:
+    assert [text for text in METADATA_IPS if is_forbidden_ip(ip_address(text), EVERYTHING) is None] == []
 
 
-@pytest.mark.parametrize("text", FORBIDDEN_IPS)
-def test_what_is_named_is_allowed_but_nothing_beside_it(text: str) -> None:
-    ip = ip_address(text)
-    assert is_forbidden_ip(ip, (ip_network(text),)) is None
-    assert is_forbidden_ip(ip, (ip_network(f"10.9.9.9/{32}"), ip_network("fd99::/32"))) is not None
+def test_what_is_named_is_allowed_but_nothing_beside_it() -> None:
+    others = (ip_network(f"10.9.9.9/{32}"), ip_network("fd99::/32"))
+    for text in FORBIDDEN_IPS:
+        ip = ip_address(text)
+        assert is_forbidden_ip(ip, (ip_network(text),)) is None, text
+        assert is_forbidden_ip(ip, others) is not None, text
 
 
 @given(st.ip_addresses(v=4))

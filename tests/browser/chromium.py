@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import (
@@ -49,7 +50,13 @@ def running(chromium: Path) -> Iterator[Browser]:
         browser = playwright.chromium.launch(
             executable_path=chromium,
             # It refuses its sandbox to root, and what it shows here is ours.
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--force-color-profile=srgb"],
+            args=[
+                "--no-sandbox",
+                "--disable-dev-shm-usage",
+                "--force-color-profile=srgb",
+                # Names that lead here, as those of an attacker may.
+                "--host-resolver-rules=MAP *.example 127.0.0.1",
+            ],
         )
         try:
             yield browser
@@ -110,6 +117,32 @@ class Watch:
     def _note_report(self, request: Request) -> None:
         if urlsplit(request.url).path == "/csp-report":
             self.problems.append(f"policy: reported {request.post_data}")
+
+
+class Visits:
+    """Contexts of a browser, one for each visitor. They end with the test; what went wrong in their pages fails it."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._contexts: list[tuple[BrowserContext, Watch]] = []
+
+    def page(self, base_url: str, **options: Any) -> Page:
+        """Open a page of a new visitor, who reads English unless `options` say otherwise."""
+        return self.watched(base_url, **options)[0]
+
+    def watched(self, base_url: str, **options: Any) -> tuple[Page, Watch]:
+        """Open a page as `page` does, and give what watches it."""
+        context = self._browser.new_context(base_url=base_url, **{"locale": "en-US", **options})
+        watch = Watch(context)
+        self._contexts.append((context, watch))
+        return context.new_page(), watch
+
+    def end(self) -> None:
+        """Close all, and assert that nothing went wrong."""
+        for context, _ in self._contexts:
+            context.close()
+        for _, watch in self._contexts:
+            watch.assert_nothing()
 
 
 def keys_until(page: Page, key: str, selected: str, *, at_most: int = 200) -> None:

@@ -118,17 +118,16 @@ class Pipeline:
 
 
 @contextmanager
-def pipeline(
-    kind: str, folder: Path, servers: tuple[RabbitMQServer, PostgresServer] | None, **settings: str
+def prepared(
+    folder: Path, servers: tuple[RabbitMQServer, PostgresServer] | None, **settings: str
 ) -> Iterator[Pipeline]:
-    """Prepare a pipeline, `embedded` or `distributed`."""
+    """Prepare a pipeline: over these servers, or in one process."""
     with ExitStack() as stack:
         files = stack.enter_context(in_thread(VendorFiles(shrink=1000)))
         school = make_school(files.bucket)
         files.add([school.archived])
         api = stack.enter_context(in_thread(VendorApi(school.classes, sdk_app_ids=[APP])))
         if servers is None:
-            assert kind == "embedded"
             deployment = stack.enter_context(embedded(folder, **settings))
         else:
             deployment = stack.enter_context(distributed(folder, *servers, **settings))

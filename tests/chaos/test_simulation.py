@@ -25,7 +25,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("plan", [draw_plan(4), small_plan(4)], ids=["drawn", "small"])
+@pytest.mark.parametrize("plan", [draw_plan(8), small_plan(4)], ids=["drawn", "small"])
 def test_the_same_plan_tells_the_same_story(template: Path, plan: Plan) -> None:
     first = run_world(plan, template=template, tells=True)
     again = run_world(plan, template=template, tells=True)
