@@ -11,8 +11,9 @@ from chaos.simulation.database import make_template
 from chaos.simulation.plan import Bug, Plan, draw_plan, small_plan
 from chaos.simulation.running import run_world
 
-#: Within so many small worlds every planted bug shows itself.
+#: Within so many small worlds every planted bug shows itself, and most in these two, which come first.
 FOUND_WITHIN = 40
+MOST_SHOW = (4, 5)
 
 #: The CI's slice of `./dev simulation`.
 SLICE = range(1000, 1006)
@@ -39,7 +40,7 @@ def test_another_seed_tells_another_story(template: Path) -> None:
 
 @pytest.mark.parametrize("bug", Bug)
 def test_a_planted_bug_is_found(template: Path, bug: Bug) -> None:
-    for seed in range(FOUND_WITHIN):
+    for seed in (*MOST_SHOW, *range(FOUND_WITHIN)):
         if run_world(small_plan(seed), template=template, bugs=frozenset({bug})).violations:
             return
     pytest.fail(f"{bug} was not found in {FOUND_WITHIN} worlds")
