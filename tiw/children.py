@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Self
@@ -126,7 +126,7 @@ class Processes:
         while True:
             started_s = time.monotonic()
             try:
-                ended = _describe_exit(await self._run(name))
+                ended = describe_exit(await self._run(name))
             except OSError as error:
                 # No memory or no process left: the next time there may be.
                 ended = f"not started: {error.strerror}"
@@ -137,32 +137,62 @@ class Processes:
             restart_s = min(2 * restart_s, LAST_RESTART_S)
 
     async def _run(self, name: str) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *self._commands[name], stdin=asyncio.subprocess.PIPE, env=self._environ, pass_fds=self._descriptors
-        )
-        self._running[name] = process
+        def note(process: Process) -> None:
+            self._running[name] = process
+
         try:
-            return await process.wait()
-        except asyncio.CancelledError:
-            await self._stop(process, name)
-            raise
+            return await run_child(
+                name,
+                self._commands[name],
+                environ=self._environ,
+                grace_s=self._grace_s,
+                descriptors=self._descriptors,
+                started=note,
+            )
         finally:
-            del self._running[name]
-            forget_process(process.pid)
-
-    async def _stop(self, process: Process, name: str) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        # Not asyncio.timeout: in a task that is being cancelled it never times out before Python 3.11.3,
-        # https://github.com/python/cpython/issues/102780
-        ended = asyncio.create_task(process.wait())
-        if not (await asyncio.wait({ended}, timeout=self._grace_s))[0]:
-            _log.warning("process_killed", process=name, grace_s=self._grace_s)
-            process.kill()
-            await ended
+            self._running.pop(name, None)
 
 
-def _describe_exit(code: int) -> str:
+async def run_child(
+    name: str,
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    grace_s: float,
+    descriptors: Sequence[int] = (),
+    started: Callable[[Process], None] = lambda _: None,
+) -> int:
+    """Run a child to its end and return its exit code, negative for a signal; `started` gets it once it runs.
+
+    Cancelled, it stops the child first: SIGTERM, and after `grace_s` SIGKILL. Raises OSError if it cannot be started.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, env=environ, pass_fds=descriptors
+    )
+    started(process)
+    try:
+        return await process.wait()
+    except asyncio.CancelledError:
+        await _stop(process, name, grace_s=grace_s)
+        raise
+    finally:
+        forget_process(process.pid)
+
+
+async def _stop(process: Process, name: str, *, grace_s: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    # Not asyncio.timeout: in a task that is being cancelled it never times out before Python 3.11.3,
+    # https://github.com/python/cpython/issues/102780
+    ended = asyncio.create_task(process.wait())
+    if not (await asyncio.wait({ended}, timeout=grace_s))[0]:
+        _log.warning("process_killed", process=name, grace_s=grace_s)
+        process.kill()
+        await ended
+
+
+def describe_exit(code: int) -> str:
+    """Return how a process has ended, in words."""
     if code >= 0:
         return f"code {code}"
     known = {member.value: member.name for member in signal.Signals}

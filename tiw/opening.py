@@ -5,7 +5,7 @@ Each part imports what it needs when it is opened: an ingest node has no use for
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from notify import Channel, Look, Notifier, Wording
     from reconcile import Reconciler
     from store import Store
-    from telemetry import ReadyCheck
+    from telemetry import AdminPage, ReadyCheck
     from vendor_api import Limiter, VendorClient
 
 
@@ -196,6 +196,22 @@ def ingest_config(settings: Settings, *, reuse_port: bool = False, inherited: in
         reuse_port=reuse_port,
         rejected_folder=rejected_folder(settings),
     )
+
+
+def ingest_pages(settings: Settings, transport: Transport | None = None) -> "Sequence[AdminPage]":
+    """Return the pages with which the console sees what an ingest node has refused; none where the console is off.
+
+    They publish over `transport`, or over one that they open.
+    """
+    if settings.console is None:
+        return ()
+    from tiw.console_token import known_console_token  # noqa: PLC0415 - workers have none of these
+    from tiw.rejected import rejected_pages  # noqa: PLC0415
+
+    def opened() -> AbstractAsyncContextManager[Transport]:
+        return open_transport(settings, may_be_new=True) if transport is None else nullcontext(transport)
+
+    return rejected_pages(settings, token=known_console_token(settings), opened=opened)
 
 
 def open_vendor(settings: Settings, *, limiter: "Limiter | None" = None) -> "VendorClient":

@@ -81,6 +81,9 @@ def _add_processes(commands: Any) -> None:
     trying.add_argument("--event", metavar="TYPE", help="of one kind, such as Finished (default: a sample of each)")
     trying.add_argument("--body", metavar="FILE", help="a callback of yours instead of the samples; -: standard input")
     trying.add_argument("--attempt", type=_positive, default=1, metavar="N", help="the number of the attempt")
+    console = _command(commands, "console", "console:console", "Show what happened to classes, in a browser.")
+    console.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    console.add_argument("--listen-fd", type=_natural, help=argparse.SUPPRESS)
     _command(commands, "migrate", "migrate:migrate", "Bring the database's schema up to date.")
 
 
@@ -252,6 +255,7 @@ def _add_keys(commands: Any) -> None:
     keys = _group(commands, "keys", "The callback keys of each application.")
     show = _command(keys, "show", "keys:show", "Show them, for the owner of their file.")
     show.add_argument("--app", type=_natural, metavar="ID", help="of one SdkAppId")
+    show.add_argument("--console", action="store_true", help="the token of the console and its login link instead")
     show.add_argument("--reveal", action="store_true", help="as they are, though this is no terminal")
     _json(show)
     add = _command(keys, "add", "keys:add", "Accept another key, too: a new one is made and printed.")

@@ -19,6 +19,7 @@ from tiw.keys import apps_of
 from tiw.opening import (
     archiving,
     ingest_config,
+    ingest_pages,
     listening,
     make_notifier,
     notify_channels,
@@ -31,11 +32,12 @@ from tiw.opening import (
     require_credentials,
 )
 from tiw.process import folder_lock, raise_descriptor_limit
-from tiw.settings import Address, Settings
+from tiw.settings import Address, Settings, UsageError
 from workers import BUILT_IN, CONFIRM_TIMEOUT_S, Worker
 
 if TYPE_CHECKING:
     from notify import Look
+    from tiw.console_child import ConsoleAt
 
 #: How long the migration of a file is waited for before callbacks are taken.
 _LOCAL_MIGRATION_S = 1.0
@@ -55,6 +57,7 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     http_port: int
     path: str
     admin_port: int | None
+    console: "ConsoleAt | None"
     store: Store
     failure: "asyncio.Task[None]"
 
@@ -127,12 +130,34 @@ async def run_pipeline(
                 children = (*running.not_ready, *custom.not_ready)
             return Readiness(not_ready=(*server.ready().not_ready, *consumers, *children))
 
-        admin_port = None
         if admin is not None:
-            health = AdminListener(admin.host, admin.port, ready=ready)
+            pages = ingest_pages(settings, transport)
+            health = AdminListener(admin.host, admin.port, ready=ready, pages=pages)
             listener = await stack.enter_async_context(listening(health, variable="TIW_ADMIN", address=admin))
-            admin_port = listener.port
-        yield Pipeline(http_port=server.port, path=config.path, admin_port=admin_port, store=store, failure=failure)
+            admin = Address(host=admin.host, port=listener.port)
+        yield Pipeline(
+            http_port=server.port,
+            path=config.path,
+            admin_port=None if admin is None else admin.port,
+            console=await _open_console(stack, settings, admin=admin, environ=environ),
+            store=store,
+            failure=failure,
+        )
+
+
+async def _open_console(
+    stack: AsyncExitStack, settings: Settings, *, admin: Address | None, environ: Mapping[str, str]
+) -> "ConsoleAt | None":
+    """Run the console for those who connect; where that cannot be, say so and go on: callbacks matter more."""
+    if settings.console is None:
+        return None
+    from tiw.console_child import open_console  # noqa: PLC0415 - where it is off, it costs nothing
+
+    try:
+        return await open_console(stack, settings, settings.console, admin=admin, environ=environ)
+    except UsageError as error:
+        _log.error("console_not_opened", reason=str(error), meanwhile="everything else runs; `off` is no console")
+        return None
 
 
 def _looks(settings: Settings, transport: Transport, spools: Sequence[Spool]) -> "list[Look]":

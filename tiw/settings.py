@@ -340,8 +340,13 @@ def _app_ids(value: str) -> frozenset[int]:
     return frozenset(int(part) for part in _list(value))
 
 
+def is_token(value: str) -> bool:
+    """Say whether a text is long enough for a token, and has only characters that stay as they are in an address."""
+    return len(value) >= MIN_PATH_TOKEN_CHARACTERS and re.fullmatch(r"[A-Za-z0-9._~-]+", value) is not None
+
+
 def _path_token(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._~-]+", value) or len(value) < MIN_PATH_TOKEN_CHARACTERS:
+    if not is_token(value):
         raise ValueError(
             f"must be at least {MIN_PATH_TOKEN_CHARACTERS} characters of A-Z a-z 0-9 . _ ~ -: "
             "make one with `openssl rand -hex 16`"

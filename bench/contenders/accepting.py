@@ -46,6 +46,7 @@ def _embedded_settings(place: Place) -> dict[str, str]:
     return {
         "TIW_HTTP": f"127.0.0.1:{place.port}",
         "TIW_ADMIN": "127.0.0.1:0",
+        "TIW_CONSOLE": "off",
         "TIW_CALLBACK_KEYS": json.dumps({str(APP): [KEY]}),
         "TIW_DATA_DIR": str(place.folder / "data"),
     }

@@ -170,6 +170,7 @@ class Deployment:
             "TIW_CONSUMERS": str(self.plugins),
             "TIW_RETRY_DELAYS_S": ",".join(f"{delay_s:g}" for delay_s in LADDER_S),
             "TIW_ADMIN": f"127.0.0.1:{_free_port()}",
+            "TIW_CONSOLE": "off",
             "TIW_LOG_FORMAT": "json",
             EFFECTS_VARIABLE: str(self.effects_file),
         }

@@ -120,8 +120,12 @@ class Reader:
         self._running: subprocess.Popen[bytes] | None = None
         self._calls = temporary / "calls"
         self._output = temporary / "output"
-        http, admin = free_port(), free_port()
-        self._replaced = {"127.0.0.1:8080": f"127.0.0.1:{http}", "127.0.0.1:9080": f"127.0.0.1:{admin}"}
+        http, admin, console = free_port(), free_port(), free_port()
+        self._replaced = {
+            "127.0.0.1:8080": f"127.0.0.1:{http}",
+            "127.0.0.1:8090": f"127.0.0.1:{console}",
+            "127.0.0.1:9080": f"127.0.0.1:{admin}",
+        }
         temporary.mkdir()
         programs = temporary / "programs"
         programs.mkdir()
@@ -135,6 +139,7 @@ class Reader:
             "CALLS": str(self._calls),
             "TIW_HTTP": f"127.0.0.1:{http}",
             "TIW_ADMIN": f"127.0.0.1:{admin}",
+            "TIW_CONSOLE": f"127.0.0.1:{console}",
             **settings,
         }
 

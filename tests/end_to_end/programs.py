@@ -41,7 +41,8 @@ def command_line(*arguments: str) -> list[str]:
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a process: `settings`, and nothing of TIW_ from the one that runs the tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIW_")}
-    return {**inherited, "PYTHONPATH": str(ROOT), **settings}
+    # Where the console is not what is tried, it would only be a port that two of them want.
+    return {**inherited, "PYTHONPATH": str(ROOT), "TIW_CONSOLE": "off", **settings}
 
 
 def run(settings: Mapping[str, str], *arguments: str, cwd: Path | None = None) -> Finished:

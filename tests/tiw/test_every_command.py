@@ -61,11 +61,11 @@ VALUES = {
 AND = {"await_callback": ("--timeout", "0.2")}
 
 #: These run until they are stopped, or play classes: once each is enough, with all that is said of their data folder.
-LONG = {"up", "ingest", "work", "demo", "simulate", "migrate"}
+LONG = {"up", "ingest", "work", "console", "demo", "simulate", "migrate"}
 
 
 #: These run until they are told to stop; whatever they stumble over, they say by then.
-LASTING = {"up", "ingest", "work", "reconcile"}
+LASTING = {"up", "ingest", "work", "console", "reconcile"}
 STOP_AFTER_S = 4.0
 
 
@@ -256,6 +256,7 @@ def ended(condition: Condition, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "TIW_DATA_DIR": str(folder),
             "TIW_HTTP": "127.0.0.1:0",
             "TIW_ADMIN": "127.0.0.1:0",
+            "TIW_CONSOLE": "127.0.0.1:0",
         }
         finished = run_command(
             case.arguments,

@@ -30,6 +30,7 @@ async def demo(settings: Settings, args: argparse.Namespace) -> int:
             http=Address(host="127.0.0.1", port=0),
             database_url=f"sqlite+aiosqlite:///{folder}/store.db",
             data_dir=Path(folder),
+            console=None,
         )
         keys = KeyRing({GENERATED_SDK_APP_ID: (key,)})
         async with run_pipeline(own, keys=keys, admin=None, environ=os.environ) as pipeline:

@@ -6,11 +6,12 @@ import os
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from pathlib import Path
 
+from broker import Transport
 from ingest import IngestServer, UnixSocket
 from telemetry import AdminListener, Readiness, ReadyCheck, configure_logging
 from tiw.children import Processes, announce_readiness, children_readiness, shared_port, tiw_command
 from tiw.keys import open_keys
-from tiw.opening import cannot_listen, ingest_config, listening, open_spool, open_transport, require_amqp
+from tiw.opening import cannot_listen, ingest_config, ingest_pages, listening, open_spool, open_transport, require_amqp
 from tiw.process import raise_descriptor_limit, settle, stop_requests
 from tiw.settings import DEFAULT_ADMIN, Address, Settings, UnixAddress
 
@@ -39,7 +40,7 @@ async def _serve(settings: Settings, *, is_child: bool, inherited: int | None) -
         if is_child:
             await stack.enter_async_context(announce_readiness(server.ready))
         else:
-            await stack.enter_async_context(_admin(settings, server.ready))
+            await stack.enter_async_context(_admin(settings, server.ready, transport))
         await stack.enter_async_context(listening(server, variable="TIW_HTTP", address=settings.http))
         settle()
         await stopped.wait()
@@ -81,6 +82,9 @@ async def _serve_in_children(settings: Settings, count: int) -> int:
     return 0
 
 
-def _admin(settings: Settings, ready: ReadyCheck) -> AbstractAsyncContextManager[AdminListener]:
+def _admin(
+    settings: Settings, ready: ReadyCheck, transport: Transport | None = None
+) -> AbstractAsyncContextManager[AdminListener]:
     address = settings.admin or DEFAULT_ADMIN
-    return listening(AdminListener(address.host, address.port, ready=ready), variable="TIW_ADMIN", address=address)
+    listener = AdminListener(address.host, address.port, ready=ready, pages=ingest_pages(settings, transport))
+    return listening(listener, variable="TIW_ADMIN", address=address)

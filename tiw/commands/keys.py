@@ -5,11 +5,12 @@ import os
 import sys
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ingest import CallbackKeys, new_key
+from tiw.console_token import console_address, console_token_file, login_link, present_console_token
 from tiw.keys import add_key, changeable_keys_file, keys_file, present_keys, retire_key
-from tiw.output import print_json, print_table
+from tiw.output import print_fields, print_json, print_table
 from tiw.settings import FailedError, Settings
 
 _MASK = "***"
@@ -31,6 +32,19 @@ class ShownKeys(Struct, frozen=True, kw_only=True):
     keys: list[ShownKey]
 
 
+class ShownConsole(Struct, frozen=True, kw_only=True):
+    """The tokens of the console, masked unless they were asked for, and the link that logs in with the first.
+
+    `source` is the variable or file that has `token`, which is null if there is none yet.
+    """
+
+    address: str
+    source: str
+    token: str | None
+    read_token: str | None
+    link: str | None
+
+
 class AddedKey(Struct, frozen=True, kw_only=True):
     """A key that is accepted from now on; `key` is null if it came from standard input."""
 
@@ -49,6 +63,8 @@ class RetiredKey(Struct, frozen=True, kw_only=True):
 
 def show(settings: Settings, args: argparse.Namespace) -> int:
     """Print each key with its number; to a terminal or with `--reveal`, and to the owner of the file, as it is."""
+    if args.console:
+        return _show_console(settings, args)
     keys = _of(args.app, present_keys(settings))
     source = "TIW_CALLBACK_KEYS" if settings.callback_keys is not None else str(keys_file(settings))
     is_revealed = args.reveal or sys.stdout.isatty()
@@ -69,6 +85,38 @@ def show(settings: Settings, args: argparse.Namespace) -> int:
     )
     if rows and not is_revealed:
         print("tiw: --reveal shows the keys", file=sys.stderr)
+    return 0
+
+
+def _show_console(settings: Settings, args: argparse.Namespace) -> int:
+    if settings.console is None:
+        raise FailedError("TIW_CONSOLE is off: there is no console to log in to")
+    token = present_console_token(settings)
+    file = console_token_file(settings)
+    is_revealed = args.reveal or sys.stdout.isatty()
+    if is_revealed and settings.console_token is None and token is not None:
+        _require_owner(file)
+    address = console_address(settings)
+
+    def shown(secret: str | None) -> str | None:
+        return secret if secret is None or is_revealed else _MASK
+
+    found = ShownConsole(
+        address=address,
+        source="TIW_CONSOLE_TOKEN" if settings.console_token is not None else str(file),
+        token=shown(token),
+        read_token=shown(settings.console_read_token),
+        link=None if token is None else login_link(address, shown(token) or ""),
+    )
+    if args.json:
+        print_json(found)
+        return 0
+    if token is None:
+        print("No token yet: one is generated at the first start of `tiw up` or `tiw console`.")
+        return 0
+    print_fields(structs.asdict(found))
+    if not is_revealed:
+        print("tiw: --reveal shows the tokens", file=sys.stderr)
     return 0
 
 

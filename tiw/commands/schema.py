@@ -24,7 +24,7 @@ from tiw.commands.config import EffectiveSettings
 from tiw.commands.dead_letters import PurgedDeadLetters, ReplayedDeadLetters
 from tiw.commands.events import ReplayedEvents
 from tiw.commands.forget import ForgottenRecording
-from tiw.commands.keys import AddedKey, RetiredKey, ShownKeys
+from tiw.commands.keys import AddedKey, RetiredKey, ShownConsole, ShownKeys
 from tiw.commands.notify import ChannelTest
 from tiw.commands.reconcile import ReconcileState
 from tiw.commands.spool import DrainedSpool, SpooledRow
@@ -65,6 +65,7 @@ DOCUMENTS: dict[str, Any] = {
     "reconcile show": ReconcileState,
     "reconcile audit": list[UnaccountedRoom],
     "keys show": ShownKeys,
+    "keys show --console": ShownConsole,
     "keys add": AddedKey,
     "keys retire": RetiredKey,
     "simulate": SimulationCounts,

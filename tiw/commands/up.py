@@ -62,6 +62,10 @@ def _greet(settings: Settings, keys: KeyRing, admin: Address, pipeline: Pipeline
     health = f"http://{Address(host=admin.host, port=pipeline.admin_port or admin.port)}/readyz"
     print(f"callbacks  {first.place}")
     print(f"health     {health}")
+    if pipeline.console is not None:
+        from tiw.console_token import greeting  # noqa: PLC0415 - where it is off, it costs nothing
+
+        print(greeting(pipeline.console.address, pipeline.console.token))
     print(f"data       {settings.data_dir}")
     print("\nSend a callback:\n")
     print(first.curl)
