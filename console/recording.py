@@ -1,4 +1,4 @@
-"""One recording, in the order in which a person asks: what happened, watch it, when, which files, what was done with it."""
+"""One recording, in the order in which a person asks: what happened, watch it, when, which files, what was done."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from console.recordings import Sentence, sentence
+from archive import DEFAULT_HOSTS, AddressRules, ForbiddenAddressError, check_url, kind_of
+from console.media import media_address, media_origins, streams_of
+from console.recordings import Sentence, sentence, whole_number
 from console.rendering import attempt, command_line, duration_s, microseconds, plain
 from console.requests import Answer, BadInputError, Done, Request, Route, Shown, Translate, Unknown
-from console.timeline import draw, video_kind
+from console.timeline import draw
 from reconcile import explain_failure, explain_pause
 from schemas import (
     OnlineRecordFinished,
@@ -30,6 +32,7 @@ from store import (
     Recording,
     RecordingDetails,
     RecordingEventRef,
+    RecordingFailure,
     RecordingQuestion,
     ShownVideo,
     Store,
@@ -66,12 +69,17 @@ _WHYS: Final = {
     "it is no longer listed as running": "gone",
     "a search says that it has ended": "search",
 }
+#: Where the vendor has files, as the player and the archive know it without settings.
+_VENDORS: Final = AddressRules(hosts=DEFAULT_HOSTS)
+
 _ANSWERS: Final = frozenset(
     ("prepared", "recording", "paused", "stopped", "finished", "failed", "not_found", "not_asked")
 )
 _REASONS: Final = frozenset(("auto", "user_call", "exception", "force_stop"))
 _SOURCES: Final = {"": "callback", "reconcile": "reconcile", "archive": "archive", "test": "test"}
-_NO_ORDER: Final = 2**62
+
+#: The end of the year 9999: a browser shows no later one.
+_LATEST_S: Final = 253_402_300_800
 
 
 async def show(request: Request) -> Answer:
@@ -96,6 +104,7 @@ async def show(request: Request) -> Answer:
     apps = await attempt(find_reconciled_apps(store))
     known = [] if isinstance(outcomes, Unknown) else outcomes
     kept_s = request.console.config.kept_s
+    streams = streams_of(recording, now_s=now_us / 1_000_000, kept_s=kept_s, t=t)
     values = {
         "recording": recording,
         "heard_us": details.active_at_us,
@@ -106,6 +115,7 @@ async def show(request: Request) -> Answer:
         "is_good": _is_good(details),
         "is_test": any(event.source == "test" for event in recording.events),
         "denied": sum(event.verified is False for event in recording.events),
+        "streams": streams,
         "drawing": draw(recording, outcomes=known, now_us=now_us, t=t),
         "videos": _videos(details),
         "more_videos": max(0, len(recording.videos) - MOST_FILES),
@@ -124,20 +134,16 @@ async def show(request: Request) -> Answer:
         values=values,
         document=recording,
         command=command_line("tiw", "recordings", "show", task_id, "--app", app),
+        media_origins=media_origins(streams),
     )
 
 
 def _asked_for(query: Mapping[str, str], t: Translate) -> tuple[str, int | None]:
     """Return which recording an address, or a form, names. Raises `BadInputError`."""
-    task_id, app = query.get("task", ""), query.get("app", "").strip()
+    task_id = query.get("task", "")
     if not task_id:
         raise BadInputError(t("recording.no_task"))
-    if not app:
-        return task_id, None
-    is_number = app.removeprefix("-").isascii() and app.removeprefix("-").isdigit() and len(app) <= 20
-    if not is_number or not -(2**63) <= int(app) < 2**63:
-        raise BadInputError(t("recordings.bad_number", name=t("recordings.filter_app"), value=plain(app, 80)))
-    return task_id, int(app)
+    return task_id, whole_number(query, "app", t)
 
 
 def _choice(request: Request, task_id: str, found: Sequence[Recording]) -> Shown:
@@ -175,12 +181,7 @@ def say(details: RecordingDetails, *, now_us: int, kept_s: float, t: Translate) 
         OnlineRecordFinished,
     )
     if recording.error is not None:
-        code, message = plain(recording.error.code, 200), plain(recording.error.message, 600)
-        if not code and not message:
-            return (t("recording.said_failed_bare"),)
-        if not message:
-            return (t("recording.said_failed_code", code=code),)
-        return (t("recording.said_failed", code=code or "?", message=message),)
+        return _failed(recording.error, t)
     match recording.status:
         case RecordingStatus.RECORDING:
             return sentence(t, "recording.said_recording", start=started_us or details.active_at_us)
@@ -190,6 +191,13 @@ def say(details: RecordingDetails, *, now_us: int, kept_s: float, t: Translate) 
             key = "recording.said_forced" if recording.force_stop_time else "recording.said_stopped"
             return sentence(t, key, stop=stopped_us or details.active_at_us)
     return _finished(details, started_us, stopped_us, now_us=now_us, kept_s=kept_s, t=t)
+
+
+def _failed(error: RecordingFailure, t: Translate) -> Sentence:
+    code, message = plain(error.code, 200), plain(error.message, 600)
+    if message:
+        return (t("recording.said_failed", code=code or "?", message=message),)
+    return (t("recording.said_failed_code", code=code) if code else t("recording.said_failed_bare"),)
 
 
 def _paused(recording: Recording, now_us: int, t: Translate) -> Sentence:
@@ -210,7 +218,6 @@ def _finished(
     kept_s: float,
     t: Translate,
 ) -> Sentence:
-    recording = details.recording
     moments = {"start": started_us, "end": stopped_us}
     span = (
         "recording.span"
@@ -242,7 +249,7 @@ def _finished(
 def _deleted_us(details: RecordingDetails, stopped_us: int | None, kept_s: float) -> int:
     finished = [event for event in details.recording.events if event.event_type == OnlineRecordFinished.__name__]
     made_us = max((event.timestamp * 1_000_000 for event in finished), default=stopped_us or details.active_at_us)
-    if not 0 < made_us < _NO_ORDER:
+    if not 0 < made_us < _LATEST_S * 1_000_000:
         made_us = details.active_at_us
     return made_us + round(kept_s * 1_000_000)
 
@@ -253,8 +260,7 @@ def _told_us(recording: Recording, seconds: int | None, *events: type) -> int | 
     told = [seconds or 0]
     for name in names:
         told += [event.timestamp for event in reversed(recording.events) if event.event_type == name]
-    # From 1970 to the year 9999, which is what a browser shows.
-    return next((at * 1_000_000 for at in told if 0 < at < 253_402_300_800), None)
+    return next((at * 1_000_000 for at in told if 0 < at < _LATEST_S), None)
 
 
 def _states(details: RecordingDetails) -> list[str | None]:
@@ -318,23 +324,22 @@ def _videos(details: RecordingDetails) -> list[dict[str, object]]:
             {
                 "number": number,
                 "video": video,
-                "kind": video_kind(video.video_type),
+                "kind": kind_of(video.video_type),
                 "state": "unplanned" if video.archive is None else video.archive.state,
                 "row": row,
-                "key": file_key(video),
+                "ours": media_address(details.recording.sdk_app_id, details.recording.task_id, file_key(video)),
                 "link": _link(video),
-                "is_known": bool(video.user_id),
             }
         )
     return shown
 
 
 def _link(video: ShownVideo) -> str | None:
-    """Return the vendor's address if a browser may be led there: never one that runs something."""
-    url = video.video_url
-    if url is None or not url.startswith(("http://", "https://")) or len(url) > 4096:
+    """Return the vendor's address if it is one of the vendor's: a forged callback leads nobody elsewhere."""
+    try:
+        return None if video.video_url is None else str(check_url(video.video_url, _VENDORS, is_vendors=False))
+    except ForbiddenAddressError:
         return None
-    return url if url.isprintable() and " " not in url else None
 
 
 def _orphans(details: RecordingDetails) -> list[ArchiveFileRow]:

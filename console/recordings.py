@@ -216,13 +216,16 @@ def read_filters(query: Mapping[str, str], t: Translate) -> Filters:
         q=texts["q"] or None,
         task=texts["task"] or None,
         teacher=texts["teacher"] or None,
-        room=_number(query, "room", t),
-        app=_number(query, "app", t),
+        room=whole_number(query, "room", t),
+        app=whole_number(query, "app", t),
         status=status,
         since=_day(query, "from", t),
         until=_day(query, "until", t),
         offset=_offset(query),
-        **{name: query.get(name, "") not in ("", "0", "false") for name in _FLAGS},
+        failed=_flag(query, "failed"),
+        found_late=_flag(query, "found_late"),
+        contradicted=_flag(query, "contradicted"),
+        not_archived=_flag(query, "not_archived"),
     )
     if filters.q is not None and texts["as"] in meanings(filters.q):
         taken: Any = texts["as"]
@@ -230,13 +233,18 @@ def read_filters(query: Mapping[str, str], t: Translate) -> Filters:
     return filters
 
 
-def _number(query: Mapping[str, str], name: str, t: Translate) -> int | None:
+def whole_number(query: Mapping[str, str], name: str, t: Translate) -> int | None:
+    """Return a number of 64 bits that an address has. Raises `BadInputError` for what is none."""
     text = query.get(name, "").strip()
     if not text:
         return None
     if re.fullmatch(r"-?[0-9]{1,19}", text, re.ASCII) and -(2**63) <= int(text) < 2**63:
         return int(text)
     raise BadInputError(t("recordings.bad_number", name=t(f"recordings.filter_{name}"), value=plain(text, 80)))
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name, "") not in ("", "0", "false")
 
 
 def _day(query: Mapping[str, str], name: str, t: Translate) -> date | None:
@@ -341,7 +349,7 @@ def _form_values(filters: Filters) -> dict[str, str]:
 async def _drops(store: Store, filters: Filters) -> list[str] | Unknown:
     """Return which filters there would be recordings without."""
     names = [name for name in _SHOWN if _is_set(filters, name)]
-    if len(names) < 2:
+    if len(names) == 1:
         return []
     found = []
     for name in names:

@@ -1,16 +1,19 @@
 """The time line of a recording as data that a template draws as SVG: bars, marks, an axis and a table. Pure; no I/O.
 
-The axis is the time of day. A video is drawn where its part of the class was, so that one that was joined has gaps where
-the recording was paused. All that comes of a callback may be any number of 64 bits: what cannot be true is drawn at an
-edge or left out, and a remark says so. Every coordinate lies within the drawing.
+The axis is the time of day. A video is drawn where its part of the class was, so that one that was joined has gaps
+where the recording was paused. All that comes of a callback may be any number of 64 bits: what cannot be true is drawn
+at an edge or left out, and a remark says so. Every coordinate lies within the drawing.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from archive import kind_of
+from console.requests import Translate
 from schemas import (
     OnlineRecordFinished,
     OnlineRecordLongPauseForceStopped,
@@ -18,7 +21,6 @@ from schemas import (
     OnlineRecordStarted,
     OnlineRecordStopped,
     RecordingStatus,
-    VideoType,
 )
 from store import EventOutcome, Recording, RecordingEventRef, ShownVideo
 
@@ -57,18 +59,7 @@ _BEFORE, _BEFORE_LEAST_US = 0.1, 10 * _S
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800)
 _MOST_TICKS = 8
 
-#: A text by its name, with what it says of this recording.
-Translate: TypeAlias = Callable[..., str]
-
 Group: TypeAlias = Literal["class", "videos", "callbacks", "consumers", "archive"]
-
-_VIDEO_KINDS = {
-    VideoType.CAMERA: "camera",
-    VideoType.SCREEN_SHARE: "screen",
-    VideoType.WHITEBOARD: "whiteboard",
-    VideoType.MIXED_STREAM: "mixed",
-    VideoType.AUDIO: "audio",
-}
 
 
 class Bar(Struct, frozen=True, kw_only=True):
@@ -102,6 +93,11 @@ class Row(Struct, frozen=True, kw_only=True):
     marks: tuple[Mark, ...] = ()
     line: tuple[float, float] | None = None
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its bars and marks."""
+        return (*(bar.kind for bar in self.bars), *(mark.kind for mark in self.marks))
+
 
 class Tick(Struct, frozen=True, kw_only=True):
     """A place of the axis: how long after the start of the class, and when that was."""
@@ -112,7 +108,7 @@ class Tick(Struct, frozen=True, kw_only=True):
 
 
 class TableRow(Struct, frozen=True, kw_only=True):
-    """The same in words: what, of whom, from when until when; `until_us` is None for a moment, or if it is not known."""
+    """The same in words: what, of whom, from when until when; `until_us` is None for a moment, or if nobody knows."""
 
     what: str
     who: str
@@ -141,11 +137,6 @@ class Drawing(Struct, frozen=True, kw_only=True):
 def draw(recording: Recording, *, outcomes: Sequence[EventOutcome], now_us: int, t: Translate) -> Drawing:
     """Return the time line of a recording; `outcomes` is what consumers did with its events."""
     return _Line(recording, outcomes, now_us, t).draw()
-
-
-def video_kind(video_type: int | None) -> str:
-    """Return the word for what a video shows: a class of styles, and a part of a text's name."""
-    return "video" if video_type is None else _VIDEO_KINDS.get(VideoType(video_type), "video")
 
 
 def elapsed(us: int) -> str:
@@ -205,7 +196,7 @@ class _Line:
                 y, group = y + _GROUP_GAP, row.group
             rows.append(self._placed(row, axis, y))
             y += _ROW_HEIGHT
-        kinds = dict.fromkeys(one.kind for row in rows for one in (*row.bars, *row.marks))
+        kinds = dict.fromkeys(kind for row in rows for kind in row.kinds)
         if len(self._table) > MOST_TABLE_ROWS:
             self._remarks.append(self._t("timeline.table_cut", count=MOST_TABLE_ROWS))
         return Drawing(
@@ -359,7 +350,7 @@ class _Line:
 
     def _video(self, number: int, video: ShownVideo) -> _Planned:
         t = self._t
-        kind = video_kind(video.video_type)
+        kind = kind_of(video.video_type)
         name = t(f"timeline.kind_{kind}")
         who = video.user_id or ""
         starts_us = self._length_us(video.video_play_time_ms, number, "video_play_time")
@@ -550,7 +541,7 @@ class _Line:
             for at_us, kind, title in row.marks
         )
         xs = [mark.x for mark in marks]
-        line = (min(xs), max(xs)) if row.group == "callbacks" and len(xs) == 2 else None
+        line = (min(xs), max(xs)) if row.group == "callbacks" and xs else None
         return Row(
             group=row.group,
             y=round(y, 1),
@@ -593,7 +584,7 @@ class _Axis:
 def _tick_label(seconds: int, step_s: int) -> str:
     sign = "-" if seconds < 0 else ""
     seconds = abs(seconds)
-    if step_s >= 60:
+    if step_s % 60 == 0:
         return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}"
     return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
@@ -612,7 +603,7 @@ def _cut(label: str) -> str:
     """Return as much of a label as there is room for: text in SVG is never broken into lines."""
     room = _LABEL_LETTERS
     for place, letter in enumerate(label):
-        room -= 2 if ord(letter) >= 0x1100 else 1
+        room -= 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         if room < 0:
             return f"{label[: max(0, place - 1)]}…"
     return label

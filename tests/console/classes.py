@@ -69,8 +69,8 @@ def lesson(
     """Make the events of a class that ended well, received as they were sent."""
     start_s = now_s() - length_s - 120 if start_s is None else start_s
     end_s = start_s + length_s
-    common = {"RoomId": room, "RecordUserId": f"tic_record_user_{room}_1"}
-    result = {
+    common: dict[str, Any] = {"RoomId": room, "RecordUserId": f"tic_record_user_{room}_1"}
+    result: dict[str, Any] = {
         "GroupId": str(room),
         "FinishReason": "USER_CALL",
         "RecordStartTime": start_s,
@@ -120,9 +120,14 @@ async def archive(store: Store, task_id: str, *outcomes: str | None, app: int = 
         outcome: Any = outcomes[file.number - 1]
         if outcome is not None:
             reason = None if outcome == "archived" else f"it is gone: {HOSTILE}"
-            values = {"location": f"/srv/classes/{folder}/{file.name}", "sha256": "ab" * 32, "size": 1_000_000}
-            kept = values if outcome == "archived" else {}
-            await finish_file(store, file.key, lease_holder="h", outcome=outcome, reason=reason, **kept)
+            values: dict[str, Any] = {
+                "location": f"/srv/classes/{folder}/{file.name}",
+                "sha256": "ab" * 32,
+                "size": 1_000_000,
+            }
+            if outcome != "archived":
+                values = {}
+            await finish_file(store, file.key, lease_holder="h", outcome=outcome, reason=reason, **values)
     if set(outcomes) == {"archived"}:
         for work in await claim_manifests(store, lease_holder="m", lease_s=60.0, limit=10, recording=(app, task_id)):
             at_us = time.time_ns() // 1000

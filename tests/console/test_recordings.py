@@ -1,18 +1,19 @@
 """Recordings are found by what a person knows of them, and an address that is passed on finds the same."""
 
-import datetime
+import datetime as dt
 import json
 import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
 
 from store import RecordingFilter, Store, apply_events, list_recordings, search_recordings
-from tests.console.classes import APP, HOSTILE, archive, lesson, now_s, of
+from tests.console.classes import HOSTILE, archive, lesson, now_s, of
 from tests.console.world import World, elements, links, running, text_of
 from tests.servers.migrated import copy_migrated_sqlite
 
@@ -66,7 +67,7 @@ async def found(world: World, query: str) -> set[str]:
 async def test_every_filter_finds_what_it_says(world: World) -> None:
     await fill(world.store)
     everything = {FIRST, SECOND, FAILED, PAUSED, FORGED, LATE}
-    three_days_ago = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=3)).date().isoformat()
+    three_days_ago = (dt.datetime.now(dt.UTC) - dt.timedelta(days=3)).date().isoformat()
     for query, expected in {
         "": everything,
         "room=880528": {FIRST},
@@ -138,7 +139,7 @@ async def test_an_empty_result_says_which_filter_to_drop(world: World) -> None:
     page = await world.browser.get("/recordings?room=880528&failed=1")
     text = text_of(page.text)
     assert "No recording has all of this at once" in text
-    suggested = [link for link in re.findall(r'<li><a href="([^"]+)">', page.text)]
+    suggested = re.findall(r'<li><a href="([^"]+)">', page.text)
     assert sorted(suggested) == ["/recordings?failed=1", "/recordings?room=880528"]
     for link in suggested:
         assert await found(world, link.partition("?")[2])
@@ -158,7 +159,7 @@ async def test_without_any_recording_it_says_what_to_look_at(world: World) -> No
 async def test_today_becomes_a_day_in_the_address_of_the_readers_zone(world: World) -> None:
     for offset in (-720, 0, 480, 840):
         page = await world.browser.get(f"/recordings?from=today&offset={offset}&failed=1")
-        day = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=offset)).date().isoformat()
+        day = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=offset)).date().isoformat()
         assert page.url.query["from"] == page.url.query["until"] == day
         assert page.url.query["offset"] == str(offset)
         assert page.url.query["failed"] == "1"
@@ -168,7 +169,7 @@ async def test_today_becomes_a_day_in_the_address_of_the_readers_zone(world: Wor
 
 async def test_a_day_is_that_of_the_readers_zone(world: World) -> None:
     # 2026-03-01 00:30 in China, when it is still February in UTC.
-    start_s = int(datetime.datetime(2026, 2, 28, 16, 30, tzinfo=datetime.UTC).timestamp())
+    start_s = int(dt.datetime(2026, 2, 28, 16, 30, tzinfo=dt.UTC).timestamp())
     await apply_events(world.store, lesson(FIRST, start_s=start_s, length_s=60))
     day = "from=2026-03-01&until=2026-03-01"
     assert await found(world, f"{day}&offset=480") == {FIRST}
@@ -209,7 +210,11 @@ async def test_what_is_typed_stays_text(world: World, text: str) -> None:
 
 
 async def test_what_a_callback_says_stays_text_in_the_list(world: World) -> None:
-    finished = {"RecordUserId": HOSTILE, "Error": {"Code": HOSTILE, "Message": HOSTILE}, "FinishReason": HOSTILE}
+    finished: dict[str, Any] = {
+        "RecordUserId": HOSTILE,
+        "Error": {"Code": HOSTILE, "Message": HOSTILE},
+        "FinishReason": HOSTILE,
+    }
     await apply_events(world.store, [of("Finished", "<b>&\"'task", at_s=now_s(), **finished)])
     page = await world.browser.get("/recordings")
     assert page.status == 200

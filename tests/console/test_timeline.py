@@ -57,7 +57,7 @@ def drawn(*outcomes: EventOutcome, t: Any = EN, now_us: int = NOW_US, **changes:
 
 
 def kinds(drawing: Drawing) -> list[str]:
-    return [one.kind for row in drawing.rows for one in (*row.bars, *row.marks)]
+    return [mark.kind for row in drawing.rows for mark in row.marks]
 
 
 def check(drawing: Drawing) -> None:
@@ -223,7 +223,8 @@ def test_without_any_event_and_time_there_is_still_a_drawing() -> None:
 @pytest.mark.parametrize("value", HOSTILE)
 @pytest.mark.parametrize("status", RecordingStatus)
 def test_a_time_that_cannot_be_true_breaks_nothing(name: str, value: int | None, status: RecordingStatus) -> None:
-    check(drawn(events=(event("OnlineRecordStarted"),), **{"status": status, name: value}))
+    changes: dict[str, Any] = {"status": status, name: value}
+    check(drawn(events=(event("OnlineRecordStarted"),), **changes))
 
 
 @pytest.mark.parametrize("starts", HOSTILE)
