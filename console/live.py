@@ -230,11 +230,11 @@ class Live:
         """Whether anything is asked: that somebody watches, or did a moment ago."""
         return bool(self._tasks)
 
-    async def look(self, *, patience_s: float = PATIENCE_S) -> Situation:
+    async def look(self) -> Situation:
         """Return what is known now; what is not yet, is waited for a little."""
         self._seen_s = self._monotonic_s()
         self._begin()
-        deadline_s = self._monotonic_s() + patience_s
+        deadline_s = self._monotonic_s() + PATIENCE_S
         while (left_s := deadline_s - self._monotonic_s()) > 0 and not all(
             self._is_fresh(part) for part in self._parts
         ):
