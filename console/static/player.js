@@ -84,10 +84,14 @@ function startPlayer(root) {
 
   const SPACE = "http://www.w3.org/2000/svg";
   const TICK_MS = 100;
+  // So many small ones stand beside the large one; more below it.
+  const BESIDE = 4;
   // One that does not come shall not hold up the others for ever.
   const PATIENCE_MS = 15_000;
   const RETRIES_MS = [1_000, 3_000, 9_000];
   const SOON_MS = 10_000;
+  // The time line of a stream of unknown length ends so far behind what was played of it.
+  const MARGIN_MS = 2_000;
 
   const stage = one(".player-stage");
   const seek = one(".player-seek");
@@ -216,6 +220,7 @@ function startPlayer(root) {
       return;
     }
     stream.isPlayable = false;
+    one(".player-sound", stream.row).hidden = true;
     problem(stream, again && isLostOnTheWay ? text("given") : sentence);
     stream.row.classList.add("failed");
     drawLines();
@@ -239,7 +244,7 @@ function startPlayer(root) {
       active = activeAt(streams, positionMs);
     }
     tickedAt = now;
-    if (active.some((stream) => stream.lengthMs === null) && positionMs > totalMs) drawLines();
+    if (active.some((stream) => stream.lengthMs === null) && positionMs > totalMs - MARGIN_MS / 2) drawLines();
     if (isPlaying && positionMs >= totalMs) {
       positionMs = totalMs;
       setPlaying(false);
@@ -290,7 +295,7 @@ function startPlayer(root) {
       stream.tile.classList.toggle("waits", awaited.includes(stream));
       one(".player-enlarge", stream.tile).hidden = stream === large;
     }
-    stage.classList.toggle("several", active.length > 1);
+    stage.classList.toggle("several", active.length > 1 && active.length <= BESIDE + 1);
     const isOver = positionMs >= totalMs;
     const empty = one(".player-empty");
     empty.hidden = active.length > 0;
@@ -317,19 +322,21 @@ function startPlayer(root) {
     for (const head of all("rect.now")) head.setAttribute("x", place);
   }
 
-  function rectangle(line, name, fromMs, toMs) {
+  function rectangle(line, name, fromMs, toMs, title = "") {
     const made = document.createElementNS(SPACE, "rect");
     const from = Math.max(0, Math.min(1000, (1000 * fromMs) / totalMs));
     const to = Math.max(from, Math.min(1000, (1000 * toMs) / totalMs));
     const values = { class: name, x: from, width: Math.max(3, to - from), y: 0, height: 10 };
     for (const [attribute, value] of Object.entries(values)) made.setAttribute(attribute, String(value));
+    if (title) made.append(Object.assign(document.createElementNS(SPACE, "title"), { textContent: title }));
     line.append(made);
   }
 
   function drawLines() {
-    totalMs = totalOf(streams, number(root.dataset.totalMs), positionMs + TICK_MS);
+    totalMs = totalOf(streams, number(root.dataset.totalMs), positionMs + MARGIN_MS);
     seek.max = String(Math.ceil(totalMs));
-    show(one(".player-total"), timeText(totalMs));
+    const isOpen = streams.some((stream) => stream.isPlayable && stream.lengthMs === null);
+    show(one(".player-total"), `${timeText(totalMs)}${isOpen ? "+" : ""}`);
     for (const stream of streams) {
       const line = one("svg.player-line", stream.row);
       line.replaceChildren();
@@ -338,9 +345,9 @@ function startPlayer(root) {
     }
     const marks = one(".player-marks");
     marks.replaceChildren();
-    for (const omission of omissions) rectangle(marks, "left-out", omission.atMs, omission.atMs);
-    for (const start of new Set(streams.map((stream) => stream.startMs))) {
-      if (start > 0) rectangle(marks, "begins", start, start);
+    for (const { atMs, button } of omissions) rectangle(marks, "left-out", atMs, atMs, button.textContent);
+    for (const { startMs, name } of streams) {
+      if (startMs > 0) rectangle(marks, "begins", startMs, startMs, `${name}: ${timeText(startMs)}`);
     }
   }
 
@@ -430,6 +437,12 @@ function startPlayer(root) {
   one(".player-full").hidden = !root.requestFullscreen;
   speed.addEventListener("change", () => setRate(Number(speed.value)));
   seek.addEventListener("input", () => goTo(Number(seek.value)));
+  for (const line of all("svg.player-line")) {
+    line.addEventListener("click", (event) => {
+      const { left, width } = line.getBoundingClientRect();
+      goTo((totalMs * (event.clientX - left)) / width);
+    });
+  }
   document.addEventListener("keydown", onKey);
   document.addEventListener("fullscreenchange", () => {
     show(one(".player-full"), text(document.fullscreenElement ? "leave" : "full"));
@@ -456,12 +469,8 @@ function startPlayer(root) {
       drawLines();
     });
     media.addEventListener("error", () => failed(stream));
-    media.addEventListener("click", () => {
-      if (tile.classList.contains("large")) togglePlaying();
-      else chosen = stream.key;
-      tick();
-    });
-    one(".player-enlarge", tile).addEventListener("click", () => {
+    tile.addEventListener("click", (event) => {
+      if (tile.classList.contains("large") && !event.target.closest("button")) togglePlaying();
       chosen = stream.key;
       tick();
     });
