@@ -94,6 +94,7 @@ async def list_dead_letters(
     event_id: str | None = None,
     since_us: int | None = None,
     app: int | None = None,
+    reason_start: str | None = None,
     bodies: bool = False,
     limit: int = 1000,
 ) -> list[DeadLetterRow]:
@@ -101,7 +102,7 @@ async def list_dead_letters(
     query = (
         select(*LISTED_LETTER)
         .select_from(dead_letters.outerjoin(events, events.c.event_id == dead_letters.c.event_id))
-        .where(*_selected(consumer, event_id, since_us, app))
+        .where(*_selected(consumer, event_id, since_us, app, reason_start=reason_start))
         .order_by(dead_letters.c.last_failed_at_us.desc(), dead_letters.c.consumer, dead_letters.c.event_id)
     )
     if bodies:

@@ -77,6 +77,28 @@ class Replayed(Struct, frozen=True, kw_only=True):
     is_more: bool = False
 
 
+class ReplayedDeadLetters(Struct, frozen=True, kw_only=True):
+    """How many dead letters went back to their consumers; after a dry run none of those that match."""
+
+    replayed: int
+    matching: int
+
+
+class PurgedDeadLetters(Struct, frozen=True, kw_only=True):
+    """How many dead letters were deleted; after a dry run none of those that match."""
+
+    purged: int
+    matching: int
+
+
+class ReplayedEvents(Struct, frozen=True, kw_only=True):
+    """How many kept events went to a consumer, of those that matched; after a dry run none."""
+
+    consumer: str
+    replayed: int
+    matching: int
+
+
 async def count_letters(store: Store, selection: LetterSelection) -> dict[str, int]:
     """Return how many dead letters are selected, by consumer. Raises `StoreError`."""
     return await count_dead_letters(store, **structs.asdict(selection))

@@ -244,7 +244,7 @@ async def test_24_hours_without_a_verdict_make_a_dead_letter_that_can_be_replaye
         # It waits anew: what comes back a day later is not given up at once.
         monkeypatch.setattr("tiw.commands.dead_letters.open_transport", lambda *_, **__: make_transport(archive))
         settings = Settings(database_url=house.store.url, data_dir=house.folder)
-        args = argparse.Namespace(consumer="archive", event_id=None, dry_run=False, json=False)
+        args = argparse.Namespace(consumer="archive", event_id=None, reason=None, dry_run=False, json=False)
         await replay(settings, args)
         seen = looked_up(vendor, message)
         await eventually(lambda: looked_up(vendor, message) >= seen + 2)

@@ -4,8 +4,6 @@ import argparse
 import sys
 from contextlib import AsyncExitStack
 
-from msgspec import Struct
-
 from broker import EMBEDDED_FILE, BrokerError
 from store import Store, check_schema, list_dead_letters
 from tiw.doctor import require_consumer
@@ -21,21 +19,16 @@ from tiw.output import (
     show_iso,
 )
 from tiw.settings import FailedError, Settings
-from workers import LetterSelection, Replayed, count_letters, known_consumers, purge_letters, replay_letters
-
-
-class ReplayedDeadLetters(Struct, frozen=True, kw_only=True):
-    """How many dead letters went back to their consumers; after a dry run none of those that match."""
-
-    replayed: int
-    matching: int
-
-
-class PurgedDeadLetters(Struct, frozen=True, kw_only=True):
-    """How many dead letters were deleted; after a dry run none of those that match."""
-
-    purged: int
-    matching: int
+from workers import (
+    LetterSelection,
+    PurgedDeadLetters,
+    Replayed,
+    ReplayedDeadLetters,
+    count_letters,
+    known_consumers,
+    purge_letters,
+    replay_letters,
+)
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:
@@ -47,6 +40,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
             store,
             consumer=args.consumer,
             event_id=args.event_id,
+            reason_start=args.reason,
             app=args.app,
             since_us=since_us,
             limit=args.limit,
@@ -69,7 +63,9 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
             )
             for letter in letters
         ],
-        empty=nothing("dead letters", args.consumer, args.event_id, args.app, args.since, at_all="No dead letters."),
+        empty=nothing(
+            "dead letters", args.consumer, args.event_id, args.reason, args.app, args.since, at_all="No dead letters."
+        ),
         spare=["event_id", "event", "last failed UTC"],
         wide=args.wide,
     )
@@ -80,7 +76,9 @@ async def show(settings: Settings, args: argparse.Namespace) -> int:
     """Print dead letters whole."""
     async with open_store(settings) as store:
         await _check(store, args)
-        letters = await list_dead_letters(store, consumer=args.consumer, event_id=args.event_id, bodies=True, limit=0)
+        letters = await list_dead_letters(
+            store, consumer=args.consumer, event_id=args.event_id, reason_start=args.reason, bodies=True, limit=0
+        )
     if not letters:
         raise FailedError("there is no such dead letter")
     if args.json:
@@ -149,7 +147,7 @@ async def purge(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _selection(args: argparse.Namespace) -> LetterSelection:
-    return LetterSelection(consumer=args.consumer, event_id=args.event_id)
+    return LetterSelection(consumer=args.consumer, event_id=args.event_id, reason_start=args.reason)
 
 
 async def _check(store: Store, args: argparse.Namespace) -> None:

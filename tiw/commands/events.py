@@ -2,23 +2,13 @@
 
 import argparse
 
-from msgspec import Struct
-
 from store import check_schema, list_events
 from tiw.commands.recordings import show_verified
 from tiw.doctor import require_consumer
 from tiw.opening import open_store, open_transport
 from tiw.output import nothing, parse_since_us, print_json, print_table, require_queue, show_iso, show_unix_s
 from tiw.settings import FailedError, Settings
-from workers import EventSelection, Replayed, count_events, replay_events
-
-
-class ReplayedEvents(Struct, frozen=True, kw_only=True):
-    """How many kept events went to a consumer, of those that matched; after a dry run none."""
-
-    consumer: str
-    replayed: int
-    matching: int
+from workers import EventSelection, Replayed, ReplayedEvents, count_events, replay_events
 
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:

@@ -21,8 +21,6 @@ from store import (
 from tiw.awaiting import Awaited
 from tiw.commands.archive import FetchReport, RebuildReport, RetryReport, VerifyReport
 from tiw.commands.config import EffectiveSettings
-from tiw.commands.dead_letters import PurgedDeadLetters, ReplayedDeadLetters
-from tiw.commands.events import ReplayedEvents
 from tiw.commands.forget import ForgottenRecording
 from tiw.commands.keys import AddedKey, RetiredKey, ShownConsole, ShownKeys
 from tiw.commands.notify import ChannelTest
@@ -34,7 +32,7 @@ from tiw.documents.openapi import openapi_document
 from tiw.output import print_json
 from tiw.rejected import Reverified, Row
 from tiw.settings import Settings
-from workers import ConsumerState
+from workers import ConsumerState, PurgedDeadLetters, ReplayedDeadLetters, ReplayedEvents
 
 #: What each command prints. Times of ours are ISO 8601 texts in UTC; those of the vendor Unix seconds, as sent, and
 #: names that end in `_ms` are milliseconds.
