@@ -337,9 +337,7 @@ def _listing(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
 def _letters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--consumer", metavar="C", help="of one consumer")
     parser.add_argument("--event-id", metavar="E", help="of one event")
-    parser.add_argument(
-        "--reason", metavar="R", help="that failed so: the whole reason, or the first 200 characters of it"
-    )
+    parser.add_argument("--reason", metavar="R", help="with this reason: all of it, or its first 200 characters")
 
 
 def _natural(text: str) -> int:

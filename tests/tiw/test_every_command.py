@@ -47,6 +47,7 @@ VALUES = {
     "output": ["/proc/nowhere", "documents"],
     "processes": ["2"],
     "rate": ["1000"],
+    "reason": ["x"],
     "seed": ["1", "9" * 30],
     "since": ["3d", "2026-11-23", "999999999w", "0001-01-01", "yesterday"],
     "status": ["finished"],
