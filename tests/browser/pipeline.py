@@ -4,6 +4,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class Pipeline:
         assert post(deployment.address, signed(refused, key=WRONG_KEY)) == 401
         finished = [cls for cls in school.classes if cls.callbacks[-1].event_type == "OnlineRecordFinished"]
         expected = len({event_id(content) for content in (*sent, unknown)})
-        eventually(lambda: deployment.count("events") >= expected)
+        eventually(lambda: int(self.one("SELECT count(*) FROM events")[0]) >= expected)
         self.wait_dead_letters(len(finished) - 1)
         self.wait_archived(school.archived.task_id)
 
@@ -109,12 +110,24 @@ class Pipeline:
     def wait_dead_letters(self, count: int) -> None:
         """Return once so many dead letters are in the store, not replayed and not purged."""
         sql = "SELECT count(*) FROM dead_letters WHERE resolved_at_us IS NULL"
-        eventually(lambda: int(self.deployment.select(sql)[0][0]) == count)
+        eventually(lambda: int(self.one(sql)[0]) == count)
 
     def wait_archived(self, task_id: str) -> None:
         """Return once all files of a recording are archived."""
         sql = f"SELECT state FROM archive_files WHERE task_id = '{task_id}'"  # noqa: S608 - ids of ours
-        eventually(lambda: {*self.deployment.select(sql)} == {("archived",)})
+        eventually(lambda: {*self.select(sql)} == {("archived",)})
+
+    def select(self, sql: str) -> list[tuple[str, ...]]:
+        """Return the rows of a query, their values as text.
+
+        Playwright's event loop counts as running in the thread of the tests, see `chromium.running`.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.deployment.select, sql).result()
+
+    def one(self, sql: str) -> tuple[str, ...]:
+        """Return the first row of a query."""
+        return self.select(sql)[0]
 
 
 @contextmanager

@@ -33,8 +33,12 @@ class School(Struct, frozen=True, kw_only=True):
     other: SimulatedClass
 
     @property
+    def by_name(self) -> dict[str, SimulatedClass]:
+        return {name: getattr(self, name) for name in self.__struct_fields__}
+
+    @property
     def classes(self) -> list[SimulatedClass]:
-        return [getattr(self, name) for name in self.__struct_fields__]
+        return [*self.by_name.values()]
 
 
 def make_school(bucket: Bucket) -> School:

@@ -4,6 +4,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.chromium import Visits
 from tests.browser.pipeline import READ_TOKEN, TOKEN, Pipeline
+from tests.end_to_end.sending import APP
 
 #: All that the navigation leads to, and how the page says what it is.
 PAGES = {
@@ -44,3 +45,32 @@ def expect_done(page: Page, text: str, *, ok: bool = True) -> None:
     told = page.locator("p.done")
     expect(told).to_contain_text(text)
     expect(told).to_have_class("done ok" if ok else "done failed")
+
+
+def addresses_of(pipeline: Pipeline) -> dict[str, str]:
+    """Return the address of every kind of page there is, by its name, with something on each."""
+    school = pipeline.school
+    (event_id, *_) = pipeline.one("SELECT event_id FROM dead_letters WHERE resolved_at_us IS NULL ORDER BY event_id")
+    (unknown_id, *_) = pipeline.one("SELECT event_id FROM events WHERE task_id = '' OR task_id IS NULL")
+    recordings = {f"recording {name}": recording_address(cls.task_id) for name, cls in school.by_name.items()}
+    return {
+        **{name: path for path, name in PAGES.items()},
+        **{name: path for name, path in recordings.items() if name != "recording other"},
+        "Recordings, filtered": "/recordings?failed=1",
+        "Recordings, none": "/recordings?room=999999",
+        "event": f"/event?id={event_id}",
+        "unrecognized": "/events?unrecognized=1",
+        "unrecognized event": f"/event?id={unknown_id}",
+        "dead letters of one": "/dead-letters?consumer=copies",
+        "dead letter": f"/dead-letter?consumer=copies&id={event_id}",
+        "replay of all": "/dead-letters/replay?consumer=copies",
+        "purge of all": "/dead-letters/purge?consumer=copies",
+        "replay of an event": f"/events/replay?consumer=finished&id={event_id}",
+        "reverify": "/rejected/reverify",
+        "consumer": "/consumer?name=copies",
+    }
+
+
+def recording_address(task_id: str) -> str:
+    """Return the address of a recording's page."""
+    return f"/recording?app={APP}&task={task_id}"
