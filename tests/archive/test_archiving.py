@@ -25,6 +25,7 @@ from store import (
     retry_files,
 )
 from tests.archive.world import APP, World, a_class, a_world, end, finished
+from tests.profiles import examples
 from tests.reconcile.world import forged
 
 HOUR_S = 3600.0
@@ -273,7 +274,7 @@ async def test_half_a_file_is_not_taken_for_all_of_it_however_often_it_failed_be
         w.check_bytes(await w.recording(cls.task_id))
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(parent=examples(quick=4, thorough=200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     plan=st.lists(
         st.sampled_from([*sorted(set(FileFailure) - {FileFailure.STALLED}), None, "away", "back"]), max_size=30
