@@ -35,7 +35,7 @@ LONGEST_STEP_S: Final = 30.0
 SHORTEST_S: Final = 8.0
 
 #: Ours have some hundred series; what has more is none of ours.
-_MOST_SERIES: Final = 2000
+_MOST_SERIES: Final = 20_000
 
 _GREATEST: Final = 2.0**53
 
@@ -103,7 +103,7 @@ class Rates:
         return round(sum(_sum(step, name, labels) for step in self._within(within_s)))
 
     def grown_by(self, name: str, label: str, *, within_s: float = KEPT_S, **labels: str) -> dict[str, int]:
-        """Return by how much a counter grew lately for each value of a label, the greatest first."""
+        """Return by how much a counter with these labels grew lately for each value of another, the greatest first."""
         place = COUNTERS[name].index(label) + 1
         found: dict[str, float] = {}
         for step in self._within(within_s):
@@ -120,9 +120,7 @@ class Rates:
         observed.
         """
         place = COUNTERS[name].index("le") + 1
-        # Also those in which nothing was observed: between them lies what is estimated.
-        known = {series for seen in self._seen.values() for series in seen.counters}
-        buckets = {_bound(series[place]): 0.0 for series in known if series[0] == name and _has(series, name, labels)}
+        buckets: dict[float, float] = {}
         for step in self._within(within_s):
             for series, by in step.grown.items():
                 if series[0] == name and _has(series, name, labels):

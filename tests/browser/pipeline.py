@@ -114,7 +114,7 @@ class Pipeline:
 
     def wait_archived(self, task_id: str) -> None:
         """Return once all files of a recording are archived."""
-        sql = f"SELECT state FROM archive_files WHERE task_id = '{task_id}'"  # noqa: S608 - ids of ours
+        sql = f"SELECT outcome FROM archived_files WHERE task_id = '{task_id}'"  # noqa: S608 - ids of ours
         eventually(lambda: {*self.select(sql)} == {("archived",)})
 
     def select(self, sql: str) -> list[tuple[str, ...]]:
