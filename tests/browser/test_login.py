@@ -45,6 +45,13 @@ def test_the_link_that_is_printed_lets_in_and_leaves_no_token_in_the_address(vis
     assert TOKEN not in page.url
 
 
+def test_the_link_lets_in_also_where_the_page_to_log_in_is_open_already(visits: Visits, school: Pipeline) -> None:
+    page = visits.page(school.url)
+    page.goto("/login")
+    page.goto(f"/login#{TOKEN}")
+    page.wait_for_url(f"{school.url}/")
+
+
 def test_whoever_may_only_look_sees_every_page_and_no_button_that_changes_something(
     visits: Visits, school: Pipeline
 ) -> None:
