@@ -13,6 +13,7 @@ from reconcile import REGISTER_PATH, RegisterRefusal, Registration
 from schemas import EVENT_TYPES, JSON_SCHEMA_DIALECT, event_definitions
 from telemetry import metrics
 from tiw import __version__
+from tiw.rejected import DEFAULT_LISTED, MAX_LISTED, Reverified, Row
 
 _JSON = "application/json"
 _SCHEMA_PLACE = "#/components/schemas/{name}"
@@ -49,13 +50,21 @@ def openapi_document() -> dict[str, Any]:
             {"name": "ingest", "description": "Receives callbacks, on TIW_HTTP."},
             {"name": "register", "description": "Takes registrations of recordings, on TIW_REGISTER."},
             {"name": "admin", "description": "Tells how a process is, on TIW_ADMIN."},
+            {"name": "rejected", "description": "For the console: what an ingest node has refused, on TIW_ADMIN."},
         ],
-        "paths": _callback_paths() | _register_paths() | _admin_paths(),
+        "paths": _callback_paths() | _register_paths() | _admin_paths() | _rejected_paths(),
         "components": {
-            "schemas": {**event_definitions(_SCHEMA_PLACE), "Callback": _callback(), "Registration": _registration()},
-            "responses": {**_callback_answers(), **_register_answers(), **_admin_answers()},
+            "schemas": {
+                **event_definitions(_SCHEMA_PLACE),
+                "Callback": _callback(),
+                "Registration": _struct(Registration),
+                "RejectedCallback": _struct(Row),
+                "ReverifiedCallbacks": _struct(Reverified),
+            },
+            "responses": {**_callback_answers(), **_register_answers(), **_admin_answers(), **_rejected_answers()},
             "securitySchemes": {
-                "register_token": {"type": "http", "scheme": "bearer", "description": "TIW_REGISTER_TOKEN"}
+                "register_token": {"type": "http", "scheme": "bearer", "description": "TIW_REGISTER_TOKEN"},
+                "console_token": {"type": "http", "scheme": "bearer", "description": "TIW_CONSOLE_TOKEN"},
             },
         },
     }
@@ -144,7 +153,7 @@ def _register_paths() -> dict[str, Any]:
     statuses = sorted({202, *(refusal.status for refusal in RegisterRefusal)})
     return {
         REGISTER_PATH: {
-            "servers": [{"url": "http://127.0.0.1:8090", "description": "TIW_REGISTER"}],
+            "servers": [{"url": "http://127.0.0.1:8070", "description": "TIW_REGISTER"}],
             "post": {
                 "operationId": "register",
                 "tags": ["register"],
@@ -161,12 +170,11 @@ def _register_paths() -> dict[str, Any]:
     }
 
 
-def _registration() -> dict[str, Any]:
-    (schema,), parts = msgspec.json.schema_components([Registration], ref_template="#/components/schemas/{name}")
-    assert schema == {"$ref": _SCHEMA_PLACE.format(name="Registration")}  # noqa: S101 - it has no parts of its own
-    registration = parts["Registration"]
-    assert isinstance(registration, dict)  # noqa: S101 - as every Struct's
-    return registration
+def _struct(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    _, parts = msgspec.json.schema_components([kind], ref_template=_SCHEMA_PLACE)
+    (schema,) = parts.values()  # it has no parts of its own
+    assert isinstance(schema, dict)  # noqa: S101 - as every Struct's
+    return schema
 
 
 def _register_answers() -> dict[str, Any]:
@@ -237,6 +245,64 @@ def _admin_answers() -> dict[str, Any]:
             **wrong_method,
             "headers": {"Allow": {"required": True, "schema": {"const": "GET,HEAD"}}},
         },
+    }
+
+
+def _rejected_paths() -> dict[str, Any]:
+    def asked(name: str, summary: str, parameter: dict[str, Any], answer: str) -> dict[str, Any]:
+        refused = {"400": "Unclear", "401": "Unauthorized", "404": "Absent", "405": "WrongMethod"}
+        refused |= {"413": "TooLarge", "503": "Unable"}
+        return {
+            "operationId": name,
+            "tags": ["rejected"],
+            "summary": summary,
+            "security": [{"console_token": []}],
+            "parameters": [{"in": "query", **parameter}],
+            "responses": {
+                status: {"$ref": _RESPONSE_PLACE.format(name=f"Rejected{which}")}
+                for status, which in ({"200": answer} | refused).items()
+            },
+        }
+
+    servers = [{"url": "http://127.0.0.1:9080", "description": "TIW_ADMIN of `tiw ingest` and `tiw up`"}]
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": DEFAULT_LISTED}
+    return {
+        "/rejected": {
+            "servers": servers,
+            "get": asked(
+                "rejected",
+                "What `tiw rejected list --json` prints: never a Sign, never a body.",
+                {"name": "limit", "schema": limit},
+                "List",
+            ),
+        },
+        "/rejected/reverify": {
+            "servers": servers,
+            "post": asked(
+                "reverify",
+                "What `tiw rejected reverify --json` does, and prints.",
+                {"name": "dry_run", "description": "1: nothing is let in.", "schema": {"enum": ["0", "1"]}},
+                "Reverified",
+            ),
+        },
+    }
+
+
+def _rejected_answers() -> dict[str, Any]:
+    error = _object({"error": {"type": "string"}})
+    meanings = {
+        "Unclear": "The query is not understood. Nothing was done.",
+        "Unauthorized": "The header Authorization is not `Bearer` and the token of the console.",
+        "Absent": "No console is known to this process: it is off, or has no token yet.",
+        "WrongMethod": "Another method.",
+        "TooLarge": "There is a body.",
+        "Unable": "It cannot be done now; the sentence says why.",
+    }
+    rows = {"type": "array", "items": _reference("RejectedCallback")}
+    return {
+        "RejectedList": _answer("What is kept, newest first.", rows),
+        "RejectedReverified": _answer("It was done, or with `dry_run` counted.", _reference("ReverifiedCallbacks")),
+        **{f"Rejected{name}": _answer(meaning, error) for name, meaning in meanings.items()},
     }
 
 
