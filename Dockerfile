@@ -24,7 +24,7 @@ LABEL org.opencontainers.image.title="tiw-callbacks" \
 # A fixed uid, so that volumes keep their owner across builds. A named volume takes the owner of the folder that it is
 # first mounted over (https://docs.docker.com/engine/storage/volumes/#populate-a-volume-using-a-container).
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/tiw --shell /usr/sbin/nologin tiw \
- && install -d -o tiw -g tiw -m 0700 /var/lib/tiw /secrets/broker /secrets/database
+ && install -d -o tiw -g tiw -m 0700 /var/lib/tiw /secrets/broker /secrets/console /secrets/database
 COPY --from=build /opt/tiw /opt/tiw
 COPY --from=build /app /app
 ENV PATH=/opt/tiw/scripts:/opt/tiw/bin:$PATH \

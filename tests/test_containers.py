@@ -56,9 +56,12 @@ def test_there_is_no_worker_for_a_consumer_that_does_not_exist() -> None:
     assert workers == {consumer.consumer for consumer in BUILT_IN_CONSUMERS}
 
 
-def test_only_the_callback_port_is_published_and_only_to_this_host() -> None:
+def test_only_callbacks_and_the_console_are_published_and_only_to_this_host() -> None:
     ports = {name: service["ports"] for name, service in BY_DEFAULT.items() if "ports" in service}
-    assert ports == {"ingest": ["${TIW_PUBLISH:-127.0.0.1:8080}:8080"]}
+    assert ports == {
+        "ingest": ["${TIW_PUBLISH:-127.0.0.1:8080}:8080"],
+        "console": ["${TIW_CONSOLE_PUBLISH:-127.0.0.1:8090}:8090"],
+    }
     assert not [name for name, service in SERVICES.items() if service.get("network_mode") == "host"]
 
 
@@ -111,6 +114,7 @@ def test_no_password_stands_in_the_files() -> None:
     assert given == {
         "TIW_AMQP_URL_FILE": "/secrets/broker/amqp_url",
         "TIW_DATABASE_URL_FILE": "/secrets/database/database_url",
+        "TIW_CONSOLE_TOKEN_FILE": "/secrets/console/token",
         "POSTGRES_PASSWORD_FILE": "/secrets/database/password",
     }
 
@@ -134,6 +138,7 @@ def test_a_container_of_ours_starts_with_no_setting_of_the_users(name: str, tmp_
     for variable, content in {
         "TIW_AMQP_URL_FILE": "amqp://tiw:secret@rabbitmq:5672/",
         "TIW_DATABASE_URL_FILE": "postgresql+asyncpg://tiw:secret@postgres:5432/tiw",
+        "TIW_CONSOLE_TOKEN_FILE": "0123456789abcdef0123456789abcdef",
     }.items():
         if variable in environment:
             (tmp_path / variable).write_text(content, encoding="utf-8")
@@ -149,6 +154,8 @@ def test_a_broker_and_a_database_of_the_users_take_the_place_of_ours(name: str) 
         "TIW_AMQP_URL": "amqps://tiw:secret@one:5671/,amqps://tiw:secret@two:5671/",
         "TIW_DATABASE_URL_FILE": "",
         "TIW_DATABASE_URL": "postgresql+asyncpg://tiw:secret@elsewhere/tiw",
+        "TIW_CONSOLE_TOKEN_FILE": "",
+        "TIW_CONSOLE_TOKEN": "0123456789abcdef0123456789abcdef",
     }
     settings = read_settings(resolved(OURS[name]["environment"], given), is_terminal=False)
     assert (settings.amqp_urls == ()) == (name == "migrate")
@@ -191,7 +198,32 @@ def test_who_speaks_to_the_outside_holds_no_callback_key() -> None:
     assert knowing == {"notify", "tiw"}
 
 
-def test_only_what_archives_has_the_keys_of_the_bucket_and_it_has_no_other_secret() -> None:
+def test_the_console_has_no_callback_key_and_nothing_of_the_vendors_and_its_token_has_who_answers_it() -> None:
+    console = SERVICES["console"]
+    assert console["networks"] == ["outside", "inside"], "a network that leads nowhere publishes no port"
+    withheld = r"TIW_(CALLBACK|ALLOW|PATH_TOKEN|VENDOR|REGISTER|NOTIFY)"
+    assert not [name for name in console["environment"] if re.match(withheld, name)]
+    assert not [volume for volume in console["volumes"] if re.match(r"\./(keys|vendor|channels)|ingest-data", volume)]
+    assert "recordings:/recordings:ro" in unset(console["volumes"])
+    knowing = {name for name, service in OURS.items() if "TIW_CONSOLE_TOKEN" in service.get("environment", {})}
+    assert knowing == {"ingest", "console", "tiw"}
+    mounted = {name for name, service in OURS.items() if "console-secret:/secrets/console:ro" in service["volumes"]}
+    assert mounted == knowing
+
+
+def test_the_console_asks_every_service_that_runs_by_default_and_they_can_be_asked() -> None:
+    peers = read_settings(
+        resolved({"TIW_CONSOLE_PEERS": SERVICES["console"]["environment"]["TIW_CONSOLE_PEERS"]}), is_terminal=False
+    ).console_peers
+    asked = {name for name in BY_DEFAULT if name in OURS} - {"secrets", "migrate", "console"}
+    assert set(peers) == {f"http://{name}:9080" for name in asked}
+    for name in asked:
+        assert SERVICES[name]["environment"]["TIW_ADMIN"] == "0.0.0.0:9080", name
+        assert "inside" in SERVICES[name]["networks"], name
+        assert not any(":9080" in port for port in SERVICES[name].get("ports", [])), name
+
+
+def test_only_what_archives_and_the_console_have_the_keys_of_the_bucket() -> None:
     archive = SERVICES["archive"]
     assert (archive["profiles"], archive["networks"]) == (["keep"], ["outside", "inside"])
     assert "ports" not in archive
@@ -202,7 +234,7 @@ def test_only_what_archives_has_the_keys_of_the_bucket_and_it_has_no_other_secre
         if any(variable.startswith("TIW_ARCHIVE_S3") for variable in service.get("environment", {}))
         or any(volume.startswith("./bucket") for volume in service.get("volumes", []))
     }
-    assert knowing == {"archive"}
+    assert knowing == {"archive", "console"}
     # What is fetched and not placed yet outlives the container.
     assert "archive-staging:/var/lib/tiw" in archive["volumes"]
 
@@ -235,20 +267,23 @@ def test_who_handles_events_gets_longer_to_stop_than_a_drain_takes() -> None:
 
 def test_the_small_pipeline_is_the_same_image_with_the_same_rights_and_settings() -> None:
     ingest = SERVICES["ingest"]
-    for key in ("image", "pull_policy", "user", "read_only", "tmpfs", "cap_drop", "security_opt", "restart", "ports"):
+    for key in ("image", "pull_policy", "user", "read_only", "tmpfs", "cap_drop", "security_opt", "restart"):
         assert PIPELINE[key] == ingest[key], key
+    assert PIPELINE["ports"] == [*ingest["ports"], *SERVICES["console"]["ports"]]
     assert PIPELINE["healthcheck"] == ingest["healthcheck"]
     assert (PIPELINE["build"], PIPELINE["command"]) == (SERVICES["secrets"]["build"], ["up"])
     assert not {"privileged", "cap_add", "pid", "ipc", "network_mode", "depends_on"} & set(PIPELINE)
     # What only a spool or a broker needs is not there; all else that the user may set reaches both.
     settings = PIPELINE["environment"].items()
     theirs = SERVICES["plugins"]["environment"] | ingest["environment"]
-    for name in ("notify", "reconcile", "archive"):
+    for name in ("notify", "reconcile", "archive", "console"):
         theirs |= SERVICES[name]["environment"]
+    # It is generated there as the callback key is.
+    theirs["TIW_CONSOLE_TOKEN_FILE"] = "${TIW_CONSOLE_TOKEN_FILE:-}"
     assert settings <= theirs.items()
     missing = theirs.keys() - PIPELINE["environment"].keys()
     elsewhere = {"TIW_AMQP_URL", "TIW_AMQP_URL_FILE", "TIW_DATABASE_URL", "TIW_DATABASE_URL_FILE"}
-    assert missing == {*elsewhere, "TIW_SPOOL_MAX_BYTES"}
+    assert missing == {*elsewhere, "TIW_SPOOL_MAX_BYTES", "TIW_CONSOLE_PEERS"}
 
 
 def test_the_small_pipeline_keeps_everything_in_a_volume_and_starts_with_no_setting_of_the_users() -> None:

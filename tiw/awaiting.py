@@ -156,7 +156,7 @@ class _RunningNode:
         self._settings = settings
         self._session = session
         self._since_us = time.time_ns() // 1000
-        self.admin = settings.admin or DEFAULT_ADMIN
+        self.admin = (settings.admin or DEFAULT_ADMIN).from_here
 
     async def counts(self) -> Counts | None:
         try:

@@ -17,7 +17,7 @@ import structlog
 from msgspec import Struct
 
 from tiw.children import WELL_AFTER_S, child_environment, describe_exit, run_child, tiw_command
-from tiw.console_token import ConsoleToken, console_address, open_console_token, reachable
+from tiw.console_token import ConsoleToken, console_address, open_console_token
 from tiw.opening import listening
 from tiw.settings import Address, Settings
 
@@ -56,7 +56,7 @@ async def open_console(
     Raises `UsageError` for an address or a token that cannot be had.
     """
     token = open_console_token(settings)
-    peers = () if admin is None else (f"http://{reachable(admin)}",)
+    peers = () if admin is None else (f"http://{admin.from_here}",)
     child = ConsoleChild(address, environ=environ, peers=peers)
     await stack.enter_async_context(listening(child, variable="TIW_CONSOLE", address=address))
     return ConsoleAt(address=console_address(settings, port=child.port), token=token)

@@ -94,13 +94,7 @@ def console_address(settings: Settings, *, port: int | None = None) -> str:
     if settings.console_url is not None:
         return settings.console_url
     address = settings.console or Address(host="127.0.0.1", port=0)
-    return f"http://{reachable(Address(host=address.host, port=address.port if port is None else port))}"
-
-
-def reachable(address: Address) -> Address:
-    """Return an address of this machine where something listens at all of them, else the same."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
-    return Address(host=host, port=address.port)
+    return f"http://{Address(host=address.host, port=address.port if port is None else port).from_here}"
 
 
 def login_link(address: str, token: str) -> str:

@@ -85,6 +85,12 @@ class Address(Struct, frozen=True, kw_only=True):
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def from_here(self) -> "Address":
+        """Where a program of this machine reaches what listens here: at one address, where it listens at all."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - to tell them
+        return Address(host=host, port=self.port)
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
