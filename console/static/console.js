@@ -19,6 +19,7 @@ function localize(root) {
     element.dataset.local = "";
   }
   for (const element of root.querySelectorAll("[data-zone]")) {
+    element.hidden = !document.querySelector("time");
     element.textContent = element.dataset.zone.replace("ZONE", Intl.DateTimeFormat().resolvedOptions().timeZone || "");
   }
   // Dates that are typed into a form are meant in this zone: minutes east of UTC.

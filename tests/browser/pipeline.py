@@ -1,5 +1,6 @@
 """A pipeline with a school's callbacks in it, and the console beside it."""
 
+import json
 import shutil
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ from simulator import VendorApi, VendorFiles
 from tests.browser.school import School, contents, make_school
 from tests.end_to_end.deployment import Deployment, distributed, embedded, free_port
 from tests.end_to_end.programs import Program, eventually
-from tests.end_to_end.sending import APP, callback, event_id, post, send, signed
+from tests.end_to_end.sending import APP, KEY, callback, event_id, post, send, signed
 from tests.reconcile.serving import in_thread, settings_for
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitMQServer
@@ -33,11 +34,16 @@ class Pipeline:
         self.files = files
         self.api = api
         self.school = school
+        self.token = TOKEN
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._console: Program | None = None
+        self._keys = deployment.folder / "keys.json"
+        self.set_keys(KEY)
+        del deployment.settings["TIW_CALLBACK_KEYS"]
         deployment.settings |= {
             **settings_for(api),
+            "TIW_CALLBACK_KEYS_FILE": str(self._keys),
             "TIW_CONSOLE": f"127.0.0.1:{self.port}",
             "TIW_CONSOLE_TOKEN": TOKEN,
             "TIW_CONSOLE_READ_TOKEN": READ_TOKEN,
@@ -54,6 +60,13 @@ class Pipeline:
     @property
     def is_embedded(self) -> bool:
         return self.deployment.is_embedded
+
+    def set_keys(self, *keys: str) -> None:
+        """Let callbacks be signed with these; it is read again by itself."""
+        new = self._keys.with_suffix(".new")
+        new.write_text(json.dumps({str(APP): keys}), encoding="utf-8")
+        new.chmod(0o600)
+        new.replace(self._keys)
 
     def start(self) -> None:
         """Start all of it; the console answers."""
