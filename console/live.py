@@ -6,8 +6,9 @@ since when it is no longer known: an old number never passes for one of now.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Generic, Self, TypeVar
 
 import structlog
@@ -41,6 +42,9 @@ PEERS_EVERY_S: Final = 2.0
 BROKER_EVERY_S: Final = 5.0
 STORE_EVERY_S: Final = 5.0
 TIMEOUT_S: Final = 5.0
+
+#: The store has this time to say which consumers there are; then those are looked at that were known last.
+NAMES_TIMEOUT_S: Final = 2.0
 
 #: What was found longer ago, and not found anew since, is old: nobody answered, or this process stood still.
 OLD_AFTER_S: Final = 15.0
@@ -212,10 +216,12 @@ class Live:
         self._rates_at_s = 0.0
         self._away_since_s: dict[str, float] = {}
         self._still_since_s: dict[str, tuple[int, float]] = {}
+        #: Consumers, as the store knew them last.
+        self._names = [consumer.consumer for consumer in BUILT_IN_CONSUMERS]
         self._viewers: set[Viewer] = set()
         self._seen_s = float("-inf")
         self._changed = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._number = 0
         self._frames: dict[Language, bytes] = {}
         self.is_closed = False
@@ -228,7 +234,7 @@ class Live:
     @property
     def is_looking(self) -> bool:
         """Whether anything is asked: that somebody watches, or did a moment ago."""
-        return bool(self._tasks)
+        return any(not task.done() for task in self._tasks.values())
 
     async def look(self) -> Situation:
         """Return what is known now; what is not yet, is waited for a little."""
@@ -280,11 +286,11 @@ class Live:
         self.is_closed = True
         for viewer in self._viewers:
             viewer.wake()
-        tasks, self._tasks = self._tasks, set()
-        for task in tasks:
+        running = [task for task in self._tasks.values() if not task.done()]
+        for task in running:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=TIMEOUT_S)
+        if running:
+            await asyncio.wait(running, timeout=TIMEOUT_S)
 
     async def __aenter__(self) -> Self:
         return self
@@ -299,18 +305,20 @@ class Live:
         return self._monotonic_s() - part.answered_s <= part.every_s
 
     def _begin(self) -> None:
-        if self._tasks or self.is_closed:
+        if self.is_closed:
             return
-        # Nobody looked meanwhile: whether anything was taken is not known.
-        self._still_since_s.clear()
+        if not self.is_looking:
+            # Nobody looked meanwhile: whether anything was taken is not known.
+            self._still_since_s.clear()
+        # Each ends by itself, a slow one later than the others.
         for part in self._parts:
-            self._start(self._ask_while_watched(part), name=f"console asks {part.name}")
-        self._start(self._tell_while_watched(), name="console tells")
+            self._start(f"console asks {part.name}", partial(self._ask_while_watched, part))
+        self._start("console tells", self._tell_while_watched)
 
-    def _start(self, work: Any, *, name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            self._tasks[name] = asyncio.create_task(work(), name=name)
 
     async def _ask_while_watched(self, part: _Part[Any]) -> None:
         while self._is_watched():
@@ -340,9 +348,10 @@ class Live:
         return found
 
     async def _ask_broker(self) -> BrokerSeen:
-        store = self._parts[2].known.value
-        names = [consumer.consumer for consumer in BUILT_IN_CONSUMERS] if store is None else list(store.consumers)
-        states = tuple(state for state in await self._transport.inspect(names) if state.exists)
+        known = await attempt(known_consumers(self._store), timeout_s=NAMES_TIMEOUT_S)
+        if not isinstance(known, Unknown):
+            self._names = list(known)
+        states = tuple(state for state in await self._transport.inspect(self._names) if state.exists)
         tells = all(state.retrying is not None for state in states)
         retrying = None if tells else await self._transport.count_retrying()
         return BrokerSeen(states=states, retrying=retrying, still_since_s=self._note_progress(states))

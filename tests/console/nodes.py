@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
 from console.peers import PeerMetrics, Sample
 
 
-def told(address: str = "http://node:9080", **values: float | Mapping[str, float]) -> PeerMetrics:
+def told(values: Mapping[str, Any] = {}, *, address: str = "http://node:9080") -> PeerMetrics:
     """Return what a process tells: each metric as a number, or one for each value of its first label.
 
     With two labels their values stand with a `/` between.

@@ -36,7 +36,7 @@ def queue(consumer: str = "started", **values: Any) -> QueueState:
 
 
 def store_seen(**values: Any) -> StoreSeen:
-    given = {
+    given: dict[str, Any] = {
         "consumers": {"started": ("OnlineRecordStarted",)},
         "overview": NOTHING,
         "overdue": (),
@@ -69,7 +69,9 @@ def kinds(now: Situation) -> list[str]:
 
 
 def test_where_all_is_well_nothing_is_told() -> None:
-    peer = told(tiw_ready=1.0, tiw_callbacks_in_flight=0.0, tiw_spool_callbacks=0.0, tiw_archive_target_up=1.0)
+    peer = told(
+        {"tiw_ready": 1.0, "tiw_callbacks_in_flight": 0.0, "tiw_spool_callbacks": 0.0, "tiw_archive_target_up": 1.0}
+    )
     assert kinds(situation(queue(ready=5, oldest_received_at_us=round((NOW_S - 3) * 1e6)), peers=(peer,))) == []
 
 
@@ -94,7 +96,7 @@ def test_where_all_is_well_nothing_is_told() -> None:
     ],
 )
 def test_what_processes_tell_is_judged(peer: dict[str, Any], expected: list[str]) -> None:
-    assert kinds(situation(peers=(told(**peer),))) == expected
+    assert kinds(situation(peers=(told(peer),))) == expected
 
 
 def test_processes_that_do_not_answer_are_named_and_many_are_counted() -> None:
@@ -157,16 +159,18 @@ def every_finding() -> list[Finding]:
         contradicted=2,
     )
     peer = told(
-        tiw_ready=0.0,
-        tiw_callbacks_in_flight=0.0,
-        tiw_callbacks_not_kept_total={"no_room": 3.0},
-        tiw_spool_callbacks=5.0,
-        tiw_spool_oldest_age_seconds=200.0,
-        tiw_spool_set_aside_callbacks=2.0,
-        tiw_callbacks_refused_total={"wrong_sign": 2.0},
-        tiw_questions_overdue_seconds=4000.0,
-        tiw_rooms_unaccounted=2.0,
-        tiw_archive_target_up=0.0,
+        {
+            "tiw_ready": 0.0,
+            "tiw_callbacks_in_flight": 0.0,
+            "tiw_callbacks_not_kept_total": {"no_room": 3.0},
+            "tiw_spool_callbacks": 5.0,
+            "tiw_spool_oldest_age_seconds": 200.0,
+            "tiw_spool_set_aside_callbacks": 2.0,
+            "tiw_callbacks_refused_total": {"wrong_sign": 2.0},
+            "tiw_questions_overdue_seconds": 4000.0,
+            "tiw_rooms_unaccounted": 2.0,
+            "tiw_archive_target_up": 0.0,
+        }
     )
     away = tuple(silent(f"http://n{number}:9080") for number in range(7))
     old_us = round((NOW_S - 900) * 1e6)
@@ -177,7 +181,7 @@ def every_finding() -> list[Finding]:
     )
     everything = situation(*queues, peers=(peer, *away), store=seen, still_since_s={"c": NOW_S - 130})
     nothing = structs.replace(
-        situation(peers=(told(tiw_breaker_open=1.0),)),
+        situation(peers=(told({"tiw_breaker_open": 1.0}),)),
         store=Known[StoreSeen]().failed("away", NOW_S),
         broker=Known[BrokerSeen]().failed("gone", NOW_S),
     )

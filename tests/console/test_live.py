@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 import console.live
 import console.now
@@ -36,7 +37,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stream(world: World, **options: Any) -> Any:
-    return world.browser.session.get(world.browser.base.join(aiohttp.client.URL("/live")), **options)
+    return world.browser.session.get(world.browser.base.join(URL("/live")), **options)
 
 
 async def next_event(answer: aiohttp.ClientResponse) -> dict[str, str]:

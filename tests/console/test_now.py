@@ -149,10 +149,8 @@ async def test_while_the_store_is_away_the_rest_is_shown_and_old_numbers_are_mar
 ) -> None:
     await world.browser.get("/")
 
-    @asynccontextmanager
-    async def away(_: Store) -> AsyncIterator[Any]:
+    def away(_: Store) -> Any:
         raise StoreUnavailableError("the database is <away>")
-        yield
 
     monkeypatch.setattr(Store, "reading", away)
     await _shown(world, lambda found: "store" in found["unknown"])
@@ -183,11 +181,11 @@ async def test_while_the_broker_is_away_the_rest_is_shown_and_consumers_are_not_
     assert answer.status == 503, "a script must not take what is old for what is now"
 
 
-async def test_a_store_that_never_answers_holds_no_page_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_with_other_tables_is_said_to_be(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def wrong(_: Store) -> Any:
         raise StoreError("the tables are those of another version")
 
-    monkeypatch.setattr("console.live.known_consumers", wrong)
+    monkeypatch.setattr("console.live.count_overview", wrong)
     page = await world.browser.get("/")
     assert page.status == 200
     assert "another version" in text_of(page.text)
@@ -197,7 +195,7 @@ async def test_a_fault_of_ours_in_one_part_leaves_the_others(world: World, monke
     async def broken(_: Store) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("console.live.known_consumers", broken)
+    monkeypatch.setattr("console.live.count_overview", broken)
     page = await world.browser.get("/")
     assert page.status == 200
     assert "console_part_failed" in text_of(page.text)

@@ -5,14 +5,14 @@ import math
 import pytest
 
 from console.peers import PeerMetrics, Sample
-from console.rates import KEPT_S, Rates, counters_of, growth, quantile, values_of
+from console.rates import KEPT_S, Rates, Series, counters_of, growth, quantile, values_of
 from tests.console.nodes import silent, told
 
 ACCEPTED = "tiw_callbacks_accepted_total"
 
 
 def accepted(count: float, address: str = "a") -> PeerMetrics:
-    return told(address, **{ACCEPTED: {"OnlineRecordStarted": count}})
+    return told({ACCEPTED: {"OnlineRecordStarted": count}}, address=address)
 
 
 def looked(*looks: tuple[float, list[PeerMetrics]]) -> Rates:
@@ -44,7 +44,7 @@ def test_a_process_that_was_started_anew_counts_from_nothing() -> None:
 
 
 def test_after_a_restart_no_counter_is_taken_for_what_it_was_before() -> None:
-    before = {("x",): 5.0, ("y",): 1.0}
+    before: dict[Series, float] = {("x",): 5.0, ("y",): 1.0}
     # The second one is larger by now, and grew by all that it is.
     assert growth(before, {("x",): 2.0, ("y",): 9.0}) == {("x",): 2.0, ("y",): 9.0}
     assert growth(before, {("y",): 9.0}) == {("y",): 9.0}
@@ -88,8 +88,8 @@ def test_a_minute_of_which_nothing_is_known_is_none() -> None:
 def test_counts_are_told_by_label_the_greatest_first() -> None:
     name = "tiw_callbacks_refused_total"
     rates = looked(
-        (0, [told(**{name: {"expired": 1, "wrong_sign": 1}})]),
-        (5, [told(**{name: {"expired": 2, "wrong_sign": 9, "unknown_app": 0}})]),
+        (0, [told({name: {"expired": 1, "wrong_sign": 1}})]),
+        (5, [told({name: {"expired": 2, "wrong_sign": 9, "unknown_app": 0}})]),
     )
     assert rates.grown_by(name, "reason") == {"wrong_sign": 8, "expired": 1}
 
@@ -98,17 +98,17 @@ def test_quantiles_are_of_what_was_observed_lately_alone() -> None:
     name = "tiw_answer_seconds_bucket"
     old = {"0.001": 0, "0.01": 0, "8.0": 500, "+Inf": 500}
     new = {"0.001": 50, "0.01": 100, "8.0": 600, "+Inf": 600}
-    rates = looked((0, [told(**{name: old})]), (5, [told(**{name: new})]))
+    rates = looked((0, [told({name: old})]), (5, [told({name: new})]))
     assert rates.quantile_s(name, 0.5) == pytest.approx(0.001)
     assert rates.quantile_s(name, 0.99) == pytest.approx(0.00982)
-    assert looked((0, [told(**{name: old})]), (5, [told(**{name: old})])).quantile_s(name, 0.5) is None
+    assert looked((0, [told({name: old})]), (5, [told({name: old})])).quantile_s(name, 0.5) is None
 
 
 def test_quantiles_are_of_one_consumer_if_asked() -> None:
     name = "tiw_lag_seconds_bucket"
     of = {"a/0.1": 0.0, "a/+Inf": 0.0, "b/0.1": 0.0, "b/+Inf": 0.0}
     later = {"a/0.1": 10.0, "a/+Inf": 10.0, "b/0.1": 0.0, "b/+Inf": 3.0}
-    rates = looked((0, [told(**{name: of})]), (5, [told(**{name: later})]))
+    rates = looked((0, [told({name: of})]), (5, [told({name: later})]))
     assert rates.quantile_s(name, 1, consumer="a") == pytest.approx(0.1)
     # All of them above the last bound.
     assert rates.quantile_s(name, 0.5, consumer="b") == pytest.approx(0.1)
