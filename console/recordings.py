@@ -22,7 +22,7 @@ _TASK_LETTERS = 16
 _ROOM = re.compile(r"[0-9]{1,19}", re.ASCII)
 _DAYS = ("today", "yesterday")
 _FLAGS = ("failed", "found_late", "contradicted", "not_archived")
-_DAY_US = 86_400 * 1_000_000
+DAY_US: Final = 86_400 * 1_000_000
 
 #: As what the text of the box is looked for.
 Taken: TypeAlias = Literal["room", "task", "teacher"]
@@ -187,7 +187,7 @@ def _stored(filters: Filters) -> RecordingFilter:
         teacher=teacher,
         status=filters.status,
         from_us=None if filters.since is None else day_us(filters.since, filters.offset),
-        until_us=None if filters.until is None else day_us(filters.until, filters.offset) + _DAY_US,
+        until_us=None if filters.until is None else day_us(filters.until, filters.offset) + DAY_US,
         failed=filters.failed,
         found_late=filters.found_late,
         contradicted=filters.contradicted,
@@ -197,7 +197,7 @@ def _stored(filters: Filters) -> RecordingFilter:
 
 def day_us(day: date, offset_minutes: int) -> int:
     """Return when a day begins in a zone that is so many minutes east of UTC."""
-    return (day.toordinal() - date(1970, 1, 1).toordinal()) * _DAY_US - offset_minutes * 60 * 1_000_000
+    return (day.toordinal() - date(1970, 1, 1).toordinal()) * DAY_US - offset_minutes * 60 * 1_000_000
 
 
 # What the address says.
@@ -288,7 +288,7 @@ def _address(filters: Filters) -> str:
 def _redirected(request: Request, day: str) -> web.Response:
     """Lead to the address that names the day: one that is passed on means the same tomorrow."""
     offset = _offset(request.query)
-    number = (time.time_ns() // 1000 + offset * 60 * 1_000_000) // _DAY_US - (day == "yesterday")
+    number = (time.time_ns() // 1000 + offset * 60 * 1_000_000) // DAY_US - (day == "yesterday")
     at = date.fromordinal(date(1970, 1, 1).toordinal() + number)
     rest = {name: value for name, value in request.query.items() if name not in ("from", "until", "offset", "after")}
     query = urlencode({**rest, "from": at.isoformat(), "until": at.isoformat(), "offset": str(offset)})

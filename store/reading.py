@@ -95,10 +95,16 @@ async def list_events(
     app: int | None = None,
     since_us: int | None = None,
     unrecognized: bool = False,
+    event_type: str | None = None,
+    task_id: str | None = None,
+    source: str | None = None,
     bodies: bool = False,
     limit: int = 1000,
 ) -> list[EventRow]:
-    """Return events, the latest accepted first, at most `limit` (0: all); only the unrecognized, if asked."""
+    """Return events, the latest accepted first, at most `limit` (0: all); only the unrecognized, if asked.
+
+    `source` is as in `EventRow`.
+    """
     query = select(*LISTED_EVENT).order_by(events.c.received_at_us.desc(), events.c.event_id.desc())
     if bodies:
         query = query.add_columns(events.c.body)
@@ -108,6 +114,9 @@ async def list_events(
         query = query.where(events.c.received_at_us >= since_us)
     if unrecognized:
         query = query.where(events.c.routing_key == UNRECOGNIZED)
+    for column, value in ((events.c.event_type, event_type), (events.c.task_id, task_id), (events.c.source, source)):
+        if value is not None:
+            query = query.where(column == storable(value))
     if limit:
         query = query.limit(limit)
     async with store.reading() as connection:
@@ -157,6 +166,14 @@ async def pages_for_replay(
         if not rows:
             return
         yield rows
+
+
+async def find_kept(store: Store, event_id: str) -> KeptRow | None:
+    """Return an event as it is published again, None if it is not kept."""
+    query = select(*_KEPT).where(events.c.event_id == storable(event_id))
+    async with store.reading() as connection:
+        row = (await connection.execute(query)).one_or_none()
+    return None if row is None else KeptRow(**members(row))
 
 
 def event_of(row: Row[Any]) -> EventRow:

@@ -30,6 +30,7 @@ from tests.store.classes import callback, keep
 TASK = "rtc30dje7c2g0cdc2v0o"
 EVENT = "0123456789abcdef0123456789abcdef"
 APP = 1400000001
+STARTED = keep(callback("OnlineRecordStarted", sdk_app_id=APP, TaskId=TASK), received_at_us=1).event_id
 
 
 async def fill(folder: Path) -> None:

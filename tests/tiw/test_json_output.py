@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiw.described import check_described
-from tests.tiw.filled_folder import APP, TASK
+from tests.tiw.filled_folder import APP, STARTED, TASK
 from tests.tiw.test_every_command import leaves
 from tiw.commands.schema import DOCUMENTS
 from tiw.parser import build_parser, main
@@ -24,6 +24,7 @@ ARGUMENTS = {
     # Nothing may be fetched from where its only file lies.
     "archive fetch": [TASK, f"{TASK} --again"],
     "events list": ["", "--bodies"],
+    "events show": [STARTED],
     "events replay": ["--consumer finished", "--consumer finished --dry-run"],
     "dead-letters replay": ["--consumer finished", "--dry-run"],
     "dead-letters purge": ["", "--dry-run"],

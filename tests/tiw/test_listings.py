@@ -138,7 +138,11 @@ def test_nothing_that_matches_is_told_from_nothing_at_all(
     assert shown("recordings list --app 5") == "No recordings match.\n"
     assert shown("events list --app 5") == "No events match.\n"
     assert shown("events list --unrecognized") == "No events match.\n"
+    assert shown("events list --type Nonsense") == "No events match.\n"
+    assert shown(f"events list --task {TASK} --source archive") == "No events match.\n"
+    assert TASK in shown(f"events list --task {TASK} --source callback")
     assert shown("dead-letters list --event-id x") == "No dead letters match.\n"
+    assert shown("dead-letters list --reason x") == "No dead letters match.\n"
     assert shown("rejected list --app 5") == "No refused callback of the last 24 hours matches.\n"
     empty = tmp_path_factory.mktemp("empty")
     monkeypatch.setenv("TIW_DATA_DIR", str(empty))

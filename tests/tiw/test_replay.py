@@ -15,7 +15,9 @@ BODY = b'{"EventType":"OnlineRecordFinished","Timestamp":1,"SdkAppId":1,"EventDa
 
 async def test_a_kept_event_comes_again_with_its_source(tmp_path: Path) -> None:
     settings = Settings(database_url=f"sqlite+aiosqlite:///{tmp_path}/store.db", data_dir=tmp_path)
-    args = argparse.Namespace(consumer="finished", since=None, task=None, dry_run=False, rate=1000, json=True)
+    args = argparse.Namespace(
+        consumer="finished", since=None, task=None, event_id=None, dry_run=False, rate=1000, json=True
+    )
     decoded = decode(BODY, received_at_us=1)
     kept = KeptEvent(
         event=decoded.event, event_id=decoded.event_id, received_at_us=1, body=BODY, source="reconcile", verified=True

@@ -1,12 +1,21 @@
-"""`tiw events list|replay`."""
+"""`tiw events list|show|replay`."""
 
 import argparse
 
-from store import check_schema, list_events
+from store import check_schema, find_event, list_events
 from tiw.commands.recordings import show_verified
 from tiw.doctor import require_consumer
 from tiw.opening import open_store, open_transport
-from tiw.output import nothing, parse_since_us, print_json, print_table, require_queue, show_iso, show_unix_s
+from tiw.output import (
+    nothing,
+    parse_since_us,
+    print_fields,
+    print_json,
+    print_table,
+    require_queue,
+    show_iso,
+    show_unix_s,
+)
 from tiw.settings import FailedError, Settings
 from workers import EventSelection, Replayed, ReplayedEvents, count_events, replay_events
 
@@ -21,6 +30,9 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
             app=args.app,
             since_us=since_us,
             unrecognized=args.unrecognized,
+            event_type=args.type,
+            task_id=args.task,
+            source="" if args.source == "callback" else args.source,
             bodies=args.bodies,
             limit=args.limit,
         )
@@ -48,9 +60,35 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
     print_table(
         columns,
         rows,
-        empty=nothing("events", args.app, args.since, args.unrecognized),
+        empty=nothing("events", *(args.app, args.since, args.unrecognized, args.type, args.task, args.source)),
         spare=["source", "verified", "application", "sent UTC", "event_id"],
         wide=args.wide,
+    )
+    return 0
+
+
+async def show(settings: Settings, args: argparse.Namespace) -> int:
+    """Print an event whole."""
+    async with open_store(settings) as store:
+        await check_schema(store)
+        event = await find_event(store, args.event_id)
+    if event is None:
+        raise FailedError("there is no such event")
+    if args.json:
+        print_json([event])
+        return 0
+    print_fields(
+        {
+            "event": event.event_type,
+            "recording": event.task_id,
+            "application": event.sdk_app_id,
+            "sent (UTC)": show_unix_s(event.timestamp),
+            "received (UTC)": show_iso(event.received_at),
+            "source": event.source or "callback",
+            "verified": show_verified(verified=event.verified),
+            "body": event.body or event.body_base64 or "",
+        },
+        title=event.event_id,
     )
     return 0
 
@@ -61,7 +99,9 @@ async def replay(settings: Settings, args: argparse.Namespace) -> int:
     async with open_store(settings) as store:
         await check_schema(store)
         routing_keys = await require_consumer(store, args.consumer)
-        selection = EventSelection(routing_keys=routing_keys, since_us=since_us, task_id=args.task)
+        selection = EventSelection(
+            routing_keys=routing_keys, since_us=since_us, task_id=args.task, event_id=args.event_id
+        )
         if args.dry_run:
             done = Replayed(count=await count_events(store, selection))
         else:

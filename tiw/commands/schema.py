@@ -45,6 +45,7 @@ DOCUMENTS: dict[str, Any] = {
     "archive verify": VerifyReport,
     "archive rebuild": RebuildReport,
     "events list": list[EventRow],
+    "events show": list[EventRow],
     "events replay": ReplayedEvents,
     "dead-letters list": list[DeadLetterRow],
     "dead-letters show": list[DeadLetterRow],
