@@ -65,6 +65,15 @@ def test_a_pipeline_that_tells_nobody_imports_nothing_for_it() -> None:
     assert not modules & {"notify", "aiosmtplib", "standardwebhooks"}
 
 
+def test_a_pipeline_imports_nothing_of_the_console_which_runs_beside_it() -> None:
+    modules = imported("import tiw.process, telemetry, tiw.commands.up, tiw.pipeline, tiw.commands.ingest")
+    assert "ingest" in modules
+    assert not modules & {"console", "jinja2", "markupsafe"}
+    beside = imported("import tiw.process, telemetry, tiw.commands.up, tiw.console_child, tiw.rejected")
+    assert not beside & {"console", "jinja2", "simulator"}
+    assert not imported("import tiw.process, telemetry, tiw.commands.console") & {"ingest", "simulator", "tencentcloud"}
+
+
 def test_who_tells_people_imports_what_sends_only_to_send() -> None:
     modules = imported("import tiw.process, telemetry, tiw.commands.notify")
     assert "notify" in modules
