@@ -58,7 +58,6 @@ from store.browsing_letters import (
     DeadLetterFilter,
     DeadLetterGroup,
     group_dead_letters,
-    reason_start,
     search_dead_letters,
 )
 from store.changes import Change, keep_change, list_changes, prune_changes
@@ -129,8 +128,8 @@ from store.notices import (
     postpone_notices,
     prune_notices,
 )
-from store.overview import Count, Overview, count_overview
-from store.paging import Page
+from store.overview import Overview, count_overview
+from store.paging import Count, Page
 from store.questions import (
     ListedTask,
     Question,
@@ -370,7 +369,6 @@ __all__ = [
     "prune_notices",
     "prune_questions",
     "purge_dead_letters",
-    "reason_start",
     "recent_rooms",
     "recording_questions",
     "register_consumers",

@@ -1,40 +1,48 @@
 """Recordings as people look for them: page by page, the latest activity first.
 
-`ix_recordings_active` has the order and every column by which recordings are chosen, so that what does not match is
+`ix_recordings_active` has the order and the columns by which recordings are chosen, so that what is not asked for is
 passed over without a look at the recording. What stands in other tables - found late, contradicted, not archived - is
-few as a rule, and then found there; where it is not, recordings are walked in their order and looked up one by one, as
-they are for a teacher's name: at most `LOOKED_AT` for one page, which then says how far it came.
+little as a rule, and then found there. Where it is not, recordings are walked in their order and looked up one by one,
+as they are for a teacher's name; see `store.paging`.
 """
 
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, literal_column, select
+from sqlalchemy import ColumnElement, FromClause, Row, Select, and_, case, exists, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import RecordingStatus
 from store.archive_reading import ArchiveFileRow, list_archive_files
-from store.paging import BigInt, Page, behind, browsing, cursor, place_of
+from store.paging import (
+    BigInt,
+    Page,
+    Walk,
+    Walked,
+    behind,
+    browsing,
+    check_numbers,
+    count,
+    found,
+    newest_first,
+    place_of,
+    walk,
+)
 from store.questions import RecordingQuestion, find_question
 from store.reading import SUMMARY, find_recordings, summary_of
 from store.recording import Recording, RecordingSummary
 from store.statements import Dialect
 from store.store import Store
-from store.tables import (
-    archived_files,
-    archived_recordings,
-    events,
-    recordings,
-    storable,
-)
+from store.tables import IS_MARKED, archived_files, archived_recordings, events, recordings, storable
 
 #: How far the archive of a recording has come: `lost` if a file was lost or refused and none is to be fetched any more.
 ArchiveState: TypeAlias = Literal["archived", "waiting", "lost"]
 
-#: Recordings of another table are sorted if there are no more of them than this.
+#: What stands in another table is found there, and sorted, if there is no more of it than this.
 FEW: Final = 5000
 
-#: Recordings that are looked up one by one for a page.
-LOOKED_AT: Final = 20_000
+#: Recordings of which events are looked up, at most for one page.
+_LOOKED_UP: Final = 5000
 
 _ORDER: Final = (recordings.c.active_at_us, recordings.c.sdk_app_id, recordings.c.task_id)
 _Place: TypeAlias = tuple[BigInt, BigInt, str]
@@ -65,7 +73,7 @@ class ListedRecording(Struct, frozen=True, kw_only=True):
     """A recording in a listing. `active_at_us` is when the latest of its events that count was accepted.
 
     `archive` is None where no file of it is to be archived. `found_late`: an event of it was found by asking the
-    vendor; `contradicted`: the vendor contradicts one; `is_test`: it is made of test callbacks.
+    vendor; `contradicted`: the vendor contradicts one; `is_test`: it has events of a test.
     """
 
     summary: RecordingSummary
@@ -77,107 +85,138 @@ class ListedRecording(Struct, frozen=True, kw_only=True):
 
 
 async def search_recordings(
-    store: Store,
-    chosen: RecordingFilter,
-    *,
-    after: str | None = None,
-    limit: int = 50,
+    store: Store, chosen: RecordingFilter, *, after: str | None = None, limit: int = 50
 ) -> Page[ListedRecording]:
-    """Return recordings, the latest activity first, behind the cursor `after`. Raises `ValueError` for a wrong one."""
+    """Return recordings, the latest activity first, behind the cursor `after`.
+
+    Raises `ValueError` for a wrong cursor, or a number that no column holds; `StoreUnavailableError` and
+    `SchemaMismatchError`.
+    """
     place = place_of(after, _Place)
+    check_numbers(chosen.app, chosen.room, chosen.from_us, chosen.until_us)
     async with browsing(store) as connection:
-        keys = recording_keys(store.dialect, chosen).where(*behind(_ORDER, place))
-        keys = keys.order_by(*(one.desc() for one in _ORDER)).limit(limit + 1)
-        rows = (await connection.execute(_shown(keys))).all()
-    shown = [_listed(row) for row in rows[:limit]]
-    if len(rows) <= limit:
-        return Page(rows=shown)
-    last = shown[-1]
-    return Page(rows=shown, next=cursor((last.active_at_us, last.summary.sdk_app_id, last.summary.task_id)))
+        walked = await _search(store.dialect, connection, chosen, place, limit)
+        rows = await _show(store.dialect, connection, [tuple(row) for row in walked.rows])
+    return walked.page([_listed(row) for row in rows])
 
 
-def recording_keys(dialect: Dialect, chosen: RecordingFilter) -> Select[Any]:
-    """Select the places of the recordings that a filter chooses, in no order."""
-    teacher = chosen.teacher
-    conditions = (
-        (chosen.app, recordings.c.sdk_app_id == chosen.app),
-        (chosen.task, _is_task(chosen.task or "")),
-        (chosen.room, recordings.c.room_id == chosen.room),
-        (chosen.status, recordings.c.status == chosen.status),
-        (chosen.failed or None, recordings.c.failed),
-        (chosen.from_us, recordings.c.active_at_us >= (chosen.from_us or 0)),
-        (chosen.until_us, recordings.c.active_at_us < (chosen.until_us or 0)),
-        (chosen.found_late or None, _is_found_late()),
-        (chosen.contradicted or None, _is_contradicted()),
-        (chosen.not_archived or None, _is_not_archived()),
-        (teacher, dialect.has_user(storable(teacher or ""))),
-    )
-    return select(*_ORDER).where(*(condition for value, condition in conditions if value is not None))
+class _Elsewhere(NamedTuple):
+    """What another table says of recordings: `rows` of which, and whether one recording `is_it`."""
+
+    rows: Select[Any]
+    is_it: ColumnElement[bool]
 
 
-def _is_task(task: str) -> ColumnElement[bool]:
-    name = storable(task)
-    if not name.endswith("*"):
-        return recordings.c.task_id == name
-    start = name[:-1]
-    # The greatest character that there is: as long as no TaskId has it behind the beginning, none is left out.
-    return and_(recordings.c.task_id >= start, recordings.c.task_id < start + "\U0010ffff")
-
-
-def _is_found_late() -> ColumnElement[bool]:
-    return _event_of_it(events.c.source == literal_column("'reconcile'"))
-
-
-def _is_test() -> ColumnElement[bool]:
-    return _event_of_it(events.c.source == literal_column("'test'"))
-
-
-def _is_contradicted() -> ColumnElement[bool]:
-    return _event_of_it(literal_column("events.contradicted"))
-
-
-def _event_of_it(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return exists().where(
-        events.c.sdk_app_id == recordings.c.sdk_app_id,
-        events.c.task_id == recordings.c.task_id,
-        events.c.task_id.is_not(None),
-        condition,
-    )
-
-
-def _is_not_archived() -> ColumnElement[bool]:
-    return exists().where(_is_of(archived_recordings), archived_recordings.c.archived_at_us.is_(None))
-
-
-def _is_of(table: Any) -> ColumnElement[bool]:
+def _is_of(table: FromClause) -> ColumnElement[bool]:
     return and_(table.c.sdk_app_id == recordings.c.sdk_app_id, table.c.task_id == recordings.c.task_id)
 
 
+def _by_events(condition: ColumnElement[bool], *indexed: ColumnElement[bool]) -> _Elsewhere:
+    # Those without a TaskId are of no recording. To say so here would have SQLite take the index of all that have one.
+    keys = select(events.c.sdk_app_id, events.c.task_id).where(condition, *indexed)
+    return _Elsewhere(keys, exists().where(_is_of(events), events.c.task_id.is_not(None), condition))
+
+
+# Not as parameters: a plan that is made for every value does not use the index of one.
+_FOUND_LATE: Final = _by_events(events.c.source == literal_column("'reconcile'"), IS_MARKED)
+_IS_TEST: Final = _by_events(events.c.source == literal_column("'test'"), IS_MARKED)
+_CONTRADICTED: Final = _by_events(literal_column("events.contradicted"))
+_is_open: Final = archived_recordings.c.archived_at_us.is_(None)
+_NOT_ARCHIVED: Final = _Elsewhere(
+    select(archived_recordings.c.sdk_app_id, archived_recordings.c.task_id).where(_is_open),
+    exists().where(_is_of(archived_recordings), _is_open),
+)
+
+#: By the names of the filter's members.
+ELSEWHERE: Final = {"contradicted": _CONTRADICTED, "found_late": _FOUND_LATE, "not_archived": _NOT_ARCHIVED}
+
+
+async def _search(
+    dialect: Dialect, connection: AsyncConnection, chosen: RecordingFilter, place: _Place | None, limit: int
+) -> Walked:
+    """Find places of recordings."""
+    elsewhere = [ELSEWHERE[name] for name in ELSEWHERE if getattr(chosen, name)]
+    looked_up = [dialect.has_user(storable(chosen.teacher))] if chosen.teacher is not None else []
+    few = [one for one in elsewhere if not (await count(connection, one.rows, up_to=FEW)).is_at_least][:1]
+    looked_up += [one.is_it for one in elsewhere if one not in few]
+    is_one = chosen.task is not None and not chosen.task.endswith("*")
+    if few or is_one:
+        query = select(*_ORDER).where(*_within(chosen), *_conditions(chosen), *looked_up, *behind(_ORDER, place))
+        if few:
+            those = few[0].rows.distinct().subquery("few")
+            query = query.select_from(those.join(recordings, _is_of(those)))
+        query = query.order_by(*newest_first(_ORDER)).limit(limit + 1)
+        return found(_ORDER, (await connection.execute(query)).all(), limit=limit)
+    way = Walk(
+        order=_ORDER,
+        after=place,
+        within=_within(chosen),
+        indexed=_conditions(chosen, dialect),
+        looked_up=looked_up,
+    )
+    if elsewhere:
+        way.rows_looked_at = _LOOKED_UP
+    return await walk(connection, way, limit=limit)
+
+
+def _within(chosen: RecordingFilter) -> list[ColumnElement[bool]]:
+    conditions = []
+    if chosen.from_us is not None:
+        conditions.append(recordings.c.active_at_us >= chosen.from_us)
+    if chosen.until_us is not None:
+        conditions.append(recordings.c.active_at_us < chosen.until_us)
+    return conditions
+
+
+def _conditions(chosen: RecordingFilter, walked: Dialect | None = None) -> list[ColumnElement[bool]]:
+    """Return the conditions on columns of `ix_recordings_active`; `walked`: it is to be taken, and no other."""
+    app, task = (
+        column if walked is None else walked.unindexed(column)
+        for column in (recordings.c.sdk_app_id, recordings.c.task_id)
+    )
+    conditions: list[ColumnElement[bool]] = []
+    if chosen.app is not None:
+        conditions.append(app == chosen.app)
+    if chosen.task is not None:
+        name = storable(chosen.task)
+        start = name.removesuffix("*")
+        # The greatest character that there is stands for all that may follow.
+        conditions.append(task == name if start == name else and_(task >= start, task < f"{start}\U0010ffff"))
+    if chosen.room is not None:
+        conditions.append(recordings.c.room_id == chosen.room)
+    if chosen.status is not None:
+        conditions.append(recordings.c.status == chosen.status.value)
+    if chosen.failed:
+        conditions.append(recordings.c.failed)
+    return conditions
+
+
+async def _show(dialect: Dialect, connection: AsyncConnection, places: list[tuple[Any, ...]]) -> list[Row[Any]]:
+    """Return what is shown of the recordings at these places, in their order."""
+    wanted = dialect.wanted_keys()
+    query = select(
+        *SUMMARY,
+        _archive().label("archive"),
+        _FOUND_LATE.is_it.label("found_late"),
+        _CONTRADICTED.is_it.label("contradicted"),
+        _IS_TEST.is_it.label("is_test"),
+    ).select_from(wanted.join(recordings, _is_of(wanted)))
+    parameters = dialect.keys_parameters([(app, task) for _, app, task in places])
+    rows = {(row.sdk_app_id, row.task_id): row for row in await connection.execute(query, parameters)}
+    return [rows[app, task] for _, app, task in places]
+
+
 def _archive() -> ColumnElement[str]:
-    is_due = exists().where(_is_of(archived_files), archived_files.c.outcome.is_(None))
-    is_lost = exists().where(_is_of(archived_files), archived_files.c.outcome.in_(("lost", "refused")))
-    state = case(
-        (archived_recordings.c.archived_at_us.is_not(None), "archived"),
-        (and_(is_lost, ~is_due), "lost"),
-        else_="waiting",
+    outcome = archived_files.c.outcome
+    of_it = and_(
+        archived_files.c.sdk_app_id == archived_recordings.c.sdk_app_id,
+        archived_files.c.task_id == archived_recordings.c.task_id,
     )
-    return select(state).where(_is_of(archived_recordings)).scalar_subquery()
-
-
-def _shown(keys: Select[Any]) -> Select[Any]:
-    page = keys.subquery("page")
-    is_same = and_(page.c.sdk_app_id == recordings.c.sdk_app_id, page.c.task_id == recordings.c.task_id)
-    return (
-        select(
-            *SUMMARY,
-            _archive().label("archive"),
-            _is_found_late().label("found_late"),
-            _is_contradicted().label("is_contradicted"),
-            _is_test().label("is_test"),
-        )
-        .select_from(page.join(recordings, is_same))
-        .order_by(*(one.desc() for one in _ORDER))
-    )
+    is_due = exists().where(of_it, outcome.is_(None)).correlate(archived_recordings)
+    is_lost = exists().where(of_it, outcome.in_(("lost", "refused"))).correlate(archived_recordings)
+    is_archived = archived_recordings.c.archived_at_us.is_not(None)
+    state = case((is_archived, "archived"), (and_(is_lost, ~is_due), "lost"), else_="waiting")
+    return select(state).where(_is_of(archived_recordings)).correlate(recordings).scalar_subquery()
 
 
 def _listed(row: Row[Any]) -> ListedRecording:
@@ -186,7 +225,7 @@ def _listed(row: Row[Any]) -> ListedRecording:
         active_at_us=row.active_at_us,
         archive=row.archive,
         found_late=bool(row.found_late),
-        contradicted=bool(row.is_contradicted),
+        contradicted=bool(row.contradicted),
         is_test=bool(row.is_test),
     )
 
@@ -210,15 +249,19 @@ class RecordingDetails(Struct, frozen=True, kw_only=True):
 
 
 async def find_recording_details(store: Store, app: int, task: str) -> RecordingDetails | None:
-    """Return all that is known of a recording, None if there is none."""
+    """Return all that is known of a recording, None if there is none. Raises as `search_recordings` does."""
+    check_numbers(app)
     task = storable(task)
-    found = await find_recordings(store, task, app=app)
-    page = await search_recordings(store, RecordingFilter(app=app, task=task), limit=1) if found else None
-    if page is None or not page.rows:
+    async with browsing(store) as connection:
+        is_of_it = and_(recordings.c.sdk_app_id == app, recordings.c.task_id == task)
+        places = (await connection.execute(select(*_ORDER).where(is_of_it))).all()
+        listed = [_listed(row) for row in await _show(store.dialect, connection, [tuple(row) for row in places])]
+    recordings_found = await find_recordings(store, task, app=app) if listed else []
+    if not recordings_found:
         return None
     return RecordingDetails(
-        recording=found[0],
-        listed=page.rows[0],
+        recording=recordings_found[0],
+        listed=listed[0],
         archive=await list_archive_files(store, app=app, task_id=task, limit=0),
         question=await find_question(store, app, task),
     )

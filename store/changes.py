@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import delete, insert, select
 
-from store.paging import BigInt, Page, behind, browsing, cursor, place_of
+from store.paging import BigInt, Page, Walk, browsing, place_of, walk
 from store.store import Store, members, now_us
 from store.tables import changes, storable
 
@@ -40,15 +40,11 @@ async def keep_change(store: Store, change: Change) -> None:
 
 async def list_changes(store: Store, *, after: str | None = None, limit: int = 50) -> Page[Change]:
     """Return changes, the latest first, behind the cursor `after`. Raises `ValueError` for a wrong one."""
-    order = (changes.c.at_us, changes.c.change_id)
-    place = place_of(after, tuple[BigInt, str])
-    query = select(changes).where(*behind(order, place)).order_by(*(one.desc() for one in order)).limit(limit + 1)
+    way = Walk(order=(changes.c.at_us, changes.c.change_id), after=place_of(after, tuple[BigInt, str]))
     async with browsing(store) as connection:
-        rows = (await connection.execute(query)).all()
-    shown = rows[:limit]
-    return Page(
-        rows=[msgspec.convert(members(row) | {"detail": msgspec.json.decode(row.detail)}, Change) for row in shown],
-        next=cursor((shown[-1].at_us, shown[-1].change_id)) if len(rows) > limit else None,
+        walked = await walk(connection, way, select(changes), limit=limit)
+    return walked.page(
+        [msgspec.convert(members(row) | {"detail": msgspec.json.decode(row.detail)}, Change) for row in walked.rows]
     )
 
 

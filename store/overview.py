@@ -3,24 +3,17 @@
 from typing import Any, Final
 
 from msgspec import Struct
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import RecordingStatus
-from store.browsing import RecordingFilter, recording_keys
-from store.paging import browsing
+from store.browsing import ELSEWHERE
+from store.paging import Count, browsing, count
 from store.store import Store, now_us
-from store.tables import dead_letters, events
+from store.tables import dead_letters, events, recordings
 
 #: Counts stop here.
 COUNTED: Final = 10_000
-
-
-class Count(Struct, frozen=True, kw_only=True):
-    """How many there are, or with `is_at_least` that there are more than these."""
-
-    count: int = 0
-    is_at_least: bool = False
 
 
 class Overview(Struct, frozen=True, kw_only=True):
@@ -41,40 +34,62 @@ class Overview(Struct, frozen=True, kw_only=True):
 
 
 async def count_overview(store: Store) -> Overview:
-    """Count what there is."""
+    """Count what there is. Raises `StoreUnavailableError` and `SchemaMismatchError`."""
     async with browsing(store) as connection:
-
-        async def some(**chosen: Any) -> Count:
-            return await _count(connection, recording_keys(store.dialect, RecordingFilter(**chosen)))
+        now: int = (await connection.execute(select(now_us()))).scalar_one()
+        in_order = select(recordings.c.active_at_us).order_by(recordings.c.active_at_us.desc())
+        is_finished = recordings.c.status == RecordingStatus.FINISHED.value
+        elsewhere: dict[str, Count] = {}
+        for name, one in ELSEWHERE.items():
+            some = one.rows.limit(COUNTED + 1).subquery()
+            different = select(some).where(some.c.task_id.is_not(None)).distinct()
+            elsewhere[name] = await count(connection, different, up_to=COUNTED)
 
         async def accepted_within(seconds: int) -> Count:
-            since = events.c.received_at_us >= now_us() - seconds * 1_000_000
-            return await _count(connection, select(events.c.received_at_us).where(since))
+            since = events.c.received_at_us >= now - seconds * 1_000_000
+            return await count(connection, select(events.c.received_at_us).where(since), up_to=COUNTED)
 
         return Overview(
-            by_status={status: await some(status=status) for status in RecordingStatus},
-            failed=await some(failed=True),
-            contradicted=await some(contradicted=True),
-            found_late=await some(found_late=True),
-            not_archived=await some(not_archived=True),
+            by_status={
+                **await _count_unfinished(connection),
+                RecordingStatus.FINISHED: await count(connection, in_order.where(is_finished), up_to=COUNTED),
+            },
+            failed=await count(connection, in_order.where(recordings.c.failed), up_to=COUNTED),
             events_last_minute=await accepted_within(60),
             events_last_hour=await accepted_within(3600),
             events_last_day=await accepted_within(86_400),
             dead_letters=await _count_letters(connection),
+            **elsewhere,
         )
 
 
-async def _count(connection: AsyncConnection, rows: Select[Any]) -> Count:
-    some = rows.limit(COUNTED + 1).subquery()
-    count = (await connection.execute(select(func.count()).select_from(some))).scalar_one()
-    return Count(count=min(count, COUNTED), is_at_least=count > COUNTED)
+async def _count_unfinished(connection: AsyncConnection) -> dict[RecordingStatus, Count]:
+    """Count recordings that are not finished, all together no further than `COUNTED`."""
+    # As the index has it.
+    is_unfinished = recordings.c.status != literal_column(f"'{RecordingStatus.FINISHED.value}'")
+    some = select(recordings.c.status).where(is_unfinished).limit(COUNTED + 1).subquery()
+    counts = await _count_each(connection, some.c.status)
+    unfinished = [status for status in RecordingStatus if status is not RecordingStatus.FINISHED]
+    return {status: counts.get(status.value, Count(is_at_least=_is_cut(counts))) for status in unfinished}
 
 
 async def _count_letters(connection: AsyncConnection) -> dict[str, Count]:
-    is_open = dead_letters.c.resolved_at_us.is_(None)
-    names = (await connection.execute(select(dead_letters.c.consumer).where(is_open).distinct())).scalars().all()
-    counts = {}
-    for name in sorted(names):
-        of_consumer = select(dead_letters.c.event_id).where(is_open, dead_letters.c.consumer == name)
-        counts[name] = await _count(connection, of_consumer)
-    return counts
+    """Count the dead letters that failed last and were not replayed, all together no further than `COUNTED`."""
+    some = (
+        select(dead_letters.c.consumer)
+        .where(dead_letters.c.resolved_at_us.is_(None))
+        .order_by(dead_letters.c.last_failed_at_us.desc())
+        .limit(COUNTED + 1)
+        .subquery()
+    )
+    return await _count_each(connection, some.c.consumer)
+
+
+async def _count_each(connection: AsyncConnection, column: Any) -> dict[str, Count]:
+    rows = (await connection.execute(select(column.label("value"), func.count().label("rows")).group_by(column))).all()
+    is_cut = sum(row.rows for row in rows) > COUNTED
+    return {row.value: Count(count=row.rows, is_at_least=is_cut) for row in sorted(rows)}
+
+
+def _is_cut(counts: dict[str, Count]) -> bool:
+    return any(one.is_at_least for one in counts.values())

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     false,
     literal_column,
+    or_,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -84,12 +85,14 @@ Index(
 )
 
 #: What few events are, as their indexes say it; see `store.browsing`.
-IS_UNRECOGNIZED: Final = literal_column("routing_key = 'unrecognized'", Boolean)
-IS_MARKED: Final = literal_column("source = 'reconcile' OR source = 'test'", Boolean)
+IS_UNRECOGNIZED: Final = events.c.routing_key == literal_column("'unrecognized'")
+IS_MARKED: Final = or_(
+    events.c.source == literal_column("'reconcile'"),
+    events.c.source == literal_column("'test'"),
+)
 Index(
     "ix_events_unrecognized",
-    events.c.received_at_us,
-    events.c.event_id,
+    *(events.c.received_at_us, events.c.event_id, events.c.sdk_app_id, events.c.routing_key),
     sqlite_where=IS_UNRECOGNIZED,
     postgresql_where=IS_UNRECOGNIZED,
 )
@@ -178,13 +181,10 @@ dead_letters = Table(
     Column("source", Text, nullable=False, server_default=text("''")),
     Column("traceback", Text, nullable=False, server_default=text("''")),
 )
-Index("ix_dead_letters_failed", dead_letters.c.last_failed_at_us)
-_is_open = dead_letters.c.resolved_at_us.is_(None)
 Index(
-    "ix_dead_letters_open",
-    *(dead_letters.c.consumer, dead_letters.c.last_failed_at_us, dead_letters.c.event_id),
-    sqlite_where=_is_open,
-    postgresql_where=_is_open,
+    "ix_dead_letters_failed",
+    *(dead_letters.c.last_failed_at_us, dead_letters.c.consumer, dead_letters.c.event_id),
+    dead_letters.c.resolved_at_us,
 )
 
 #: The consumers that ever ran, with the routing keys of their queues.

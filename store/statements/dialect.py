@@ -7,6 +7,7 @@ their keys by everybody, so that nobody waits in a circle.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -80,11 +81,14 @@ class Dialect(Protocol):
     async def begin_reading(self, connection: AsyncConnection) -> None:
         """Let all statements of a connection see the database at one moment, and change nothing."""
 
-    async def begin_browsing(self, connection: AsyncConnection, *, timeout_s: float) -> None:
-        """Let statements of a connection that reads take no longer than this, and take the way of an index."""
+    def browsing(self, connection: AsyncConnection, *, timeout_s: float) -> AbstractAsyncContextManager[None]:
+        """Let statements of a connection that reads take no longer than this, and the way of an index."""
 
     def unindexed(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return a column by which no index is to be chosen, where the database would not weigh what that costs."""
+
+    def first_line(self, column: ColumnElement[str], *, characters: int) -> ColumnElement[str]:
+        """Return the first line of a text, so many characters of it."""
 
     def has_user(self, name: str) -> ColumnElement[bool]:
         """Say whether a recording is by this RecordUserId, or has a file of this user's stream."""

@@ -1,6 +1,7 @@
 """What PostgreSQL does its own way: rows come as one array per column, locks are locks of rows and advisory ones."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, Final
 
@@ -87,13 +88,15 @@ async def begin_reading(connection: AsyncConnection) -> None:
     await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
-async def begin_browsing(connection: AsyncConnection, *, timeout_s: float) -> None:
+@asynccontextmanager
+async def browsing(connection: AsyncConnection, *, timeout_s: float) -> AsyncIterator[None]:
     """See `Dialect`."""
     await connection.execute(_BROWSING, {"timeout": f"{round(timeout_s * 1000)}ms"})
+    yield
 
 
-#: Each query of the console has its index, and walks it in the order in which rows are shown until a page is full.
-#: A planner that was told nothing of the tables, or of other days, would rather read a table whole and sort it.
+#: Each listing has its index, and walks it in the order in which rows are shown until a page is full. A planner that
+#: was told nothing of the tables yet would rather read a table whole and sort it.
 _ONE_WAY: Final = (
     *("jit", "enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_material"),
     "enable_memoize",
@@ -107,6 +110,11 @@ _BROWSING: Final = text(
 def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """See `Dialect`: the planner weighs what it would cost."""
     return column
+
+
+def first_line(column: ColumnElement[str], *, characters: int) -> ColumnElement[str]:
+    """See `Dialect`."""
+    return func.substr(func.split_part(column, "\n", 1), 1, characters)
 
 
 def has_user(name: str) -> ColumnElement[bool]:

@@ -1,8 +1,10 @@
 """What SQLite does its own way: rows come as rows of one prepared statement, lists as JSON, and one process writes."""
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy
@@ -17,6 +19,7 @@ from sqlalchemy import (
     TextClause,
     UnaryExpression,
     bindparam,
+    case,
     func,
     or_,
     select,
@@ -83,14 +86,32 @@ async def begin_reading(connection: AsyncConnection) -> None:
     """See `Dialect`: every transaction is so."""
 
 
-async def begin_browsing(connection: AsyncConnection, *, timeout_s: float) -> None:
-    """See `Dialect`."""
-    del connection, timeout_s
+@asynccontextmanager
+async def browsing(connection: AsyncConnection, *, timeout_s: float) -> AsyncIterator[None]:
+    """See `Dialect`: a statement is not told when to end, but asks now and then."""
+    ends_at = [time.monotonic() + timeout_s]
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    await driver.set_progress_handler(lambda: bool(ends_at) and time.monotonic() > ends_at[0], _INSTRUCTIONS)
+    try:
+        yield
+    finally:
+        # Whoever has the connection next has all the time.
+        ends_at.clear()
+
+
+#: Of SQLite's virtual machine, between two looks at the clock: some milliseconds.
+_INSTRUCTIONS: Final = 100_000
 
 
 def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """See `Dialect`: https://www.sqlite.org/optoverview.html#disqualifying_where_clause_terms_using_unary_."""
     return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
+
+
+def first_line(column: ColumnElement[str], *, characters: int) -> ColumnElement[str]:
+    """See `Dialect`."""
+    end = func.instr(column, "\n")
+    return func.substr(column, 1, case((end.between(1, characters), end - 1), else_=characters))
 
 
 def has_user(name: str) -> ColumnElement[bool]:

@@ -33,7 +33,17 @@ def upgrade() -> None:
         "recordings", "ix_recordings_active", ["active_at_us", "sdk_app_id", "task_id", "room_id", "status", "failed"]
     )
     _widen("events", "ix_events_received", ["received_at_us", "event_id", "sdk_app_id", "routing_key"])
-    _index("events", "ix_events_unrecognized", ["received_at_us", "event_id"], where="routing_key = 'unrecognized'")
+    _widen(
+        "dead_letters",
+        "ix_dead_letters_failed",
+        ["last_failed_at_us", "consumer", "event_id", "resolved_at_us"],
+    )
+    _index(
+        "events",
+        "ix_events_unrecognized",
+        ["received_at_us", "event_id", "sdk_app_id", "routing_key"],
+        where="routing_key = 'unrecognized'",
+    )
     _index(
         "events",
         "ix_events_marked",
@@ -42,12 +52,6 @@ def upgrade() -> None:
     )
     _index(
         "archived_recordings", "ix_archived_recordings_open", ["sdk_app_id", "task_id"], where="archived_at_us IS NULL"
-    )
-    _index(
-        "dead_letters",
-        "ix_dead_letters_open",
-        ["consumer", "last_failed_at_us", "event_id"],
-        where="resolved_at_us IS NULL",
     )
 
 
