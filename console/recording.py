@@ -112,7 +112,8 @@ async def show(request: Request) -> Answer:
         "means": _meaning(recording, request.language),
         "to_do": _to_do(details, t),
         "because": _because(recording),
-        "is_good": _is_good(details),
+        "tone": _tone(details),
+        "now_us": now_us,
         "is_test": any(event.source == "test" for event in recording.events),
         "denied": sum(event.verified is False for event in recording.events),
         "streams": streams,
@@ -194,7 +195,9 @@ def say(details: RecordingDetails, *, now_us: int, kept_s: float, t: Translate) 
 
 
 def _failed(error: RecordingFailure, t: Translate) -> Sentence:
-    code, message = plain(error.code, 200), plain(error.message, 600)
+    # The vendor ends its texts with a line break, or with a backslash and an n.
+    told = " ".join((error.message or "").split()).removesuffix("\\n").strip()
+    code, message = plain(error.code, 200), plain(told, 600)
     if message:
         return (t("recording.said_failed", code=code or "?", message=message),)
     return (t("recording.said_failed_code", code=code) if code else t("recording.said_failed_bare"),)
@@ -268,16 +271,15 @@ def _states(details: RecordingDetails) -> list[str | None]:
     return [None if video.archive is None else video.archive.state for video in details.recording.videos]
 
 
-def _is_good(details: RecordingDetails) -> bool:
-    recording = details.recording
-    states = _states(details)
-    return (
-        recording.error is None
-        and recording.status is RecordingStatus.FINISHED
-        and bool(states)
-        and all(state == "archived" for state in states)
-        and recording.verified is not False
-    )
+def _tone(details: RecordingDetails) -> str:
+    """Return the class of styles of the sentence: how good the news is."""
+    recording, states = details.recording, _states(details)
+    if recording.error is not None or "lost" in states or "refused" in states:
+        return "bad"
+    if recording.status is RecordingStatus.PAUSED or recording.verified is False:
+        return "warn"
+    is_whole = recording.status is RecordingStatus.FINISHED and bool(states)
+    return "good" if is_whole and all(state == "archived" for state in states) else "calm"
 
 
 def _meaning(recording: Recording, language: str) -> str | None:

@@ -98,6 +98,9 @@ async def list_recordings(request: Request) -> Answer:
     if chosen in _DAYS:
         return _redirected(request, chosen)
     filters = read_filters(request.query, t)
+    if "" in request.query.values():
+        # A form sends its empty fields, too: the address that is passed on has what was asked for.
+        return _moved(query_of(filters, format=request.query.get("format") or None))
     after = request.query.get("after") or None
     filters, page = await _search(request.console.store, filters, after, t)
     next_query = None
@@ -292,7 +295,11 @@ def _redirected(request: Request, day: str) -> web.Response:
     at = date.fromordinal(date(1970, 1, 1).toordinal() + number)
     rest = {name: value for name, value in request.query.items() if name not in ("from", "until", "offset", "after")}
     query = urlencode({**rest, "from": at.isoformat(), "until": at.isoformat(), "offset": str(offset)})
-    return web.Response(status=303, headers={hdrs.LOCATION: f"/recordings?{query}"})
+    return _moved(query)
+
+
+def _moved(query: str) -> web.Response:
+    return web.Response(status=303, headers={hdrs.LOCATION: f"/recordings?{query}" if query else "/recordings"})
 
 
 def _without(filters: Filters, name: str) -> Filters:

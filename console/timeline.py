@@ -25,20 +25,21 @@ from schemas import (
 from store import EventOutcome, Recording, RecordingEventRef, ShownVideo
 
 #: In units of the drawing, which is scaled to the page.
-WIDTH: Final = 860.0
-_LABEL_WIDTH = 190.0
+WIDTH: Final = 900.0
+_LABEL_WIDTH = 224.0
 _RIGHT = 16.0
 _AXIS_HEIGHT = 40.0
 _ROW_HEIGHT = 24.0
 _GROUP_GAP = 8.0
 _LEAST_BAR = 2.0
+_MARK_WIDTH = 8.0
 
 #: More rows of one group than these are only in the table, and more than that many only in the JSON form.
 MOST_ROWS: Final = 24
 MOST_TABLE_ROWS: Final = 200
 
 #: Letters of a label that fit; a wide one counts twice.
-_LABEL_LETTERS = 27
+_LABEL_LETTERS = 33
 
 _S = 1_000_000
 _HOUR = 3600 * _S
@@ -53,7 +54,7 @@ _LONGEST_OPEN_US = _DAY
 
 #: What comes later than this, as a part of the class's length and at least, is drawn at the edge: a callback that came
 #: days later would leave no room for the class.
-_AFTER, _AFTER_LEAST_US = 0.75, 60 * _S
+_AFTER, _AFTER_LEAST_US = 1.5, 60 * _S
 _BEFORE, _BEFORE_LEAST_US = 0.1, 10 * _S
 
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800)
@@ -540,6 +541,9 @@ class _Line:
             Mark(x=round(axis.x(at_us), 1), kind=kind, title=title, off=axis.off(at_us))
             for at_us, kind, title in row.marks
         )
+        if row.group == "callbacks" and len({round(mark.x / _MARK_WIDTH) for mark in marks}) == 1:
+            # Received as soon as it was sent, as it should be: one sign, whose text says both.
+            marks = marks[-1:]
         xs = [mark.x for mark in marks]
         line = (min(xs), max(xs)) if row.group == "callbacks" and xs else None
         return Row(

@@ -104,6 +104,8 @@ async def test_a_failure_says_what_it_means_and_what_to_do(world: World) -> None
     ("error", "expected"),
     [
         ({"Code": "X", "Message": "nobody knows"}, "Recording failed: X: nobody knows"),
+        ({"Code": "X", "Message": "two\nlines\n"}, "Recording failed: X: two lines"),
+        ({"Code": "X", "Message": "invalid userid\\n"}, "Recording failed: X: invalid userid"),
         ({"Code": "X"}, "Recording failed: X"),
         ({}, "Recording failed. The vendor does not say why."),
         ({"Message": "only this"}, "Recording failed: ?: only this"),

@@ -167,6 +167,17 @@ async def test_today_becomes_a_day_in_the_address_of_the_readers_zone(world: Wor
         assert offsets == {str(offset)}
 
 
+async def test_the_address_has_no_filter_that_was_left_empty(world: World) -> None:
+    await fill(world.store)
+    page = await world.browser.get("/recordings?offset=480&q=&room=77&task=&teacher=&status=&from=&until=&failed=1")
+    assert str(page.url.relative()) == "/recordings?room=77&failed=1"
+    assert FAILED in page.text
+    page = await world.browser.get("/recordings?offset=480&q=&room=")
+    assert str(page.url.relative()) == "/recordings"
+    page = await world.browser.get("/recordings?q=&from=2026-03-01&offset=480")
+    assert str(page.url.relative()) == "/recordings?from=2026-03-01&offset=480"
+
+
 async def test_a_day_is_that_of_the_readers_zone(world: World) -> None:
     # 2026-03-01 00:30 in China, when it is still February in UTC.
     start_s = int(dt.datetime(2026, 2, 28, 16, 30, tzinfo=dt.UTC).timestamp())
