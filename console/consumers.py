@@ -1,5 +1,6 @@
 """Each consumer: what waits for it, what it does, and what became of what it failed at."""
 
+import asyncio
 from collections import Counter
 from http import HTTPStatus
 from typing import Final, Literal, TypeAlias
@@ -11,7 +12,7 @@ from console.attention import LATE_AFTER_S, STILL_AFTER_S, oldest_age_s
 from console.live import Situation
 from console.rendering import attempt, command_line
 from console.requests import BadInputError, Request, Route, Shown
-from store import DeadLetterFilter, iso8601, search_dead_letters
+from store import DeadLetterFilter, DeadLetterRow, Store, iso8601, search_dead_letters
 from workers import ConsumerState
 
 Health: TypeAlias = Literal["well", "no_worker", "stuck", "still", "late", "unknown"]
@@ -20,6 +21,9 @@ _BUILT_IN: Final = frozenset(consumer.consumer for consumer in BUILT_IN_CONSUMER
 
 #: Dead letters that the page of one consumer shows.
 _LETTERS: Final = 5
+
+#: Of so many consumers the last error is looked up for the page of all.
+_FAILING: Final = 30
 
 
 class ConsumerView(Struct, frozen=True, kw_only=True):
@@ -100,13 +104,21 @@ def _health(state: ConsumerState, oldest_s: float | None, still_s: float | None)
 async def list_consumers(request: Request) -> Shown:
     """Show all of them."""
     now = await request.console.live.look()
+    views = consumer_views(now)
+    failing = [one.state.name for one in views if one.state.dead][:_FAILING]
+    last = await asyncio.gather(*(attempt(_last_letter(request.console.store, name)) for name in failing))
     return Shown(
         template="consumers.html",
         title=request.t("consumers.title"),
-        values={"now": now, "consumers": consumer_views(now)},
+        values={"now": now, "consumers": views, "errors": dict(zip(failing, last, strict=True))},
         document=_document(request, now),
         command=command_line("tiw", "consumers"),
     )
+
+
+async def _last_letter(store: Store, consumer: str) -> DeadLetterRow | None:
+    rows = (await search_dead_letters(store, DeadLetterFilter(consumer=consumer), limit=1)).rows
+    return rows[0] if rows else None
 
 
 async def show_consumer(request: Request) -> Shown:

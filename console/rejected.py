@@ -80,7 +80,7 @@ async def reverify(request: Request) -> Done:
     text = request.t("rejected.let_in", count=found.let_in, remaining=found.remaining)
     if silent:
         text += " " + request.t("rejected.some_silent", processes=", ".join(silent))
-    return Done(text=text, to="/rejected", ok=not silent)
+    return Done(text=text, to="/rejected", ok=found.let_in > 0 or not silent)
 
 
 ROUTES: tuple[Route, ...] = (

@@ -6,6 +6,7 @@ from typing import Any, Final
 from msgspec import UNSET, Struct, UnsetType, structs
 from sqlalchemy import ColumnElement, CursorResult, Row, bindparam, delete, func, select, tuple_, update
 
+from store.recording import TEST_SOURCE
 from store.store import Store, members, now_us
 from store.tables import dead_letters, events, iso8601, shown_body, storable
 
@@ -95,16 +96,22 @@ async def list_dead_letters(
     since_us: int | None = None,
     app: int | None = None,
     reason_start: str | None = None,
+    tests: bool = True,
     bodies: bool = False,
     limit: int = 1000,
 ) -> list[DeadLetterRow]:
-    """Return the dead letters that were not replayed, the last failed first, at most `limit` (0: all)."""
+    """Return the dead letters that were not replayed, the last failed first, at most `limit` (0: all).
+
+    `tests`: also those of what somebody sent to try the consumers.
+    """
     query = (
         select(*LISTED_LETTER)
         .select_from(dead_letters.outerjoin(events, events.c.event_id == dead_letters.c.event_id))
         .where(*_selected(consumer, event_id, since_us, app, reason_start=reason_start))
         .order_by(dead_letters.c.last_failed_at_us.desc(), dead_letters.c.consumer, dead_letters.c.event_id)
     )
+    if not tests:
+        query = query.where(dead_letters.c.source != TEST_SOURCE)
     if bodies:
         query = query.add_columns(dead_letters.c.body)
     if limit:

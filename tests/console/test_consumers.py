@@ -51,8 +51,10 @@ async def test_what_waits_is_shown_with_how_long_the_first_of_it_does(world: Wor
 
 async def test_one_page_tells_what_it_gave_up_last_and_leads_there(world: World) -> None:
     await keep_dead_letters(world.store, [letter("mine", reason="<b>no</b> such bucket")])
+    listed = await world.browser.get("/consumers")
+    assert "<b>no</b> such bucket" in text_of(listed.text)
     page = await world.browser.get("/consumer?name=mine")
-    assert "<b>no</b>" not in page.text
+    assert "<b>no</b>" not in page.text + listed.text
     assert "<b>no</b> such bucket" in text_of(page.text)
     assert f"/dead-letter?consumer=mine&id={'e' * 32}" in links(page.text)
     assert "/test?consumer=mine" in links(page.text)

@@ -42,7 +42,21 @@ HOSTILE = [
 #: All names of members that a page reads.
 NAMES = [
     *("app", "task", "room", "teacher", "status", "from", "until", "offset", "after", "search", "q", "id", "consumer"),
-    *("reason", "type", "event_type", "source", "name", "file", "dry_run", "count", "limit", "event", "to", "back", "kind"),
+    *(
+        "reason",
+        "type",
+        "event_type",
+        "source",
+        "name",
+        "file",
+        "dry_run",
+        "count",
+        "limit",
+        "event",
+        "to",
+        "back",
+        "kind",
+    ),
     *("unrecognized", "failed", "paused", "found_late", "contradicted", "not_archived", "resolved", "t"),
 ]
 GETS = sorted({route.path for route in ROUTES if route.method == "GET"} - {"/live"})
@@ -63,7 +77,10 @@ def _encoded(value: str) -> str:
 async def test_a_page_answers_whatever_its_address_says(world: World, path: str) -> None:
     with structlog.testing.capture_logs() as logs:
         for value in HOSTILE:
-            for address in (f"{path}?{'&'.join(f'{name}={_encoded(value)}' for name in NAMES)}", f"{path}?{_encoded(value)}"):
+            for address in (
+                f"{path}?{'&'.join(f'{name}={_encoded(value)}' for name in NAMES)}",
+                f"{path}?{_encoded(value)}",
+            ):
                 if len(address) > 8000:
                     continue
                 page = await world.browser.get(address, allow_redirects=False)

@@ -414,7 +414,21 @@ async def test_what_no_event_tells_is_found_in_the_store(store: Store, web_sink:
                 body=b"{}",
                 routing_key="OnlineRecordFinished",
                 received_at_us=now_us,
-            )
+            ),
+            DeadLetter(
+                consumer="tried",
+                event_id="a" * 32,
+                event_type="OnlineRecordFinished",
+                sdk_app_id=APP,
+                attempts=8,
+                reason="somebody sent a test",
+                first_failed_at_us=now_us,
+                last_failed_at_us=now_us,
+                body=b"{}",
+                routing_key="OnlineRecordFinished",
+                received_at_us=now_us,
+                source="test",
+            ),
         ],
     )
     looks = (
