@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-import console.server
 from tests.browser.accessibility import violations
-from tests.browser.chromium import DROPPED, keys_until, overflowing
-from tests.browser.conftest import Visits
-from tests.browser.watching import PLAYER_ALONE, Watching, watch
+from tests.browser.chromium import Visits, keys_until, overflowing
+from tests.browser.watching import Watching, watch
 from tests.console.world import TOKEN
 from tests.reconcile.serving import in_thread
 
@@ -32,10 +30,8 @@ _STREAMS = """() => [...document.querySelectorAll("[data-stream]")].flatMap((row
 @pytest.fixture(scope="module")
 def watching(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
     """Run a console with recordings; after the browser, whose loop must be the first."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(console.server, "ROUTES", (*console.server.ROUTES, PLAYER_ALONE))
-        with in_thread(Watching(tmp_path_factory.mktemp("watching"))) as started:
-            yield started
+    with in_thread(Watching(tmp_path_factory.mktemp("watching"))) as started:
+        yield started
 
 
 class Player:
@@ -86,7 +82,7 @@ def logged_in(browser: Browser, watching: Watching) -> dict[str, Any]:
     page.goto(watch())
     page.locator("input[type=password]").fill(TOKEN)
     page.locator("main form button").click()
-    page.wait_for_url("**/watch?*")
+    page.wait_for_url("**/recording?*")
     state: dict[str, Any] = dict(context.storage_state())
     context.close()
     return state
@@ -99,8 +95,8 @@ def opened(visits: Visits, watching: Watching, logged_in: dict[str, Any]) -> Cal
     def open_player(
         task_id: str | None = None, *, moment: str = "", expected: tuple[str, ...] = (), **options: Any
     ) -> Player:
-        page, problems = visits.page(watching.url, storage_state=logged_in, **options)
-        problems.expect(DROPPED, *expected)
+        page, problems = visits.watched(watching.url, storage_state=logged_in, **options)
+        problems.expect(*expected)
         page.goto(watch(moment=moment) if task_id is None else watch(task_id, moment))
         player = Player(page)
         expect(player.root).to_have_attribute("data-state", "paused")
@@ -317,8 +313,7 @@ def test_it_fits_a_phone_and_everybody(opened: Opened, locale: str, width: int) 
 def test_without_a_script_each_file_plays_by_itself(
     visits: Visits, watching: Watching, logged_in: dict[str, Any]
 ) -> None:
-    page, problems = visits.page(watching.url, java_script_enabled=False, storage_state=logged_in)
-    problems.expect(DROPPED)
+    page = visits.page(watching.url, java_script_enabled=False, storage_state=logged_in)
     page.goto(watch())
     assert page.locator("video[controls], audio[controls]").count() == 3
     assert page.locator(".player-tile:visible").count() == 3

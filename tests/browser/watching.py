@@ -1,40 +1,15 @@
 """A console in this process, with recordings whose files are tiny videos in an archive, or are not there."""
 
 import shutil
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from jinja2 import ChoiceLoader, DictLoader
-
 from archive import open_place, parse_target
-from console.media import media_origins, streams_of
-from console.requests import Answer, Request, Route, Shown
-from store import find_recordings
 from tests.console.archived import APP, FOLDER, TASK, File, a_file, keep, of_tests
 from tests.console.world import running
-
-_PAGE = """{% extends "base.html" %}
-{% block head %}<script src="{{ static('player.js') }}" defer></script>{% endblock %}
-{% block main %}<h1>{{ title }}</h1>{% include "_player.html" %}{% endblock %}"""
-
-
-async def show_player(request: Request) -> Answer:
-    """Show the player of a recording, and nothing else."""
-    (recording,) = await find_recordings(request.console.store, request.query["task"], app=APP)
-    streams = streams_of(recording, now_s=time.time(), kept_s=request.console.config.kept_s, t=request.t)
-    environment = request.console.pages._environment
-    if "player_alone.html" not in environment.list_templates():
-        loaders = [loader for loader in (environment.loader,) if loader is not None]
-        environment.loader = ChoiceLoader([*loaders, DictLoader({"player_alone.html": _PAGE})])
-    values = {"streams": streams, "recording": recording}
-    return Shown(template="player_alone.html", title="Room 880528", values=values, media_origins=media_origins(streams))
-
-
-PLAYER_ALONE = Route(method="GET", path="/watch", handler=show_player)
 
 #: A class as the vendor sends it: streams that begin and end at different times, and stretches that were left out.
 CLASS: tuple[File, ...] = (
@@ -119,4 +94,4 @@ class Watching:
 
 def watch(task_id: str = TASK, moment: str = "") -> str:
     """Return the address of the page that plays a recording."""
-    return f"/watch?{urlencode({'app': APP, 'task': task_id})}{moment}"
+    return f"/recording?{urlencode({'app': APP, 'task': task_id})}{moment}"
