@@ -7,7 +7,19 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Row, Text, cast, func, select
 
 from store.dead_letters import LISTED_LETTER, REASON_START, DeadLetterRow, has_reason, letter_of
-from store.paging import BigInt, Page, Walk, browsing, count, newest_first, place_of, walk
+from store.paging import (
+    BigInt,
+    Page,
+    Walk,
+    behind,
+    browsing,
+    count,
+    different,
+    found,
+    newest_first,
+    place_of,
+    walk,
+)
 from store.store import Store
 from store.tables import dead_letters, events, storable
 
@@ -115,13 +127,19 @@ async def search_dead_letters(
     is_open = _letter.resolved_at_us.is_(None)
     way = Walk(order=_ORDER, after=place_of(after, _Place), indexed=[~is_open if chosen.resolved else is_open])
     if chosen.consumer is not None:
-        way.indexed.append(_letter.consumer == storable(chosen.consumer))
-    if chosen.event_id is not None:
-        way.indexed.append(_letter.event_id == storable(chosen.event_id))
+        way.indexed.append(store.dialect.unindexed(_letter.consumer) == storable(chosen.consumer))
     if chosen.reason_start is not None:
         way.looked_up += has_reason(chosen.reason_start)
     shown = select(*LISTED_LETTER, *((_letter.body,) if bodies else ()))
     shown = shown.select_from(dead_letters.outerjoin(events, events.c.event_id == _letter.event_id))
     async with browsing(store) as connection:
-        walked = await walk(connection, way, shown, limit=limit)
+        if chosen.event_id is None:
+            walked = await walk(connection, way, shown, limit=limit)
+        else:
+            # At most one for each consumer.
+            names = await different(connection, _letter.consumer)
+            of_event = shown.where(_letter.consumer.in_(names), _letter.event_id == storable(chosen.event_id))
+            of_event = of_event.where(*way.indexed, *way.looked_up, *behind(_ORDER, way.after))
+            rows = (await connection.execute(of_event.order_by(*newest_first(_ORDER)).limit(limit + 1))).all()
+            walked = found(_ORDER, rows, limit=limit)
     return walked.page([letter_of(row) for row in walked.rows])

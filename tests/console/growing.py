@@ -15,7 +15,8 @@ from typing import Any, Final
 import asyncpg
 from msgspec import Struct
 from sqlalchemy import Table, make_url
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.schema import CreateIndex
 
 from store import Store, migrate
@@ -254,8 +255,7 @@ async def grow(store: Store, *, count: int = 100_000, total_events: int = 1_000_
         await asyncio.to_thread(_grow_sqlite, str(store.file), rows)
 
 
-#: So many rows go to the database together.
-_AT_ONCE: Final = 20_000
+_POSTGRESQL: Final = PGDialect()  # type: ignore[no-untyped-call]  # the library gives it no types
 
 
 async def _grow_postgresql(store: Store, rows: Sequence[tuple[Table, Iterator[tuple[Any, ...]]]]) -> None:
@@ -271,7 +271,7 @@ async def _grow_postgresql(store: Store, rows: Sequence[tuple[Table, Iterator[tu
             await connection.copy_records_to_table(table.name, records=some, columns=[one.name for one in table.c])
         for table in _tables(rows):
             for index in table.indexes:
-                await connection.execute(str(CreateIndex(index).compile(dialect=postgresql.dialect())))
+                await connection.execute(str(CreateIndex(index).compile(dialect=_POSTGRESQL)))
         await connection.execute("VACUUM ANALYZE")
     finally:
         await connection.close()
@@ -292,7 +292,7 @@ def _grow_sqlite(path: str, rows: Sequence[tuple[Table, Iterator[tuple[Any, ...]
             connection.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", some)  # noqa: S608 - ours
         for table in _tables(rows):
             for index in table.indexes:
-                connection.execute(str(CreateIndex(index).compile(dialect=sqlite.dialect())))
+                connection.execute(str(CreateIndex(index).compile(dialect=SQLiteDialect())))
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
@@ -314,4 +314,6 @@ async def _main(url: str, count: int, total_events: int) -> None:
 
 if __name__ == "__main__":
     _url, *_counts = sys.argv[1:]
-    asyncio.run(_main(_url, *(int(one) for one in [*_counts, 100_000, 1_000_000][:2])))
+    asyncio.run(
+        _main(_url, int(_counts[0]) if _counts else 100_000, int(_counts[1]) if len(_counts) > 1 else 1_000_000)
+    )

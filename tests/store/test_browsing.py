@@ -1,9 +1,30 @@
 """Recordings as people look for them."""
 
+import asyncio
+import contextlib
+import time
+from functools import partial
+
 import pytest
+from sqlalchemy import text, update
 
 from schemas import RecordingStatus
-from store import RecordingFilter, Store, apply_events, find_recording_details, search_recordings
+from store import (
+    Question,
+    RecordingFilter,
+    Store,
+    StoreUnavailableError,
+    apply_events,
+    ask,
+    count_overview,
+    find_recording_details,
+    find_unplanned,
+    plan_archive,
+    search_recordings,
+)
+from store.paging import browsing
+from store.tables import archived_recordings, recordings
+from tests.console.growing import FIRST_ROOM, RARE_APP, grow
 from tests.store.classes import START_US, callback, keep
 
 
@@ -70,3 +91,67 @@ async def test_pages_have_every_recording_once(store: Store, limit: int) -> None
     assert seen == ["t5", "t3", "t1", "t6", "t4", "t2", "t0"]
     with pytest.raises(ValueError, match="begin at its first page"):
         await search_recordings(store, RecordingFilter(), after="x")
+
+
+async def _all(store: Store, chosen: RecordingFilter, *, limit: int = 20) -> tuple[list[str], int]:
+    """Return what is found by going on to the end, and how often the search was paused before a page was full."""
+    names: list[str] = []
+    after, pauses = None, 0
+    while True:
+        page = await search_recordings(store, chosen, after=after, limit=limit)
+        names += [row.summary.task_id for row in page.rows]
+        pauses += page.searched_until_us is not None
+        after = page.next
+        if after is None:
+            return names, pauses
+
+
+async def test_a_search_that_looks_at_little_at_a_time_finds_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await grow(store, count=1500, total_events=9000, letters=0)
+    filters = [
+        *(RecordingFilter(**{name: True}) for name in ("failed", "found_late", "contradicted", "not_archived")),
+        RecordingFilter(app=RARE_APP),
+        RecordingFilter(room=FIRST_ROOM + 3, status=RecordingStatus.FINISHED),
+        RecordingFilter(teacher="teacher_0017"),
+        RecordingFilter(found_late=True, teacher="teacher_0005"),
+        RecordingFilter(not_archived=True, contradicted=True),
+        RecordingFilter(task="0*"),
+        RecordingFilter(room=1),
+    ]
+    at_once = [await _all(store, chosen) for chosen in filters]
+    assert [bool(names) for names, _ in at_once] == [True] * 8 + [False, True, False]
+    assert not any(pauses for _, pauses in at_once)
+    for name, value in (("_AT_FIRST", 7), ("ENTRIES_LOOKED_AT", 100)):
+        monkeypatch.setattr(f"store.paging.{name}", value)
+    monkeypatch.setattr("store.browsing.FEW", 0)
+    monkeypatch.setattr("store.browsing._LOOKED_UP", 50)
+    paused = [await _all(store, chosen) for chosen in filters]
+    assert [names for names, _ in paused] == [names for names, _ in at_once]
+    assert all(pauses for _, pauses in paused)
+
+
+async def test_a_recording_says_how_far_its_archive_is(store: Store) -> None:
+    await apply_events(
+        store,
+        [
+            keep(callback("OnlineRecordFinished", TaskId=name, VideoInfos=[{"VideoId": "v", "VideoUrl": "https://a/b"}]))
+            for name in ("waiting", "archived", "lost", "none")
+        ],
+    )
+    for one in await find_unplanned(store, since_us=0, needs_answer=False, limit=9):
+        if one.task_id != "none":
+            await plan_archive(store, PLAN(one))
+    async with store.writing() as connection:
+        await connection.execute(text("UPDATE archived_files SET outcome = 'lost' WHERE task_id = 'lost'"))
+        done = update(archived_recordings).where(archived_recordings.c.task_id == "archived").values(archived_at_us=1)
+        await connection.execute(done)
+    page = await search_recordings(store, RecordingFilter())
+    assert {row.summary.task_id: row.archive for row in page.rows} == {
+        "waiting": "waiting",
+        "archived": "archived",
+        "lost": "lost",
+        "none": None,
+    }
+    assert sorted(await found(store, not_archived=True)) == ["lost", "waiting"]
