@@ -208,7 +208,9 @@ def day_us(day: date, offset_minutes: int) -> int:
 
 def read_filters(query: Mapping[str, str], t: Translate) -> Filters:
     """Read the filters of an address. Raises `BadInputError` that says which cannot be meant."""
-    texts = {name: query.get(name, "").strip() for name in ("q", "task", "teacher", "status", "as")}
+    # The store cannot hold U+0000, and no page can show it.
+    shown = {name: value.replace("\0", "\N{REPLACEMENT CHARACTER}") for name, value in query.items()}
+    texts = {name: shown.get(name, "").strip() for name in ("q", "task", "teacher", "status", "as")}
     status = None
     if texts["status"]:
         try:
