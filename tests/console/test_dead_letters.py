@@ -172,7 +172,7 @@ async def test_a_consumer_without_a_queue_is_left_and_the_page_says_what_to_do_f
     assert "has no queue" in text_of((await world.browser.get("/dead-letters")).text)
     preview = await world.browser.get("/dead-letters/replay")
     text = text_of(preview.text)
-    assert "1 of gone stay here: it has no queue. Start it once: tiw work gone" in text
+    assert "1 of gone stays here: it has no queue. Start it once: tiw work gone" in text
     assert "No worker runs for started now" in text
     done = await world.browser.post("/dead-letters/replay", form_of(preview, "/dead-letters/replay"))
     assert "Those of gone were left" in text_of(done.text)
