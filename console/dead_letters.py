@@ -116,6 +116,8 @@ async def _listing(request: Request) -> Shown:
         title=request.t("dead_letters.title"),
         values={
             "rows": [_row(letter) for letter in page.rows],
+            "searched_until_us": page.searched_until_us,
+            "is_last": page.next is None,
             "chosen": chosen,
             "needs": needs_of(chosen.reason_start or "") if is_group else None,
             "replay": None if chosen.resolved else f"/dead-letters/replay?{address}",

@@ -41,6 +41,18 @@ SOURCES: Final = {"callback": "", "reconcile": "reconcile", "archive": "archive"
 #: The kinds that there are, as a person chooses one.
 KINDS: Final = tuple(dict.fromkeys(key for queues in BUILT_IN_CONSUMERS for key in queues.routing_keys))
 
+#: What the decoder says, by the last part of a text's key; what it says of single members is shown as it is.
+_WHYS: Final = {
+    "not a JSON object": "not_object",
+    "malformed JSON": "malformed",
+    "not UTF-8": "not_utf8",
+    "a name stands twice in one object": "name_twice",
+    "EventData is not an object": "no_data",
+    "EventType is none of the five recording events": "other_kind",
+    "Timestamp lies more than a day ahead of the arrival": "ahead",
+    "TaskId holds the character U+0000, which SQL text cannot": "nul",
+}
+
 _BUILT_IN: Final = frozenset(queues.consumer for queues in BUILT_IN_CONSUMERS)
 
 
@@ -107,15 +119,16 @@ async def show_event(request: Request) -> Answer:
             status=404,
         )
     outcomes = await list_event_outcomes(store, [event_id])
+    is_unrecognized = kept.routing_key == UNRECOGNIZED
+    why = why_unrecognized(row) if is_unrecognized else None
     return Shown(
         template="event.html",
         title=request.t("event.title"),
         values={
             "event": row,
             "kept": kept,
-            "why": why_unrecognized(row) if kept.routing_key == UNRECOGNIZED else None,
-            "is_unrecognized": kept.routing_key == UNRECOGNIZED,
-            "is_understood_now": kept.routing_key == UNRECOGNIZED and why_unrecognized(row) is None,
+            "why": None if why is None else {"key": _WHYS.get(why), "text": why},
+            "is_unrecognized": is_unrecognized,
             "headers": _headers(kept),
             "body_shown": shown_body(row),
             "outcomes": _outcomes(kept, outcomes, await known_consumers(store)),
@@ -290,12 +303,13 @@ async def _search(request: Request, filters: Filters, *, bodies: bool) -> Page[E
 
 
 def _row(row: EventRow, *, explain: bool) -> dict[str, object]:
+    why = why_unrecognized(row) if explain else None
     return {
         "event": row,
         # What is listed does not say more: the page of the event does.
         "is_kind": row.event_type in KINDS,
         "source": next((name for name, source in SOURCES.items() if source == row.source), "other"),
-        "why": why_unrecognized(row) if explain else None,
+        "why": why if why is None else {"key": _WHYS.get(why), "text": why},
     }
 
 
