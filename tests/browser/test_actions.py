@@ -21,7 +21,9 @@ DEAD = (
 
 def a_class(pipeline: Pipeline, kind: ClassKind, seed: int) -> SimulatedClass:
     """Play a class that ended yesterday, and return it once it is recorded."""
-    cls = make_class(kind, Random(1000 + seed), sdk_app_id=APP, room_id=881_000 + seed, started_at=int(time.time()) - DAY_S)
+    cls = make_class(
+        kind, Random(1000 + seed), sdk_app_id=APP, room_id=881_000 + seed, started_at=int(time.time()) - DAY_S
+    )
     send(pipeline.deployment.address, *contents(cls))
     recorded = f"SELECT count(*) FROM recordings WHERE status = 'FINISHED' AND task_id = '{cls.task_id}'"  # noqa: S608
     eventually(lambda: pipeline.one(recorded) == ("1",))
@@ -197,10 +199,14 @@ def test_a_kept_event_is_given_to_a_consumer_again(visits: Visits, pipeline: Pip
     cls = pipeline.school.archived
     before = copied(pipeline, cls.task_id)
     page = operator(visits, pipeline, f"/events?task={cls.task_id}")
-    page.get_by_role("link", name="OnlineRecordFinished").first.click()
-    page.goto(f"/events/replay?consumer=copies&task={cls.task_id}")
-    page.locator("main form[method=post] button").click()
-    expect(page.locator("p.done.ok")).to_be_visible()
+    page.locator("tbody tr", has_text="OnlineRecordFinished").locator("a[href^='/event?']").first.click()
+    row = page.locator("tr", has_text="copies")
+    expect(row).to_contain_text("done")
+    row.get_by_role("link", name="Give it again…").click()
+    expect(page.get_by_text("It was done with this event already")).to_be_visible()
+    assert copied(pipeline, cls.task_id) == before, "a preview changes nothing"
+    page.get_by_role("button", name="Give it to copies again").click()
+    expect_done(page, "copies was given the event again.")
     eventually(lambda: copied(pipeline, cls.task_id) == before + 1)
     expect_noted(page, "replay", "copies")
 
