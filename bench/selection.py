@@ -18,6 +18,7 @@ from bench.comparisons import (
     sitting,
     spooling,
     start_up,
+    watching,
     whole,
 )
 from bench.errors import UnknownNameError
@@ -38,7 +39,9 @@ WITH_TARGETS: dict[str, Run] = {
 GROWTH: dict[str, Run] = {module.NAME: module.run for module in (growth_connections, growth_bodies, growth_backlog)}
 #: Moves twenty gigabytes, which takes minutes: its targets are judged when it is run.
 ARCHIVE: dict[str, Run] = {archive.NAME: archive.run}
-ALL: dict[str, Run] = WITH_TARGETS | GROWTH | ARCHIVE
+#: What looking costs those who do not look.
+CONSOLE: dict[str, Run] = {watching.NAME: watching.run}
+ALL: dict[str, Run] = WITH_TARGETS | GROWTH | ARCHIVE | CONSOLE
 #: Names that stand for several.
 GROUPS: dict[str, dict[str, Run]] = {"targets": WITH_TARGETS, "growth": GROWTH}
 

@@ -31,6 +31,8 @@ _COLUMNS = (
     _Column(metric="per_cpu_s", title="per CPU second"),
     _Column(metric="day_cpu_s", title="a day, CPU s"),
     _Column(metric="idle_percent", title="idle, % of a core", digits=3),
+    _Column(metric="console_percent", title="console, % of a core", digits=1),
+    _Column(metric="told_per_s", title="told a second", digits=2),
     _Column(metric=CPU_US, title="CPU us"),
     _Column(metric="broker_cpu_us", title="broker CPU us"),
     _Column(metric="worker_cpu_us", title="worker CPU us"),
