@@ -28,7 +28,7 @@ from store import EventOutcome, Recording, RecordingEventRef, ShownVideo
 WIDTH: Final = 900.0
 _LABEL_WIDTH = 224.0
 _RIGHT = 16.0
-_AXIS_HEIGHT = 40.0
+_AXIS_HEIGHT = 56.0
 _ROW_HEIGHT = 24.0
 _GROUP_GAP = 8.0
 _LEAST_BAR = 2.0
@@ -106,6 +106,7 @@ class Tick(Struct, frozen=True, kw_only=True):
     x: float
     label: str
     at_us: int
+    has_seconds: bool
 
 
 class TableRow(Struct, frozen=True, kw_only=True):
@@ -581,16 +582,15 @@ class _Axis:
         step_us = step_s * _S
         number = -((start_us - self._from_us) // step_us)
         while (at_us := start_us + number * step_us) <= self._until_us:
-            yield Tick(x=round(self.x(at_us), 1), label=_tick_label(number * step_s, step_s), at_us=at_us)
+            has_seconds = step_s % 60 != 0
+            label = _tick_label(number * step_s, has_seconds=has_seconds)
+            yield Tick(x=round(self.x(at_us), 1), label=label, at_us=at_us, has_seconds=has_seconds)
             number += 1
 
 
-def _tick_label(seconds: int, step_s: int) -> str:
-    sign = "-" if seconds < 0 else ""
-    seconds = abs(seconds)
-    if step_s % 60 == 0:
-        return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}"
-    return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+def _tick_label(seconds: int, *, has_seconds: bool) -> str:
+    shown = elapsed(seconds * _S)
+    return shown if has_seconds else shown.rpartition(":")[0]
 
 
 def _instant_us(text: str) -> int | None:

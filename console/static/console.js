@@ -18,6 +18,11 @@ function localize(root) {
     element.textContent = parts(date);
     element.dataset.local = "";
   }
+  // A time of day on an axis, with as many digits as it has.
+  for (const element of root.querySelectorAll("text[data-clock]")) {
+    const date = new Date(element.dataset.clock);
+    if (!Number.isNaN(date.getTime())) element.textContent = parts(date).slice(11, 11 + element.textContent.length);
+  }
   for (const element of root.querySelectorAll("[data-zone]")) {
     element.hidden = !document.querySelector("time");
     element.textContent = element.dataset.zone.replace("ZONE", Intl.DateTimeFormat().resolvedOptions().timeZone || "");

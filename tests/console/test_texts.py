@@ -11,7 +11,7 @@ from console.rendering import LANGUAGES, Texts, language_of
 CONSOLE = Path(__file__).resolve().parents[2] / "console"
 TEXTS = Texts().texts
 _CALLED = re.compile(r"""\bt\(\s*f?["']([a-z_0-9.]+)["']\s*[,)]""")
-_BEGUN = re.compile(r"""(?:f["']([a-z_0-9]+\.)\{|["']([a-z_0-9.]+[._])["']\s*~)""")
+_BEGUN = re.compile(r"""(?:f["']([a-z_0-9.]+[._])\{|["']([a-z_0-9.]+[._])["']\s*~)""")
 
 
 def _sources() -> dict[str, str]:

@@ -342,6 +342,21 @@ def test_the_picture_has_a_name_a_text_and_a_table_and_no_style_of_its_own(t: An
     assert "<script>alert(1)</script>" in text_of(html)
 
 
+def test_the_axis_has_the_time_of_day_and_the_time_since_the_start() -> None:
+    drawing = drawn(record_stop_time=START + 3600, total_time_ms=3_600_000)
+    assert [(tick.label, tick.at_us) for tick in drawing.ticks[:2]] == [
+        ("0:00", START * 1_000_000),
+        ("0:10", (START + 600) * 1_000_000),
+    ]
+    clocks = [one for one in elements(page(drawing), "text") if "data-clock" in one]
+    assert clocks[1]["data-clock"] == "2026-11-29T17:10:00Z"
+    assert "17:10" in text_of(page(drawing))
+    assert [tick.label for tick in drawn(record_stop_time=START + 5, total_time_ms=5_000).ticks][:2] == [
+        "0:00:00",
+        "0:00:01",
+    ]
+
+
 def test_a_length_of_time_is_read_at_once() -> None:
     assert [elapsed(seconds * 1_000_000) for seconds in (0, 59, 3723, -61)] == [
         "0:00:00",
