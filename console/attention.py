@@ -79,7 +79,7 @@ def _of_peers(now: Situation) -> Iterator[Finding]:
     if len(away) > _ONE_BY_ONE:
         yield Finding(kind="processes_away", values={"count": len(away) - _ONE_BY_ONE})
     for peer in peers:
-        if 0.0 in values_of([peer], "tiw_ready") and "tiw_callbacks_in_flight" in peer.samples:
+        if 0.0 in values_of([peer], "tiw_ready"):
             yield Finding(kind="not_ready", severity="critical", values={"address": peer.address}, command=_DOCTOR)
     yield from _of_ingest(now, peers)
     yield from _of_vendor(peers)

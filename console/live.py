@@ -6,7 +6,7 @@ since when it is no longer known: an old number never passes for one of now.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, Self, TypeVar
@@ -142,7 +142,8 @@ class Situation(Struct, frozen=True, kw_only=True):
     away_since_s: dict[str, float] = {}
 
 
-Render = Callable[[Situation, Language], str]
+#: Makes the sections of the page by their names.
+Render = Callable[[Situation, Language], Mapping[str, str]]
 
 
 class Viewer:
@@ -184,7 +185,7 @@ class _Part(Generic[T]):
 
 
 class Live:
-    """Looks at everything while somebody watches, and tells those who do. `render` makes the page's part of it.
+    """Looks at everything while somebody watches, and tells those who do; `render` makes the sections of the page.
 
     The times that are shown are those of `clock_s`, lengths of time those of `monotonic_s`.
     """
@@ -395,18 +396,21 @@ class Live:
         self._number += 1
         for language in {viewer.language for viewer in self._viewers}:
             try:
-                page = self._render(situation, language)
+                sections = self._render(situation, language)
             except Exception:  # noqa: BLE001 - logged; the next one may be made
                 _log.exception("console_live_failed")
                 return
-            self._frames[language] = frame_of(page, number=self._number)
+            self._frames[language] = frame_of(sections, number=self._number)
         for viewer in self._viewers:
             viewer.give(self._frames[viewer.language])
 
 
-def frame_of(page: str, *, number: int) -> bytes:
-    """Return a page's part as a server-sent event: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
-    # In what a line break could be, an event would end.
-    lines = page.replace("\r", "").split("\n")
-    data = "\n".join(f"data: {line.rstrip()}" for line in lines if line.strip())
-    return f"id: {number}\nevent: now\n{data}\n\n".encode()
+def frame_of(sections: Mapping[str, str], *, number: int) -> bytes:
+    """Return sections as server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+    events = []
+    for name, section in sections.items():
+        # In what a line break could be, an event would end.
+        lines = section.replace("\r", "").split("\n")
+        data = "\n".join(f"data: {line.rstrip()}" for line in lines if line.strip())
+        events.append(f"id: {number}\nevent: {name}\n{data or 'data:'}\n\n")
+    return "".join(events).encode()

@@ -23,8 +23,8 @@ WRITE_TIMEOUT_S: Final = 20.0
 #: A browser that lost the live page tries again after so long.
 RETRY_MS: Final = 3000
 
-#: A process that takes callbacks has this gauge.
-_OF_INGEST: Final = "tiw_callbacks_in_flight"
+#: The parts of the page, each of which is put in its place where it changed.
+SECTIONS: Final = ("attention", "numbers", "recordings", "consumers", "processes")
 
 _CHART_HEIGHT: Final = 40
 _BAR_WIDTH: Final = 14
@@ -32,13 +32,13 @@ _BAR_GAP: Final = 4
 
 
 class NodeView(Struct, frozen=True, kw_only=True):
-    """A process that is asked: `is_ready` is None for one that takes no callbacks."""
+    """A process that is asked."""
 
     address: str
     is_known: bool
     reason: str = ""
     since_s: float | None = None
-    is_ready: bool | None = None
+    is_ready: bool = False
 
 
 class Bar(Struct, frozen=True, kw_only=True):
@@ -146,8 +146,7 @@ def _node(peer: PeerMetrics, now: Situation) -> NodeView:
     if not peer.ok:
         since_s = now.away_since_s.get(peer.address)
         return NodeView(address=peer.address, is_known=False, reason=peer.reason, since_s=since_s)
-    is_ready = 0.0 not in values_of([peer], "tiw_ready")
-    return NodeView(address=peer.address, is_known=True, is_ready=is_ready if _OF_INGEST in peer.samples else None)
+    return NodeView(address=peer.address, is_known=True, is_ready=0.0 not in values_of([peer], "tiw_ready"))
 
 
 def bars_of(minutes: list[float | None]) -> list[Bar]:

@@ -135,10 +135,9 @@ class Console:
                     return Unknown(reason=str(error))
             return self._place or Unknown(reason="TIW_ARCHIVE is not set for the console")
 
-    def _render_live(self, situation: Situation, language: Language) -> str:
-        return self.pages.render(
-            "_now.html", {"t": self.texts.translator(language), **structs.asdict(now.view_of(situation))}
-        )
+    def _render_live(self, situation: Situation, language: Language) -> Mapping[str, str]:
+        values = {"t": self.texts.translator(language), **structs.asdict(now.view_of(situation))}
+        return {name: self.pages.render(f"_now_{name}.html", values) for name in now.SECTIONS}
 
     async def require_schema(self) -> None:
         """Return if the store's tables are those that we work with. Raises `StoreError`."""

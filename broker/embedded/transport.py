@@ -121,11 +121,11 @@ class EmbeddedTransport:
 
     async def inspect(self, consumers: Sequence[str]) -> list[QueueState]:
         """Count what waits in the queues of `consumers`, over all processes; retries that are not due are not in."""
-        return await self._ask(inspect(consumers), Level.WRITE)
+        return await self._look(inspect(consumers))
 
     async def count_retrying(self) -> int:
         """Count the messages that wait for their next attempt."""
-        return await self._ask(count_retrying, Level.WRITE)
+        return await self._look(count_retrying)
 
     async def remove(self, consumer: str, *, force: bool) -> None:
         """Delete a consumer's queues. Raises `MissingQueueError`; `BrokerError` while events wait, unless `force`."""
@@ -133,7 +133,7 @@ class EmbeddedTransport:
 
     async def info(self) -> BrokerInfo:
         """Say which SQLite this is, and how many messages are orphaned."""
-        orphaned = await self._ask(count_orphaned, Level.WRITE)
+        orphaned = await self._look(count_orphaned)
         return BrokerInfo(product="embedded", version=sqlite3.sqlite_version, orphaned=orphaned)
 
     async def __aenter__(self) -> Self:
@@ -196,9 +196,20 @@ class EmbeddedTransport:
             freshen(transaction)
             return operation(transaction)
 
+        return await self._submit(fresh, level)
+
+    async def _look(self, operation: Operation[T]) -> T:
+        """Run an operation that only reads, on the state of this moment.
+
+        Counting a long queue takes a while: nobody waits with a callback until it is counted.
+        """
+        await self._submit(tidy(self._owner, self._watch.held), Level.WRITE)
+        return await self._submit(operation, Level.READ)
+
+    async def _submit(self, operation: Operation[T], level: Level) -> T:
         try:
             async with asyncio.timeout(OPERATION_TIMEOUT_S):
-                return await self._commits.submit(fresh, level)
+                return await self._commits.submit(operation, level)
         except (TimeoutError, sqlite3.Error) as error:
             raise BrokerError(self._explain(error)) from error
 

@@ -1,15 +1,21 @@
-// A live page that nobody sees holds no connection: a browser has six for each server, and every open tab would take one.
+// The live page: what did not change stays in place, with what is focused or selected in it; and a page that nobody sees
+// holds no connection: a browser has six for each server, and every open tab would take one.
 "use strict";
 
 const STOP_AFTER_MS = 10000;
-const make = (address) => new EventSource(address);
+const shown = new WeakMap();
 let source = null;
 let stopping = 0;
 
 htmx.createEventSource = (address) => {
-  source = make(address);
+  source = new EventSource(address);
   return source;
 };
+
+document.addEventListener("htmx:sseBeforeMessage", (event) => {
+  if (shown.get(event.target) === event.detail.data) event.preventDefault();
+  else shown.set(event.target, event.detail.data);
+});
 
 function stop() {
   if (source) source.close();

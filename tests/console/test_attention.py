@@ -79,8 +79,6 @@ def test_where_all_is_well_nothing_is_told() -> None:
     ("peer", "expected"),
     [
         ({"tiw_ready": 0.0, "tiw_callbacks_in_flight": 0.0}, ["not_ready"]),
-        # A worker is ready when its consumers are; what that means stands with them.
-        ({"tiw_ready": 0.0}, []),
         ({"tiw_callbacks_not_kept_total": {"no_room": 3.0}}, ["not_kept"]),
         ({"tiw_spool_callbacks": 5.0, "tiw_spool_oldest_age_seconds": 200.0}, ["spool"]),
         ({"tiw_spool_callbacks": 5.0, "tiw_spool_oldest_age_seconds": 2.0}, []),

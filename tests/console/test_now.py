@@ -101,7 +101,7 @@ async def test_numbers_come_from_the_processes_that_are_asked(tmp_path: Path) ->
     async with node(first) as asked, opened(tmp_path, peers=[asked.address]) as world:
         page = await world.browser.get("/")
         assert "being measured" in text_of(page.text)
-        assert "takes callbacks" in text_of(page.text)
+        assert f"{asked.address} ready" in text_of(page.text)
         asked.text = METRICS.format(accepted=130, fast=55, refused=3)
         # Until the page has seen the second look; each asks nobody who was asked a moment ago.
         shown = await _shown(world, lambda found: found["refused"] == 3)
