@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from archive import DEFAULT_HOSTS, AddressRules, ForbiddenAddressError, check_url, kind_of
+from archive import AddressRules, ForbiddenAddressError, check_url, kind_of
 from console.media import media_address, media_origins, streams_of
 from console.recordings import Sentence, sentence, whole_number
 from console.rendering import attempt, command_line, duration_s, microseconds, plain
@@ -69,9 +69,6 @@ _WHYS: Final = {
     "it is no longer listed as running": "gone",
     "a search says that it has ended": "search",
 }
-#: Where the vendor has files, as the player and the archive know it without settings.
-_VENDORS: Final = AddressRules(hosts=DEFAULT_HOSTS)
-
 _ANSWERS: Final = frozenset(
     ("prepared", "recording", "paused", "stopped", "finished", "failed", "not_found", "not_asked")
 )
@@ -104,7 +101,8 @@ async def show(request: Request) -> Answer:
     apps = await attempt(find_reconciled_apps(store))
     known = [] if isinstance(outcomes, Unknown) else outcomes
     kept_s = request.console.config.kept_s
-    streams = streams_of(recording, now_s=now_us / 1_000_000, kept_s=kept_s, t=t)
+    addresses = request.console.config.addresses
+    streams = streams_of(recording, now_s=now_us / 1_000_000, kept_s=kept_s, rules=addresses, t=t)
     values = {
         "recording": recording,
         "heard_us": details.active_at_us,
@@ -118,7 +116,7 @@ async def show(request: Request) -> Answer:
         "denied": sum(event.verified is False for event in recording.events),
         "streams": streams,
         "drawing": draw(recording, outcomes=known, now_us=now_us, t=t),
-        "videos": _videos(details),
+        "videos": _videos(details, addresses),
         "more_videos": max(0, len(recording.videos) - MOST_FILES),
         "orphans": _orphans(details),
         "events": [_event(event, bodies, known) for event in listed],
@@ -315,7 +313,7 @@ def _because(recording: Recording) -> str | None:
 # Its files, events and questions.
 
 
-def _videos(details: RecordingDetails) -> list[dict[str, object]]:
+def _videos(details: RecordingDetails, addresses: AddressRules) -> list[dict[str, object]]:
     rows = {(row.name.partition("_")[0]): row for row in details.archive}
     by_place: dict[str, ArchiveFileRow] = {row.location: row for row in details.archive if row.location is not None}
     shown = []
@@ -330,16 +328,16 @@ def _videos(details: RecordingDetails) -> list[dict[str, object]]:
                 "state": "unplanned" if video.archive is None else video.archive.state,
                 "row": row,
                 "ours": media_address(details.recording.sdk_app_id, details.recording.task_id, file_key(video)),
-                "link": _link(video),
+                "link": _link(video, addresses),
             }
         )
     return shown
 
 
-def _link(video: ShownVideo) -> str | None:
-    """Return the vendor's address if it is one of the vendor's: a forged callback leads nobody elsewhere."""
+def _link(video: ShownVideo, addresses: AddressRules) -> str | None:
+    """Return the vendor's address if the archive would fetch from it: a forged callback leads nobody elsewhere."""
     try:
-        return None if video.video_url is None else str(check_url(video.video_url, _VENDORS, is_vendors=False))
+        return None if video.video_url is None else str(check_url(video.video_url, addresses, is_vendors=False))
     except ForbiddenAddressError:
         return None
 

@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler as HttpHandler
 from msgspec import Struct, structs
 
-from archive import Place, PlaceError
+from archive import DEFAULT_HOSTS, AddressRules, Place, PlaceError
 from broker import BrokerError, Transport
 from console import changes, consumers, dead_letters, events, media, now, recording, recordings, rejected, sending
 from console.live import Live, Situation
@@ -73,8 +73,8 @@ class ConsoleConfig(Struct, frozen=True, kw_only=True):
 
     `listening` is a socket that listens already, in place of `host` and `port`. `token` lets do everything,
     `read_token` only look. `url` is the address that browsers use, where that is not the one it listens at.
-    `kept_s`: so long the vendor keeps files. `idle_exit_s`: without a request or an open live page for so long, `idle`
-    is set.
+    `kept_s`: so long the vendor keeps files; only from `addresses` there they are played. `idle_exit_s`: without a
+    request or an open live page for so long, `idle` is set.
     """
 
     host: str = "127.0.0.1"
@@ -84,6 +84,7 @@ class ConsoleConfig(Struct, frozen=True, kw_only=True):
     read_token: str | None = None
     url: str | None = None
     kept_s: float = 72 * 3600.0
+    addresses: AddressRules = AddressRules(hosts=DEFAULT_HOSTS)
     idle_exit_s: float | None = None
 
     def __repr__(self) -> str:

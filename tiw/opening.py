@@ -14,7 +14,7 @@ from broker import DEFAULT_CONFIRM_TIMEOUT_S, BrokerError, ConsumerQueues, Trans
 from tiw.settings import Address, FailedError, Settings, UnixAddress, UsageError
 
 if TYPE_CHECKING:
-    from archive import Archiver, Place
+    from archive import AddressRules, Archiver, Place
     from ingest import IngestConfig, Spool
     from notify import Channel, Look, Notifier, Wording
     from reconcile import Reconciler
@@ -314,14 +314,22 @@ def open_target(settings: Settings) -> "AbstractAsyncContextManager[Place]":
         raise UsageError(f"TIW_ARCHIVE: {error}") from error
 
 
+def address_rules(settings: Settings) -> "AddressRules":
+    """Return which addresses of files may be fetched from, and led to."""
+    from archive import DEFAULT_HOSTS, AddressRules, parse_hosts, parse_networks  # noqa: PLC0415 - few archive
+
+    return AddressRules(
+        hosts=DEFAULT_HOSTS if settings.archive_hosts is None else parse_hosts(settings.archive_hosts),
+        networks=() if settings.archive_networks is None else parse_networks(settings.archive_networks),
+    )
+
+
 @asynccontextmanager
 async def archiving(
     settings: Settings, *, store: "Store", transport: Transport, recording: tuple[int, str] | None = None
 ) -> AsyncIterator["Archiver"]:
     """Yield what archives, not entered yet, while its connections are open; of one `recording` alone, if given."""
     from archive import (  # noqa: PLC0415 - few archive
-        DEFAULT_HOSTS,
-        AddressRules,
         ArchiveConfig,
         Archiver,
         Fetcher,
@@ -330,8 +338,6 @@ async def archiving(
         PlanConfig,
         Staging,
         StagingError,
-        parse_hosts,
-        parse_networks,
     )
 
     kept_s = settings.files_kept_hours * 3600.0
@@ -340,10 +346,6 @@ async def archiving(
         file=FileConfig(kept_s=kept_s),
         at_once=settings.archive_at_once,
         recording=recording,
-    )
-    rules = AddressRules(
-        hosts=DEFAULT_HOSTS if settings.archive_hosts is None else parse_hosts(settings.archive_hosts),
-        networks=() if settings.archive_networks is None else parse_networks(settings.archive_networks),
     )
     limits = FetchLimits(
         bytes_per_s=settings.archive_bytes_per_s,
@@ -356,5 +358,5 @@ async def archiving(
         staging = Staging(settings.archive_staging, min_free_bytes=settings.archive_min_free_bytes)
     except StagingError as error:
         raise UsageError(str(error)) from error
-    async with open_target(settings) as place, Fetcher(rules, limits) as fetcher:
+    async with open_target(settings) as place, Fetcher(address_rules(settings), limits) as fetcher:
         yield Archiver(config, store=store, transport=transport, fetcher=fetcher, place=place, staging=staging)

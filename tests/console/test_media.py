@@ -443,6 +443,21 @@ def test_hosts_that_the_archive_may_fetch_from_may_be_played_from() -> None:
     assert stream.source == url
 
 
+async def test_the_page_of_a_recording_keeps_to_the_hosts_of_the_settings(tmp_path: Path) -> None:
+    elsewhere = a_file("1_camera.mp4", None, video_url="https://files.school.example/1_camera.mp4")
+    file = a_file("2_camera.mp4", CONTENT)
+    page_of = f"/recording?{urlencode({'app': APP, 'task': TASK})}"
+    for hosts, is_played in ((".myqcloud.com", False), ("files.school.example", True)):
+        folder = tmp_path / hosts
+        folder.mkdir()
+        async with watching(folder, file, elsewhere, addresses=AddressRules(hosts=parse_hosts(hosts))) as world:
+            page = await world.browser.get(page_of)
+            assert page.status == 200
+            assert ('src="https://files.school.example/1_camera.mp4"' in page.text) is is_played
+            policy = page.headers["Content-Security-Policy"]
+            assert ("media-src 'self' https://files.school.example;" in policy) is is_played
+
+
 def test_what_is_lost_or_has_no_address_says_so() -> None:
     lost, nowhere = told(shown("lost"), shown(video_id="w", video_url=None))
     assert (lost.source, "Lost" in lost.note) == ("", True)

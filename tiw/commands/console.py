@@ -12,7 +12,7 @@ from archive import Place
 from console import ConsoleConfig, Peers, run_console
 from telemetry import Readiness, configure_logging
 from tiw.console_token import console_address, greeting, open_console_token
-from tiw.opening import listening, open_store, open_target, open_transport, serve_admin
+from tiw.opening import address_rules, listening, open_store, open_target, open_transport, serve_admin
 from tiw.process import settle, stop_requests
 from tiw.settings import Settings
 
@@ -45,6 +45,7 @@ async def console(settings: Settings, args: argparse.Namespace) -> int:
             read_token=settings.console_read_token,
             url=settings.console_url,
             kept_s=settings.files_kept_hours * 3600.0,
+            addresses=address_rules(settings),
             idle_exit_s=IDLE_EXIT_S if args.child else None,
         )
         opened = run_console(config, store=store, transport=transport, peers=peers, open_place=_archive(settings))
