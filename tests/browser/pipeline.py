@@ -156,7 +156,8 @@ def prepared(
         if servers is None:
             deployment = stack.enter_context(embedded(folder, **settings))
         else:
-            deployment = stack.enter_context(distributed(folder, *servers, **settings))
+            rabbitmq, postgres = servers
+            deployment = stack.enter_context(distributed(folder, rabbitmq, postgres, **settings))
         yield Pipeline(deployment, files, api, school)
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -26,7 +27,7 @@ ALL = f"{MARKUP}{DIRECTION}{NUL}"
 
 def hostile_callbacks() -> Iterator[dict[str, object]]:
     for number, text in enumerate((MARKUP, DIRECTION, NUL, f"task of {ALL}", "\u4e2d" * 400)):
-        about = {"RoomId": 880_700 + number, "GroupId": text, "RecordUserId": text}
+        about: dict[str, Any] = {"RoomId": 880_700 + number, "GroupId": text, "RecordUserId": text}
         yield callback("OnlineRecordStarted", text, **about)
         video = {
             "VideoId": text,

@@ -1,5 +1,7 @@
 """What visitors of the console do again and again."""
 
+from typing import Any
+
 from playwright.sync_api import Page, expect
 
 from tests.browser.chromium import Visits
@@ -18,7 +20,7 @@ PAGES = {
     "/changes": "Changes",
 }
 
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 
 def log_in(page: Page, token: str = TOKEN, *, to: str = "/changes") -> Page:
