@@ -87,6 +87,8 @@ def test_a_wheel_holds_all_of_every_package_and_nothing_else(reader: Reader) -> 
     ours = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     ours += (ROOT / "notify" / "templates").glob("*.toml")
     ours += (ROOT / "archive").glob("player.*")
+    for folder in ("static", "templates", "texts"):
+        ours += [path for path in (ROOT / "console" / folder).rglob("*") if path.is_file()]
     assert held == {path.relative_to(ROOT).as_posix() for path in ours} | {f"{name}/py.typed" for name in PACKAGES}
     assert f"tiw_callbacks-{__version__}-" in wheel.name, "pyproject.toml and tiw/__init__.py say one version"
 
