@@ -123,7 +123,7 @@ async def _look(port: int, cookie: str, told: list[int], number: int) -> None:
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *redirect: object) -> None:  # type: ignore[override]  # whatever it is: not followed
+    def redirect_request(self, *redirect: object) -> None:  # whatever it is: not followed
         del redirect
 
 

@@ -18,7 +18,7 @@ def test_all_of_it_is_run_if_asked_for() -> None:
 
 def test_a_group_stands_for_its_members() -> None:
     assert list(select(["growth"], is_whole=False)) == ["growth-connections", "growth-bodies", "growth-backlog"]
-    assert set(select(["targets", "growth", "archive"], is_whole=False)) == set(ALL)
+    assert set(select(["targets", "growth", "archive", "watching"], is_whole=False)) == set(ALL)
 
 
 def test_a_name_means_itself_alone() -> None:
