@@ -29,7 +29,7 @@ from store.paging import (
     walk,
 )
 from store.questions import RecordingQuestion, find_question
-from store.reading import SUMMARY, find_recordings, summary_of
+from store.reading import SUMMARY, find_recordings, is_test, summary_of
 from store.recording import Recording, RecordingSummary
 from store.statements import Dialect
 from store.store import Store
@@ -73,7 +73,7 @@ class ListedRecording(Struct, frozen=True, kw_only=True):
     """A recording in a listing. `active_at_us` is when the latest of its events that count was accepted.
 
     `archive` is None where no file of it is to be archived. `found_late`: an event of it was found by asking the
-    vendor; `contradicted`: the vendor contradicts one; `is_test`: it has events of a test.
+    vendor; `contradicted`: the vendor contradicts one; `is_test`: all its events are of a test.
     """
 
     summary: RecordingSummary
@@ -119,7 +119,6 @@ def _by_events(condition: ColumnElement[bool], *indexed: ColumnElement[bool]) ->
 
 # Not as parameters: a plan that is made for every value does not use the index of one.
 _FOUND_LATE: Final = _by_events(events.c.source == literal_column("'reconcile'"), IS_MARKED)
-_IS_TEST: Final = _by_events(events.c.source == literal_column("'test'"), IS_MARKED)
 _CONTRADICTED: Final = _by_events(literal_column("events.contradicted"))
 _is_open: Final = archived_recordings.c.archived_at_us.is_(None)
 _NOT_ARCHIVED: Final = _Elsewhere(
@@ -199,7 +198,7 @@ async def _show(dialect: Dialect, connection: AsyncConnection, places: list[tupl
         _archive().label("archive"),
         _FOUND_LATE.is_it.label("found_late"),
         _CONTRADICTED.is_it.label("contradicted"),
-        _IS_TEST.is_it.label("is_test"),
+        is_test(recordings).label("is_test"),
     ).select_from(wanted.join(recordings, _is_of(wanted)))
     parameters = dialect.keys_parameters([(app, task) for _, app, task in places])
     rows = {(row.sdk_app_id, row.task_id): row for row in await connection.execute(query, parameters)}

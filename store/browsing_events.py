@@ -116,6 +116,8 @@ def _choose_few(way: Walk, chosen: EventFilter) -> bool:
     if chosen.source in _MARKED or chosen.test:
         source = chosen.source if chosen.source in _MARKED else "test"
         way.within += [IS_MARKED, events.c.source == literal_column(f"'{source}'")]
+        if chosen.test and source != "test":
+            way.within.append(false())
         if chosen.unrecognized:
             way.looked_up.append(events.c.routing_key == UNRECOGNIZED)
         return True

@@ -1,4 +1,4 @@
-"""What people changed by the console: who, when and what, a line each, kept as long as events are."""
+"""What people changed by the console: who, when and what, a line each, kept as long as old events are."""
 
 import secrets
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import delete, insert, select
+from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.paging import BigInt, Page, Walk, browsing, place_of, walk
 from store.store import Store, members, now_us
@@ -52,6 +53,26 @@ async def prune_changes(store: Store, *, older_than_s: float) -> int:
     """Delete the changes that were made longer ago than this, and return how many."""
     statement = delete(changes).where(changes.c.at_us < now_us() - round(older_than_s * 1_000_000))
     return (await store.write(lambda connection: connection.execute(statement))).rowcount
+
+
+#: What stands in a change for the TaskId of a recording that was forgotten since.
+FORGOTTEN: Final = "(forgotten)"
+
+
+async def forget_in_changes(connection: AsyncConnection, sdk_app_id: int, task_id: str) -> None:
+    """Take a recording's name out of what is kept of changes: who did what and when is left, and no more of which.
+
+    A change names a recording by its TaskId as a member of `detail`, whatever it is called.
+    """
+    name = msgspec.json.encode(task_id).decode()
+    query = select(changes.c.at_us, changes.c.change_id, changes.c.detail)
+    for row in await connection.execute(query.where(changes.c.detail.contains(name, autoescape=True))):
+        detail = msgspec.json.decode(row.detail)
+        if detail.get("sdk_app_id", detail.get("app", sdk_app_id)) != sdk_app_id:
+            continue
+        left = {key: FORGOTTEN if value == task_id else value for key, value in detail.items()}
+        is_it = and_(changes.c.at_us == row.at_us, changes.c.change_id == row.change_id)
+        await connection.execute(update(changes).where(is_it).values(detail=msgspec.json.encode(left).decode()))
 
 
 def _kept(value: Any) -> Any:

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED
+from store.changes import forget_in_changes
 from store.statements import Dialect, RecordingKey
 from store.store import MAX_VALUES, Store, chunks, now_us
 from store.tables import (
@@ -224,7 +225,8 @@ async def find_traces(store: Store, task_id: str) -> list[Traces]:
 async def forget_recording(store: Store, task_id: str, traces: Traces, *, dry_run: bool = False) -> Forgotten:
     """Delete a recording, its events and `traces`, unresolved dead letters too, and what consumers remember of them.
 
-    So are questions and notices about it, and the rows of its archive, but no file. In one transaction; returns how
+    So are questions and notices about it, and the rows of its archive, but no file; changes that somebody made to it
+    stay, without its name. In one transaction; returns how
     much it was, or with `dry_run` how much it would be. What arrives later makes the recording anew. Raises
     `StoreUnavailableError` and `SchemaMismatchError`.
     """
@@ -244,6 +246,7 @@ async def forget_recording(store: Store, task_id: str, traces: Traces, *, dry_ru
             await _delete(connection, events, event_ids)
             for table in _WITH_KEYS:
                 await connection.execute(delete(table).where(_is_of(table, key)))
+            await forget_in_changes(connection, *key)
         return Forgotten(
             sdk_app_id=traces.sdk_app_id,
             task_id=task_id,

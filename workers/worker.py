@@ -23,6 +23,7 @@ from store import (
     Store,
     StoreError,
     keep_dead_letters,
+    prune_changes,
     prune_completions,
     prune_dead_letters,
     prune_events,
@@ -178,7 +179,8 @@ async def keep_pruning(store: Store, store_watch: StoreWatch, *, retention_days:
     """Prune now and every hour: completions after 7 days; events and dead letters after `retention_days`, 0: never.
 
     Of events and dead letters only what `store.retention` says: never what a recording is made of, never a dead letter
-    that was not replayed; and with them questions about recordings of which nothing is known. What was looked at once
+    that was not replayed; and with them questions about recordings of which nothing is known, and what was changed in
+    the console. What was looked at once
     is looked at again a day later: it may be superseded by then.
     """
     while True:
@@ -197,6 +199,7 @@ async def _prune(store: Store, *, retention_days: int, after: Place = BEFORE_ALL
         older_than_s = retention_days * _DAY_S
         counts["dead_letters"] = await prune_dead_letters(store, older_than_s=older_than_s)
         counts["questions"] = await prune_questions(store, older_than_s=older_than_s)
+        counts["changes"] = await prune_changes(store, older_than_s=older_than_s)
         counts["events"] = 0
         async for pruned in prune_events(store, older_than_s=older_than_s, after=after):
             counts["events"] += pruned.deleted
