@@ -440,9 +440,13 @@ async def ask_now(request: Request) -> Answer:
     task_id, app = _asked_for(request.form, t)
     detail = {"sdk_app_id": app, "task_id": task_id}
     to = _address(app, task_id)
-    if app is None or await find_recording_details(store, app, task_id) is None:
+    known = None if app is None else await find_recording_details(store, app, task_id)
+    if app is None or known is None:
         await request.note("recording.ask", detail, "no such recording")
         return Done(text=t("recording.absent", task=plain(task_id, 120)), to=to, ok=False)
+    if known.listed.is_test:
+        await request.note("recording.ask", detail, "a test")
+        return Done(text=t("recording.ask_test"), to=to, ok=False)
     if app == 0:
         await request.note("recording.ask", detail, "no application")
         return Done(text=t("recording.ask_no_app"), to=to, ok=False)

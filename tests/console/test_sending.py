@@ -11,7 +11,7 @@ import pytest
 from broker import ConsumerQueues, Delivery, NotPublishedError
 from console.sending import KINDS, make_message, new_task_id
 from schemas import OnlineRecordFinished, OnlineRecordStarted, Unrecognized, decode
-from store import find_recordings, list_events, register_consumers
+from store import find_question, find_recordings, list_events, register_consumers
 from tests.console.test_now import opened
 from tests.console.world import READ_TOKEN, World, links, text_of
 from tests.workers.house import eventually
@@ -75,6 +75,9 @@ async def test_a_test_is_kept_followed_and_marked(world: World) -> None:
     assert seen == [(event.task_id, "test")]
     (recording,) = await find_recordings(world.store, event.task_id or "")
     assert (recording.room_id, recording.found) == (880528, ())
+    asked = await world.browser.act("/recording/ask", {"app": str(APP), "task": event.task_id or ""}, seen="/test")
+    assert "it is not asked" in text_of(asked.text)
+    assert await find_question(world.store, APP, event.task_id or "") is None
     after = await world.browser.get(page.url.path_qs)
     assert "hx-trigger" not in after.text, "all of it is known: nothing is looked for any more"
     assert f"/recording?app={APP}&task={event.task_id}" in links(after.text)
