@@ -203,7 +203,7 @@ function startPlayer(root) {
       if (head.ok) return { sentence: text("broken"), again: false };
       const answer = await fetch(src, { headers: { Accept: "application/json", Range: "bytes=0-0" } });
       const { error } = await answer.json();
-      return { sentence: error, again: head.status === 503 };
+      return { sentence: error, again: head.status === 503, isGone: head.status === 404 };
     } catch {
       return { sentence: text("network"), again: true };
     }
@@ -212,7 +212,8 @@ function startPlayer(root) {
   async function failed(stream) {
     const { media } = stream;
     const isLostOnTheWay = media.error && media.error.code === MediaError.MEDIA_ERR_NETWORK;
-    const { sentence, again } = isLostOnTheWay ? { sentence: text("network"), again: true } : await reasonOf(stream);
+    const reason = isLostOnTheWay ? { sentence: text("network"), again: true } : await reasonOf(stream);
+    const { sentence, again } = reason;
     if (again && stream.failures < RETRIES_MS.length) {
       problem(stream, sentence);
       setTimeout(() => media.load(), RETRIES_MS[stream.failures]);
@@ -221,6 +222,7 @@ function startPlayer(root) {
     }
     stream.isPlayable = false;
     one(".player-sound", stream.row).hidden = true;
+    if (reason.isGone) one(".player-link", stream.row).hidden = true;
     problem(stream, again && isLostOnTheWay ? text("given") : sentence);
     stream.row.classList.add("failed");
     drawLines();

@@ -260,6 +260,8 @@ def test_files_that_cannot_be_played_say_why_and_the_others_play(opened: Opened)
     player.until_at(3)
     expect(said_of("damaged")).to_contain_text("This file cannot be played here: save it")
     expect(said_of("gone")).to_contain_text("3_camera.mp4 is not there")
+    expect(said_of("gone").get_by_role("link")).to_have_count(0)
+    expect(said_of("damaged").get_by_role("link", name="Save")).to_be_visible()
     expect(said_of("tic_substream_teacher")).to_contain_text(
         "Not archived. It plays from the vendor, who deletes it at:"
     )
