@@ -1,7 +1,7 @@
 """Where a handler failed, as text that travels with its event and is kept with its dead letter.
 
 Frames and the one-line texts of errors, as Python shows them; never local variables. Errors' texts are those of
-reasons: one line, cut.
+reasons: one line, cut. What looks like a secret, in a line of code or in a text, is left out as it is of logs.
 """
 
 import linecache
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from broker import MAX_TRACEBACK_BYTES
+from telemetry import presentable
 from workers.api import describe
 
 _CAUSED = "The above exception was the direct cause of the following exception:"
@@ -63,7 +64,7 @@ def _lines(error: BaseException, depth: int) -> Iterator[str]:
         yield from _lines(before, depth - 1)
         yield f"\n{_DURING if cause is None else _CAUSED}\n"
     yield from _frames(error.__traceback__)
-    yield describe(error)
+    yield presentable(describe(error))
     if isinstance(error, BaseExceptionGroup) and depth:
         for number, one in enumerate(error.exceptions[:_MAX_IN_GROUP], 1):
             yield f"  {number} of {len(error.exceptions)}:"
@@ -84,7 +85,7 @@ def _frames(raised_at: TracebackType | None) -> Iterator[str]:
         yield f'  File "{_shortened(path)}", line {number}, in {frame.f_code.co_name}'
         line = linecache.getline(path, number, frame.f_globals).strip()
         if line:
-            yield f"    {line}"
+            yield f"    {presentable(line)}"
 
 
 def _shortened(path: str) -> str:

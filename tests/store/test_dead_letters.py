@@ -117,6 +117,33 @@ async def test_listings_are_newest_first_and_filtered(store: Store) -> None:
     assert await count_dead_letters(store) == {"a": 2, "b": 2}
 
 
+async def test_they_are_chosen_by_their_reason_and_by_when_somebody_saw_them(store: Store) -> None:
+    reasons = ["KeyError: 'a'", "KeyError: 'a' and more", "KEYERROR: 'A'", "%", "x" * 300, "first\nsecond", "_"]
+    await keep_dead_letters(
+        store,
+        [changed(event_id=f"{at}", reason=reason, last_failed_at_us=10 + at) for at, reason in enumerate(reasons)],
+    )
+
+    async def chosen(**options: object) -> list[str]:
+        pages = pages_of_dead_letters(store, **options)  # type: ignore[arg-type]
+        ids = [letter.event_id async for page in pages for letter in page]
+        assert sum((await count_dead_letters(store, **options)).values()) == len(ids)  # type: ignore[arg-type]
+        return ids
+
+    assert await chosen(reason_start="KeyError: 'a'") == ["0"]
+    assert await chosen(reason_start="KeyError") == []
+    assert await chosen(reason_start="%") == ["3"]
+    assert await chosen(reason_start="x" * 200) == ["4"]
+    assert await chosen(reason_start="first") == ["5"]
+    assert await chosen(reason_start="") == []
+    assert await chosen(reason_start="\0\ud800") == []
+    assert await chosen(consumer="\0") == []
+    assert await chosen(until_us=11) == ["0", "1"]
+    assert [row.event_id for row in await list_dead_letters(store, reason_start="_")] == ["6"]
+    assert await purge_dead_letters(store, until_us=15, reason_start="KeyError: 'a'") == 1
+    assert await chosen() == ["1", "2", "3", "4", "5", "6"]
+
+
 @pytest.mark.parametrize("page", [1, 2, 3, 4, 100])
 async def test_pages_give_every_letter_once_even_if_it_is_replayed_meanwhile(store: Store, page: int) -> None:
     letters = [changed(event_id=str(number)) for number in range(4)]

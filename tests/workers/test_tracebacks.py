@@ -80,6 +80,15 @@ def test_local_variables_are_never_in_it() -> None:
     assert "secret" in text, "the line is there"
 
 
+def test_what_looks_like_a_secret_is_left_out_of_code_and_of_texts() -> None:
+    with pytest.raises(ValueError, match="amqp") as caught:
+        raise ValueError(f"amqp://tiw:{'hunter2'}@rabbit, SecretKey=hunter3")
+    text = traceback_of(caught.value)
+    assert "hunter3" not in text
+    assert "tiw:hunter2" not in text
+    assert text.endswith("ValueError: amqp://***@rabbit, SecretKey=***")
+
+
 def test_the_end_of_a_long_one_is_kept_and_it_says_so() -> None:
     def deep(number: int) -> None:
         if number:
