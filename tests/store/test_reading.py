@@ -10,6 +10,7 @@ from store import (
     Store,
     apply_events,
     count_events,
+    find_kept,
     find_recordings,
     fold,
     list_events,
@@ -126,6 +127,11 @@ async def test_events_are_listed_newest_first_and_filtered(store: Store) -> None
     assert await ids(app=2) == [STRANGE.event_id, OTHER.event_id]
     assert await ids(since_us=START_US + 2) == newest_first[:2]
     assert await ids(unrecognized=True) == [STRANGE.event_id]
+    assert await ids(event_type="OnlineRecordStarted") == [OTHER.event_id, STARTED.event_id]
+    assert await ids(task_id="a") == [FINISHED.event_id, STARTED.event_id]
+    assert await ids(source="") == newest_first
+    assert await ids(source="test") == []
+    assert await ids(task_id="\0") == []
     assert await count_events(store) == 4
 
 
@@ -161,6 +167,8 @@ async def test_a_replay_has_what_publishing_needs(store: Store) -> None:
         event_id=STARTED.event_id, routing_key="OnlineRecordStarted", received_at_us=START_US, body=STARTED.body
     )
     assert rows[STRANGE.event_id].routing_key == "unrecognized"
+    assert {event_id: await find_kept(store, event_id) for event_id in rows} == rows
+    assert await find_kept(store, "\0") is None
 
 
 async def test_a_replay_can_be_narrowed(store: Store) -> None:
@@ -174,6 +182,8 @@ async def test_a_replay_can_be_narrowed(store: Store) -> None:
     assert await ids(event_types=["OnlineRecordFinished"], unrecognized=False) == [FINISHED.event_id]
     assert await ids(since_us=START_US + 2) == [STRANGE.event_id, FINISHED.event_id]
     assert await ids(task_id="a") == [STARTED.event_id, FINISHED.event_id]
+    assert await ids(event_id=OTHER.event_id) == [OTHER.event_id]
+    assert await ids(event_id=OTHER.event_id, task_id="a") == []
     assert await ids(event_types=[], unrecognized=False) == []
 
 
