@@ -172,9 +172,8 @@ async def test_one_event_is_shown_whole_with_what_each_consumer_did(world: World
     event = started(verified=False)
     await apply_events(world.store, [event])
     await register_consumers(world.store, dict.fromkeys(("broken", "busy", "fresh"), MINE.routing_keys))
-    done = {"consumer": "archive", "event_ids": [event.event_id], "lease_holder": "h"}
-    await claim(world.store, lease_s=30, **done)
-    await complete(world.store, **done)
+    await claim(world.store, consumer="archive", event_ids=[event.event_id], lease_holder="h", lease_s=30)
+    await complete(world.store, consumer="archive", event_ids=[event.event_id], lease_holder="h")
     await claim(world.store, consumer="busy", event_ids=[event.event_id], lease_holder="h", lease_s=600)
     await keep_dead_letters(
         world.store,

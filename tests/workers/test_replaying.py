@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import Struct, structs
 
@@ -123,11 +124,13 @@ async def test_they_come_as_first_attempts_with_all_that_they_were(place: Place)
 
 async def test_its_consumer_handles_again_what_it_had_completed(place: Place) -> None:
     await keep_dead_letters(place.store, [LETTER])
-    holder = {"consumer": "started", "event_ids": [LETTER.event_id], "lease_holder": "h"}
-    await claim(place.store, lease_s=30, **holder)
-    await complete(place.store, **holder)
+    ids = [LETTER.event_id]
+    await claim(place.store, consumer="started", event_ids=ids, lease_holder="h", lease_s=30)
+    await complete(place.store, consumer="started", event_ids=ids, lease_holder="h")
     await replay_letters(place.store, place.transport, LetterSelection())
-    assert (await claim(place.store, lease_s=30, **holder))[LETTER.event_id] is Claim.CLAIMED
+    assert (await claim(place.store, consumer="started", event_ids=ids, lease_holder="h", lease_s=30))[
+        LETTER.event_id
+    ] is Claim.CLAIMED
 
 
 async def test_they_are_chosen_by_consumer_reason_event_and_by_when_they_were_seen(place: Place) -> None:
@@ -144,10 +147,11 @@ async def test_they_are_chosen_by_consumer_reason_event_and_by_when_they_were_se
         ],
     )
 
-    async def chosen(**selection: object) -> list[str]:
-        found = await preview_letters(place.store, place.transport, LetterSelection(**selection))
+    async def chosen(**members: object) -> list[str]:
+        selection = msgspec.convert(members, LetterSelection)
+        found = await preview_letters(place.store, place.transport, selection)
         before = await left(place)
-        count = await purge_letters(place.store, LetterSelection(**selection))
+        count = await purge_letters(place.store, selection)
         gone = [one for one in before if one not in await left(place)]
         assert count == len(gone) == sum(one.count for one in found)
         return gone
