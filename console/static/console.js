@@ -42,6 +42,8 @@ function copyable(root) {
 
 localize(document);
 copyable(document);
+// Where the pages do not fit beside each other, the one that is shown is among those that are seen.
+document.querySelector(".pages [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 document.addEventListener("htmx:afterSwap", (event) => localize(event.target));
 document.addEventListener("htmx:sseMessage", (event) => localize(event.target));
 
