@@ -115,7 +115,7 @@ def test_what_is_worth_reading_is_large_unless_another_is_chosen(
 
 
 def test_no_sound_is_heard_twice() -> None:
-    cases = [
+    cases: list[tuple[list[dict[str, Any]], list[str]]] = [
         ([{"kind": "camera"}, {"kind": "mixed"}, {"kind": "mixed"}, {"kind": "whiteboard"}], ["0", "2", "3"]),
         ([{"kind": "camera", "user": "a"}, {"kind": "audio", "user": "a"}], ["1"]),
         ([{"kind": "camera", "user": "a"}, {"kind": "audio", "user": "b"}], []),
