@@ -8,13 +8,13 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
-from archive import Place
+from archive import Place, PlaceError
 from console import ConsoleConfig, Peers, run_console
 from telemetry import Readiness, configure_logging
 from tiw.console_token import console_address, greeting, open_console_token
 from tiw.opening import address_rules, listening, open_store, open_target, open_transport, serve_admin
 from tiw.process import settle, stop_requests
-from tiw.settings import Settings
+from tiw.settings import Settings, UsageError
 
 #: A child that nobody looks at ends; its parent starts another when somebody does.
 IDLE_EXIT_S = 15 * 60.0
@@ -60,7 +60,14 @@ async def console(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _archive(settings: Settings) -> Callable[[], AbstractAsyncContextManager[Place]] | None:
-    return None if settings.archive is None else lambda: open_target(settings)
+    def opened() -> AbstractAsyncContextManager[Place]:
+        try:
+            return open_target(settings)
+        except UsageError as error:
+            # Not a reason to show nothing at all: who wants to watch is told.
+            raise PlaceError(str(error)) from None
+
+    return None if settings.archive is None else opened
 
 
 async def _first(*events: asyncio.Event) -> None:
