@@ -45,7 +45,7 @@ async def test_what_waits_is_shown_with_how_long_the_first_of_it_does(world: Wor
         page = await world.browser.get("/consumer?name=mine")
     assert "mine does not keep up 2 1:01:4" in text
     assert "tiw consumers" in text
-    assert "Waiting 2 Oldest waits for 1:01:4" in text_of(page.text)
+    assert "Waiting 2 Oldest waits 1:01:4" in text_of(page.text)
     assert "Takes OnlineRecordStarted" in text_of(page.text)
 
 
