@@ -35,7 +35,7 @@ LONGEST_STEP_S: Final = 30.0
 SHORTEST_S: Final = 8.0
 
 #: Ours have some hundred series; what has more is none of ours.
-_MOST_SERIES: Final = 20_000
+_MOST_SERIES: Final = 2000
 
 _GREATEST: Final = 2.0**53
 
@@ -120,7 +120,9 @@ class Rates:
         observed.
         """
         place = COUNTERS[name].index("le") + 1
-        buckets: dict[float, float] = {}
+        # Also those in which nothing was observed: between them lies what is estimated.
+        known = {series for seen in self._seen.values() for series in seen.counters}
+        buckets = {_bound(series[place]): 0.0 for series in known if series[0] == name and _has(series, name, labels)}
         for step in self._within(within_s):
             for series, by in step.grown.items():
                 if series[0] == name and _has(series, name, labels):
