@@ -84,10 +84,9 @@ def assert_only_ours(page: Page) -> None:
           ).map((one) => one.outerHTML.slice(0, 200))"""
     )
     assert found == [], page.url
-    # Nothing turns what follows around, ends where it should not, or cannot be seen.
-    text = page.evaluate("document.documentElement.outerHTML")
+    # Nothing that is read turns what follows around, ends where it should not, or cannot be seen.
+    text = page.evaluate("document.title + document.body.textContent")
     assert not [c for c in "\u202e\u2066\u2029\u200f\u0000\u0007\u001b\ufffe" if c in text], page.url
-    assert "{{7*7}}" in text or "49" not in text
 
 
 def pages_of(pipeline: Pipeline, page: Page) -> Iterator[str]:
@@ -166,7 +165,7 @@ def test_a_body_of_a_megabyte_is_shown_and_can_be_had_whole(visits: Visits, atta
     (event_id,) = attacked.one("SELECT event_id FROM events WHERE task_id = 'long' AND event_type LIKE '%Finished'")
     answer = page.request.get(f"/event?id={event_id}&format=json")
     assert answer.status == 200
-    shown = answer.json()
+    (shown,) = [one for one in answer.json() if "body" in one or "body_base64" in one]
     body = shown.get("body") or base64.b64decode(shown["body_base64"]).decode()
     assert LONG in (body if isinstance(body, str) else json.dumps(body))
     page.goto(f"/event?id={event_id}")
