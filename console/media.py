@@ -154,8 +154,8 @@ def _stream(
     else:
         try:
             source = "" if video.video_url is None else str(check_url(video.video_url, rules, is_vendors=False))
-        except ForbiddenAddressError as error:
-            note = t("player.forbidden", reason=error.reason)
+        except ForbiddenAddressError:
+            note = t("player.forbidden", host=_host_of(video.video_url or ""))
         else:
             if not source:
                 note = t("player.no_address")
@@ -179,6 +179,15 @@ def _stream(
         note=note,
         until_s=noted_until_s,
     )
+
+
+def _host_of(url: str) -> str:
+    """Return the host that an address names; where there is none its scheme, as the rest may be a secret."""
+    try:
+        split = urlsplit(url)
+        return split.hostname or f"{split.scheme[:20]}:"
+    except ValueError:
+        return ":"
 
 
 def _milliseconds(value: int | None) -> int | None:
