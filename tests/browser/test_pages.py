@@ -70,7 +70,8 @@ def test_a_recording_tells_its_whole_story(visits: Visits, school: Pipeline) -> 
 def test_a_recording_that_is_archived_says_where_and_with_which_digest(visits: Visits, school: Pipeline) -> None:
     cls = school.school.archived
     page = operator(visits, school, recording_address(cls.task_id))
-    files = page.locator("section", has=page.get_by_role("heading", name="Files")).locator("tbody tr")
+    section = page.locator("section", has=page.get_by_role("heading", name="Files"))
+    files = section.locator("tbody tr")
     expect(files).to_have_count(2)
     digests = school.select(f"SELECT sha256, size FROM archived_files WHERE task_id = '{cls.task_id}'")  # noqa: S608
     for row, (sha256, size) in zip(files.all(), sorted(digests), strict=True):
@@ -78,7 +79,7 @@ def test_a_recording_that_is_archived_says_where_and_with_which_digest(visits: V
         assert int(size) > 0
         assert len(sha256) == 64
     for sha256, _ in digests:
-        expect(page.get_by_text(sha256)).to_have_count(1)
+        expect(section.get_by_text(sha256)).to_have_count(1)
 
 
 def test_what_nobody_understood_says_why(visits: Visits, school: Pipeline) -> None:
