@@ -344,6 +344,9 @@ def test_each_reason_needs_something_that_is_said_in_plain_words(reason: str, ne
     assert needs_of(reason) == needs
 
 
+TEXTS = Texts().texts
+
+
 @given(st.text())
 def test_every_reason_has_an_answer(reason: str) -> None:
-    assert f"dead_letters.needs.{needs_of(reason)}" in Texts().texts
+    assert f"dead_letters.needs.{needs_of(reason)}" in TEXTS
