@@ -32,6 +32,7 @@ hypothesis.settings.load_profile("untimed")
 #: xdist itself puts the files with most tests first, and those with one long test last.
 LONG = (
     "tests/end_to_end/",
+    "tests/browser/",
     "tests/chaos/test_simulation",
     "tests/chaos/test_running",
     "tests/tiw/test_every_command",

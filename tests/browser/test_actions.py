@@ -48,7 +48,7 @@ def copied(pipeline: Pipeline, task_id: str) -> int:
 def open_letter(page: Page, task_id: str) -> None:
     """Go from the list of dead letters to that of a recording."""
     page.goto("/dead-letters")
-    page.get_by_role("link", name="One by one").click()
+    page.get_by_role("navigation", name="Views").get_by_role("link", name="One by one").click()
     page.locator("tr", has_text=task_id).get_by_role("link").last.click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Dead letter")
 

@@ -36,7 +36,8 @@ def distributed(
 def opened(visits: Visits, pipeline: Pipeline, address: str) -> Page:
     """Open a page of somebody whose browser may miss something."""
     page, watch = visits.watched(pipeline.url)
-    watch.expect(*AWAY)
+    # What htmx tells of a stream that ended.
+    watch.expect(*AWAY, "[object Event]")
     page.goto(f"/login#{pipeline.token}")
     page.wait_for_url(f"{pipeline.url}/")
     page.goto(address)
