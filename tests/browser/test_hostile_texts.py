@@ -113,7 +113,7 @@ def pages_of(pipeline: Pipeline, page: Page) -> Iterator[str]:
                 and "format=json" not in link
             ):
                 seen.add(link)
-                if len(seen) < 120:
+                if len(seen) < 80:
                     yield link
 
 
