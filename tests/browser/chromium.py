@@ -53,8 +53,6 @@ def running(chromium: Path) -> Iterator[Browser]:
             args=[
                 "--no-sandbox",
                 "--disable-dev-shm-usage",
-                # Else what looks after crashes outlives it.
-                "--disable-crashpad-for-testing",
                 "--force-color-profile=srgb",
                 # Names that lead here, as those of an attacker may.
                 "--host-resolver-rules=MAP *.example 127.0.0.1",
