@@ -266,7 +266,7 @@ def test_files_that_cannot_be_played_say_why_and_the_others_play(opened: Opened)
         "Not archived. It plays from the vendor, who deletes it at:"
     )
     expect(said_of("tic_substream_teacher")).to_contain_text("does not play from the vendor")
-    expect(said_of("forged")).to_contain_text("evil.example is not among the hosts of TIW_ARCHIVE_HOSTS")
+    expect(said_of("forged")).to_contain_text("evil.example is none of the hosts that are trusted")
     expect(said_of("forged")).to_contain_text("<b>\N{REPLACEMENT CHARACTER}forged")
     assert player.shown() == ["whiteboard"]
     assert player.state == "playing"
