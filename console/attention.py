@@ -12,6 +12,7 @@ from console.live import BrokerSeen, Situation, StoreSeen
 from console.peers import PeerMetrics
 from console.rates import values_of
 from console.rendering import command_line
+from store import ListedRecording
 
 Severity: TypeAlias = Literal["critical", "warning"]
 
@@ -29,6 +30,9 @@ MIN_HOURS_LEFT: Final = 24
 
 #: A question that could have been asked for so long: nobody asks.
 QUESTIONS_AFTER_S: Final = 1800.0
+
+#: No pause may last for longer: a time that is later is none.
+LONGEST_PAUSE_S: Final = 86_400.0
 
 _DOCTOR: Final = command_line("tiw", "doctor")
 
@@ -155,7 +159,6 @@ def oldest_age_s(received_at_us: int | None, now_s: float) -> float | None:
 
 
 def _of_store(now: Situation, store: StoreSeen) -> Iterator[Finding]:
-    del now
     for consumer, count in Counter(one.consumer for one in store.overdue).items():
         values = {"consumer": consumer, "count": count}
         yield Finding(kind="stuck", severity="critical", values=values, link=_page("/consumer", name=consumer))
@@ -175,6 +178,7 @@ def _of_store(now: Situation, store: StoreSeen) -> Iterator[Finding]:
     if store.contradicted:
         link = _page("/recordings", contradicted=1)
         yield Finding(kind="contradicted", severity="critical", values={"count": store.contradicted}, link=link)
+    yield from _of_recordings(now, store)
     for app in store.apps:
         if app.pause_reason is not None:
             values = {"app": app.sdk_app_id, "reason": app.pause_reason}
@@ -182,6 +186,37 @@ def _of_store(now: Situation, store: StoreSeen) -> Iterator[Finding]:
     for consumer, letters in store.overview.dead_letters.items():
         values = {"consumer": consumer, "count": letters.count}
         yield Finding(kind="dead_letters", values=values, link=_page("/dead-letters", consumer=consumer))
+
+
+def _of_recordings(now: Situation, store: StoreSeen) -> Iterator[Finding]:
+    for listed in store.paused:
+        recording = listed.summary
+        left_s = math.inf if recording.estimate_stop_time is None else recording.estimate_stop_time - now.at_s
+        if left_s < LONGEST_PAUSE_S:
+            is_over = left_s <= 0
+            values = {"room": _room(listed), "count": max(1, math.ceil(abs(left_s) / 60))}
+            yield Finding(
+                kind="paused_over" if is_over else "paused",
+                severity="warning" if is_over else "critical",
+                values=values,
+                link=_recording(listed),
+            )
+    for listed in store.failed[:_ONE_BY_ONE]:
+        hours = max(1, math.ceil((now.at_s - listed.active_at_us / 1_000_000) / 3600))
+        yield Finding(kind="failed", values={"room": _room(listed), "count": hours}, link=_recording(listed))
+    if len(store.failed) > _ONE_BY_ONE:
+        values = {"count": len(store.failed) - _ONE_BY_ONE}
+        yield Finding(kind="failed_more", values=values, link=_page("/recordings", failed=1))
+
+
+def _room(listed: ListedRecording) -> str:
+    """Return what a person calls a recording by."""
+    room_id = listed.summary.room_id
+    return listed.summary.task_id if room_id is None else str(room_id)
+
+
+def _recording(listed: ListedRecording) -> str:
+    return _page("/recording", app=listed.summary.sdk_app_id, task=listed.summary.task_id)
 
 
 def _page(path: str, **query: object) -> str:

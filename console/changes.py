@@ -6,6 +6,17 @@ from store import list_changes
 #: Changes of one page.
 SHOWN = 50
 
+#: What is noted, by the name that it is kept under. A newer console may have noted others: they are shown by name.
+ACTIONS = (
+    "dead-letters.replay",
+    "dead-letters.purge",
+    "events.replay",
+    "recording.ask",
+    "recording.fetch",
+    "reverify",
+    "test",
+)
+
 
 async def show(request: Request) -> Shown:
     """Show the changes, newest first."""
@@ -17,7 +28,11 @@ async def show(request: Request) -> Shown:
     return Shown(
         template="changes.html",
         title=request.t("changes.title"),
-        values={"changes": page.rows, "is_first": after is None},
+        values={
+            "changes": page.rows,
+            "is_first": after is None,
+            "words": {action: request.t(f"changes.what.{action.replace('.', '_')}") for action in ACTIONS},
+        },
         document=page.rows,
         next=None if page.next is None else f"after={page.next}",
     )

@@ -22,10 +22,12 @@ from console.requests import Language, Unknown
 from store import (
     ArchiveCounts,
     ExpiringFile,
+    ListedRecording,
     OverdueDelivery,
     Overview,
     ReconciledApp,
     RecordingFilter,
+    RecordingStatus,
     Store,
     count_archive,
     count_overview,
@@ -62,10 +64,11 @@ TOLD_AGAIN_S: Final = 5.0
 #: More do not get a live page.
 MOST_VIEWERS: Final = 500
 
-#: Contradicted recordings are told of for so long: https://cloud.tencent.com/document/product/1137/49831
+#: Recordings with which something is wrong are told of for so long, in which they can be made again:
+#: https://cloud.tencent.com/document/product/1137/49831
 RECENT_S: Final = 3 * 86_400.0
 
-#: Contradicted recordings are counted up to this many.
+#: No more of one kind are asked for.
 _SOME: Final = 20
 
 T = TypeVar("T")
@@ -118,7 +121,8 @@ class BrokerSeen(Struct, frozen=True, kw_only=True):
 class StoreSeen(Struct, frozen=True, kw_only=True):
     """What the store tells. `expiring` is the file that the vendor deletes next and that is not archived.
 
-    `contradicted`: so many recordings of the last three days, at most some.
+    `contradicted`: so many recordings of the last three days, at most some; `failed` and `paused` are those, the latest
+    first, without tests.
     """
 
     consumers: dict[str, tuple[str, ...]]
@@ -128,6 +132,8 @@ class StoreSeen(Struct, frozen=True, kw_only=True):
     expiring: ExpiringFile | None
     apps: tuple[ReconciledApp, ...]
     contradicted: int
+    failed: tuple[ListedRecording, ...] = ()
+    paused: tuple[ListedRecording, ...] = ()
 
 
 class Situation(Struct, frozen=True, kw_only=True):
@@ -369,7 +375,7 @@ class Live:
         return {consumer: since_s for consumer, (_, since_s) in still.items()}
 
     async def _ask_store(self) -> StoreSeen:
-        recent = RecordingFilter(contradicted=True, from_us=round((self._clock_s() - RECENT_S) * 1_000_000))
+        from_us = round((self._clock_s() - RECENT_S) * 1_000_000)
         expiring = await find_expiring_files(self._store, within_s=RECENT_S * 10, limit=1)
         return StoreSeen(
             consumers=await known_consumers(self._store),
@@ -378,8 +384,14 @@ class Live:
             archive=await count_archive(self._store),
             expiring=expiring[0] if expiring else None,
             apps=tuple((await find_reconciled_apps(self._store)).values()),
-            contradicted=len((await search_recordings(self._store, recent, limit=_SOME)).rows),
+            contradicted=len(await self._find(RecordingFilter(contradicted=True, from_us=from_us))),
+            failed=await self._find(RecordingFilter(failed=True, from_us=from_us)),
+            paused=await self._find(RecordingFilter(status=RecordingStatus.PAUSED, from_us=from_us)),
         )
+
+    async def _find(self, chosen: RecordingFilter) -> tuple[ListedRecording, ...]:
+        found = await search_recordings(self._store, chosen, limit=_SOME)
+        return tuple(listed for listed in found.rows if not listed.is_test)
 
     async def _tell_while_watched(self) -> None:
         while self._is_watched():

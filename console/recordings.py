@@ -116,7 +116,7 @@ async def list_recordings(request: Request) -> Answer:
         "rows": [_row(one) for one in page.rows],
         "active": [{"text": text, "address": _address(_without(filters, name))} for name, text in _named(filters, t)],
         "is_filtered": is_filtered,
-        "is_open": any(_is_set(filters, name) for name in _SHOWN if name != "q"),
+        "is_open": is_empty and is_filtered,
         "quick": list(_quick(filters)),
         "others": [] if filters.q is None or filters.taken is None else _others(filters),
         "drops": drops

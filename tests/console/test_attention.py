@@ -12,7 +12,17 @@ from console.live import BrokerSeen, Known, Situation, StoreSeen
 from console.peers import PeerMetrics
 from console.rates import Rates
 from console.rendering import Texts
-from store import ArchiveCounts, Count, ExpiringFile, OverdueDelivery, Overview, ReconciledApp
+from store import (
+    ArchiveCounts,
+    Count,
+    ExpiringFile,
+    ListedRecording,
+    OverdueDelivery,
+    Overview,
+    ReconciledApp,
+    RecordingStatus,
+    RecordingSummary,
+)
 from tests.console.nodes import silent, told
 
 NOW_S = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -46,6 +56,20 @@ def store_seen(**values: Any) -> StoreSeen:
         "contradicted": 0,
     }
     return StoreSeen(**given | values)
+
+
+def listed(status: RecordingStatus, *, room: int | None = 880528, active_s: float, stops_s: int | None = None) -> Any:
+    values: dict[str, Any] = dict.fromkeys(RecordingSummary.__struct_fields__)
+    values |= {"sdk_app_id": 1, "task_id": "a&b", "room_id": room, "status": status, "omitted_durations": ()}
+    summary = RecordingSummary(**values | {"estimate_stop_time": stops_s})
+    return ListedRecording(
+        summary=summary,
+        active_at_us=round(active_s * 1e6),
+        archive=None,
+        found_late=False,
+        contradicted=False,
+        is_test=False,
+    )
 
 
 def situation(
@@ -140,6 +164,30 @@ def test_what_the_store_tells_is_judged_and_the_urgent_comes_first() -> None:
     assert found[5].link == "/dead-letters?consumer=mine+%26+yours"
 
 
+def test_classes_that_pause_are_told_before_the_vendor_stops_them_and_failed_ones_while_they_can_be_made_again() -> (
+    None
+):
+    paused = [
+        listed(RecordingStatus.PAUSED, active_s=NOW_S - 60, stops_s=int(NOW_S) + 330),
+        listed(RecordingStatus.PAUSED, active_s=NOW_S - 9000, stops_s=int(NOW_S) - 61),
+        # Nothing is concluded from a number that is no time.
+        listed(RecordingStatus.PAUSED, active_s=NOW_S - 60, stops_s=2**62),
+        listed(RecordingStatus.PAUSED, active_s=NOW_S - 60),
+    ]
+    failed = [listed(RecordingStatus.FINISHED, room=None, active_s=NOW_S - 7000 * number) for number in range(7)]
+    found = find_attention(situation(store=store_seen(paused=tuple(paused), failed=tuple(failed))))
+    assert [(one.kind, one.values["count"]) for one in found] == [
+        ("paused", 6),
+        ("paused_over", 2),
+        *[("failed", hours) for hours in (1, 2, 4, 6, 8)],
+        ("failed_more", 2),
+    ]
+    assert found[0].values["room"] == "880528"
+    assert found[2].values["room"] == "a&b"
+    assert found[0].link == "/recording?app=1&task=a%26b"
+    assert found[-1].link == "/recordings?failed=1"
+
+
 def test_what_does_not_answer_is_told_and_nothing_is_made_of_its_old_numbers() -> None:
     now = situation(queue(connected=0), store=store_seen(contradicted=1))
     now = structs.replace(
@@ -155,6 +203,8 @@ def every_finding() -> list[Finding]:
         archive=ArchiveCounts(waiting=3, failing=2, next_deletion_in_s=7300.0),
         apps=(ReconciledApp(sdk_app_id=7, pause_reason="no such key"),),
         contradicted=2,
+        paused=tuple(listed(RecordingStatus.PAUSED, active_s=NOW_S, stops_s=int(NOW_S) + at) for at in (60, -60)),
+        failed=(listed(RecordingStatus.FINISHED, active_s=NOW_S),) * 6,
     )
     peer = told(
         {
