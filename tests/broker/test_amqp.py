@@ -21,7 +21,7 @@ from tests.broker.amqp_broker import delete_queue, holds, message, open_amqp, pa
 from tests.broker.consumers import ARCHIVE
 from tests.broker.inbox import AckingInbox, Inbox, eventually
 from tests.broker.tcp_proxy import TcpProxy
-from tests.servers.rabbitmq import RabbitMQServer
+from tests.servers.rabbitmq import MEMORY_LIMIT, RabbitMQServer
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ async def test_it_survives_a_memory_alarm(rabbitmq: RabbitMQServer, url: str) ->
             (state,) = await transport.inspect(["archive"])
             assert state.ready >= 1
         finally:
-            await asyncio.to_thread(rabbitmq.ctl, "set_vm_memory_high_watermark", "absolute", "600MB")
+            await asyncio.to_thread(rabbitmq.ctl, "set_vm_memory_high_watermark", "absolute", MEMORY_LIMIT)
         await publish_in_the_end(transport, message("after"))
 
 

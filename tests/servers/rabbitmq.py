@@ -31,6 +31,8 @@ EPMD_PLACES = ("/usr/lib/erlang/bin/epmd", "/usr/lib/erlang/erts-*/bin/epmd", "/
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
 USER = "tester"
+#: Above it the broker takes nothing more. The queues of many tests need much, and none is to wait for another.
+MEMORY_LIMIT = "2GB"
 
 
 class Membership(NamedTuple):
@@ -253,7 +255,7 @@ class RabbitMQServer:
             "management.tcp.port": self.management_port,
             "default_user": USER,
             "default_pass": self._membership.password,
-            "vm_memory_high_watermark.absolute": "600MB",
+            "vm_memory_high_watermark.absolute": MEMORY_LIMIT,
             "disk_free_limit.absolute": "50MB",
             # Small write-ahead logs: the default of 512 MiB is for production.
             "raft.wal_max_size_bytes": 33554432,

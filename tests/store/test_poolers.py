@@ -157,7 +157,9 @@ async def test_tables_that_the_role_may_not_write_to_are_named(postgres: Postgre
             await connection.execute(text("GRANT INSERT, UPDATE, DELETE ON events TO reader"))
     async with Store(postgres_url.replace("tiw@", "reader@")) as store:
         (fault,) = await find_faults(store)
-    assert fault.found.startswith("the role may not write to archived_files, archived_recordings, completions, ")
+    assert fault.found.startswith(
+        "the role may not write to archived_files, archived_recordings, changes, completions, "
+    )
     assert "events" not in fault.found
 
 
