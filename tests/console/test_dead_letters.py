@@ -88,7 +88,7 @@ async def test_what_fails_for_one_reason_stands_together_with_what_it_needs(worl
     text = text_of(page.text)
     assert "3 dead letters" in text
     assert "KeyError: 'bucket'" in text
-    assert "Mend the handler, restart its worker, then replay." in text
+    assert "Remove the cause" in text
     assert "1 dead letter " in text
     assert "gave up on purpose" in text
     only = text_of((await world.browser.get("/dead-letters?consumer=stopped")).text)
