@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, structs
 from broker import BUILT_IN_CONSUMERS, BrokerError, Headers
 from console.bodies import body_bytes, shown_body
 from console.recordings import DAY_US, day_us
-from console.rendering import attempt, command_line, microseconds, plain
+from console.rendering import attempt, command_line, plain
 from console.requests import Answer, BadInputError, Done, Request, Route, Shown, Translate
 from schemas import UNRECOGNIZED, Unrecognized, decode
 from store import (
@@ -28,6 +28,7 @@ from store import (
     find_kept,
     list_changes,
     list_event_outcomes,
+    microseconds,
     search_events,
 )
 from workers import EventSelection, ReplayedEvents, known_consumers, preview_event, replay_events

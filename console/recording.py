@@ -10,7 +10,7 @@ import msgspec
 from archive import AddressRules, ForbiddenAddressError, check_url, kind_of
 from console.media import media_address, media_origins, streams_of
 from console.recordings import Sentence, sentence, whole_number
-from console.rendering import attempt, command_line, duration_s, microseconds, plain
+from console.rendering import attempt, command_line, duration_s, plain
 from console.requests import Answer, BadInputError, Done, Request, Route, Shown, Translate, Unknown
 from console.timeline import draw
 from reconcile import explain_failure, explain_pause
@@ -42,6 +42,7 @@ from store import (
     find_recordings,
     list_archive_files,
     list_event_outcomes,
+    microseconds,
     retry_files,
     search_events,
 )

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from archive import PlaceError
 from broker import BrokerError
 from console.requests import Language, Translate, Unknown
-from store import StoreError
+from store import StoreError, microseconds
 
 _FOLDER: Final = Path(__file__).resolve().parent
 STATIC: Final = _FOLDER / "static"
@@ -151,12 +151,6 @@ def _datetime(at_s: float) -> datetime | None:
         return datetime.fromtimestamp(at_s, UTC)
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def microseconds(iso: str) -> int:
-    """Return an ISO 8601 moment, as the documents have it, in microseconds since the Unix epoch."""
-    at = datetime.fromisoformat(iso)
-    return round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1_000_000)
 
 
 def duration_s(seconds: float) -> str:

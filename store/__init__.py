@@ -195,7 +195,7 @@ from store.retention import (
 )
 from store.statements import RecordingKey
 from store.store import SchemaMismatchError, Store, StoreError, StoreUnavailableError
-from store.tables import archived_files, archived_recordings, iso8601, notices, recording_questions
+from store.tables import archived_files, archived_recordings, iso8601, microseconds, notices, recording_questions
 
 __all__ = [
     "BEFORE_ALL",
@@ -344,6 +344,7 @@ __all__ = [
     "mark_listed",
     "mark_replayed",
     "mark_verified",
+    "microseconds",
     "migrate",
     "next_due_in_s",
     "next_notice_in_s",
