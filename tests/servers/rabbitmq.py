@@ -28,7 +28,7 @@ SCRIPT_FOLDERS = (
 )
 EPMD_PLACES = ("/usr/lib/erlang/bin/epmd", "/usr/lib/erlang/erts-*/bin/epmd", "/opt/erlang/lib/erlang/erts-*/bin/epmd")
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 30.0
 USER = "tester"
 #: Above it the broker takes nothing more. The queues of many tests need much, and none is to wait for another.
