@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from console.requests import Unknown
+from schemas import RejectedRow, Reverified
 
 T = TypeVar("T")
 
@@ -67,35 +68,22 @@ class PeerSilence(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class RejectedRow(Struct, frozen=True, kw_only=True):
-    """A refused callback, as `tiw rejected list --json` shows it, and which process keeps it."""
+class PeerRejectedRow(RejectedRow, frozen=True, kw_only=True):
+    """A refused callback, and which process keeps it."""
 
-    id: int
-    received_at: str
-    reason: str
-    sdk_app_id: int
-    event_type: str | None
-    task_id: str | None
-    size: int
-    tries: int
-    sign: str | None
-    peer: str = ""
+    peer: str
 
 
-class RejectedList(Struct, frozen=True, kw_only=True):
+class PeersRejected(Struct, frozen=True, kw_only=True):
     """What all processes that answered keep, newest first; `silent` are the others, which may keep more."""
 
-    rows: list[RejectedRow]
+    rows: list[PeerRejectedRow]
     silent: list[PeerSilence] = []
 
 
-class Reverified(Struct, frozen=True, kw_only=True):
-    """What `tiw rejected reverify --json` prints, of all processes that answered together."""
+class PeersReverified(Reverified, frozen=True, kw_only=True):
+    """What all processes that answered came to, together; `silent` are the others."""
 
-    authentic: int
-    let_in: int
-    remaining: int
-    refused: dict[str, int]
     silent: list[PeerSilence] = []
 
 
@@ -158,17 +146,19 @@ class Peers:
             return PeerMetrics(address=place.address, ok=False, reason=str(error))
         return PeerMetrics(address=place.address, ok=True, samples=samples)
 
-    async def rejected(self, limit: int = 1000) -> RejectedList | Unknown:
+    async def rejected(self, limit: int = 1000) -> PeersRejected | Unknown:
         """Return what the ingest nodes have refused and kept; `Unknown` where none of them tells."""
         found = await self._ask_keepers("GET", f"/rejected?limit={limit}", list[RejectedRow], timeout_s=TIMEOUT_S)
         if isinstance(found, Unknown):
             return found
         answers, silent = found
-        rows = [msgspec.structs.replace(row, peer=address) for address, rows in answers for row in rows]
+        rows = [
+            PeerRejectedRow(**msgspec.structs.asdict(row), peer=address) for address, rows in answers for row in rows
+        ]
         rows.sort(key=lambda row: (row.received_at, row.id), reverse=True)
-        return RejectedList(rows=rows[:limit], silent=silent)
+        return PeersRejected(rows=rows[:limit], silent=silent)
 
-    async def reverify(self, *, dry_run: bool) -> Reverified | Unknown:
+    async def reverify(self, *, dry_run: bool) -> PeersReverified | Unknown:
         """Have each ingest node let in what is authentic with its keys of now, or only say what that would be."""
         path = f"/rejected/reverify{'?dry_run=1' if dry_run else ''}"
         found = await self._ask_keepers("POST", path, Reverified, timeout_s=REVERIFY_TIMEOUT_S)
@@ -179,7 +169,7 @@ class Peers:
         for _, one in answers:
             for reason, count in one.refused.items():
                 refused[reason] = refused.get(reason, 0) + count
-        return Reverified(
+        return PeersReverified(
             authentic=sum(one.authentic for _, one in answers),
             let_in=sum(one.let_in for _, one in answers),
             remaining=sum(one.remaining for _, one in answers),

@@ -6,7 +6,7 @@ The ingest nodes keep them, and check them anew with their keys: this process ha
 from collections import Counter
 from typing import Final
 
-from console.peers import RejectedList, RejectedRow
+from console.peers import PeerRejectedRow, PeersRejected
 from console.rendering import command_line
 from console.requests import BadInputError, Done, Request, Route, Shown, Unknown
 
@@ -47,11 +47,11 @@ async def list_rejected(request: Request) -> Shown:
     )
 
 
-def _matches(row: RejectedRow, app: str, reason: str) -> bool:
+def _matches(row: PeerRejectedRow, app: str, reason: str) -> bool:
     return (not app or str(row.sdk_app_id) == app) and (not reason or row.reason == reason)
 
 
-def _reasons(found: RejectedList | Unknown) -> list[tuple[str, int]]:
+def _reasons(found: PeersRejected | Unknown) -> list[tuple[str, int]]:
     if isinstance(found, Unknown):
         return []
     return Counter(row.reason for row in found.rows).most_common()

@@ -43,6 +43,7 @@ from schemas.events import (
 )
 from schemas.json_schema import JSON_SCHEMA_DIALECT, archived_definitions, callback_schema, event_definitions
 from schemas.plain import PlainEvent, may_be_plain, read_plain
+from schemas.rejected import RejectedRow, Reverified
 from schemas.strict_json import NotStrictError, StrictObject, read_members, read_object
 
 __all__ = [
@@ -75,6 +76,8 @@ __all__ = [
     "RecordingError",
     "RecordingEvent",
     "RecordingStatus",
+    "RejectedRow",
+    "Reverified",
     "StrictObject",
     "Unrecognized",
     "VideoInfo",

@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from broker import BrokerError, Message, Transport
 from ingest import KeptRejected, KeysError, RefusedError, RejectedFileError, read_rejected, readmit, remove_rejected
+from schemas import RejectedRow, Reverified
 from telemetry import AdminPage, AdminPageError
 from tiw.keys import present_keys
 from tiw.opening import rejected_folder
@@ -46,30 +47,9 @@ class _Task(Struct):
     TaskId: str | None = None
 
 
-class Row(Struct, frozen=True, kw_only=True):
-    """What is shown of one. `sign` tells only whether there is one."""
-
-    id: int
-    received_at: str
-    reason: str
-    sdk_app_id: int
-    event_type: str | None
-    task_id: str | None
-    size: int
-    tries: int
-    sign: str | None
-
-
-class Reverified(Struct, frozen=True, kw_only=True):
-    """How many refused callbacks are authentic now, were let in, and remain; `refused`: why, by reason."""
-
-    authentic: int
-    let_in: int
-    remaining: int
-    refused: dict[str, int]
-
-
-def list_rejected(settings: Settings, *, since_us: int = 0, app: int | None = None, limit: int = 0) -> list[Row]:
+def list_rejected(
+    settings: Settings, *, since_us: int = 0, app: int | None = None, limit: int = 0
+) -> list[RejectedRow]:
     """Return what is kept, newest first; `limit` 0: all of it. Raises `RejectedFileError`."""
     kept = [
         one
@@ -122,12 +102,12 @@ def _judge(settings: Settings) -> tuple[list[tuple[KeptRejected, Message]], Coun
     return authentic, refused
 
 
-def row_of(kept: KeptRejected) -> Row:
+def row_of(kept: KeptRejected) -> RejectedRow:
     """Return what may be shown of a refused callback."""
     rejected = kept.rejected
     glance = _read(rejected.body, _Glance) or _Glance()
     task = _read(glance.EventData, _Task)
-    return Row(
+    return RejectedRow(
         id=kept.id,
         received_at=iso_of_us(rejected.received_at_us),
         reason=rejected.reason,

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 import console.peers
-from console.peers import Peers, RejectedList, Reverified, parse_metrics
+from console.peers import Peers, PeersRejected, PeersReverified, parse_metrics
 from console.requests import Unknown
 from telemetry import AdminListener, AdminPage, Readiness
 
@@ -93,10 +93,10 @@ async def test_what_ingest_nodes_have_refused_is_shown_together_newest_first() -
     ):
         found = await peers.rejected(limit=1000)
         first = await peers.rejected(limit=1)
-    assert isinstance(found, RejectedList)
+    assert isinstance(found, PeersRejected)
     assert [(one.task_id, one.peer) for one in found.rows] == [("class-3", one), ("class-2", other), ("class-1", one)]
     assert len(found.silent) == 1, "a worker keeps none, and is not silent"
-    assert isinstance(first, RejectedList)
+    assert isinstance(first, PeersRejected)
     assert [one.task_id for one in first.rows] == ["class-3"]
 
 
@@ -104,8 +104,8 @@ async def test_callbacks_are_let_in_at_every_node_and_counted_together() -> None
     async with keeper([]) as one, keeper([]) as other, Peers([one, other], TOKEN) as peers:
         dry = await peers.reverify(dry_run=True)
         done = await peers.reverify(dry_run=False)
-    assert dry == Reverified(authentic=4, let_in=0, remaining=2, refused={"expired": 2})
-    assert done == Reverified(authentic=4, let_in=4, remaining=2, refused={"expired": 2})
+    assert dry == PeersReverified(authentic=4, let_in=0, remaining=2, refused={"expired": 2})
+    assert done == PeersReverified(authentic=4, let_in=4, remaining=2, refused={"expired": 2})
 
 
 async def test_what_nobody_can_tell_is_unknown_with_its_reason() -> None:

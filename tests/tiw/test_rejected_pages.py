@@ -14,12 +14,13 @@ import pytest
 
 from broker import BrokerError, EmbeddedTransport, Message, Transport
 from ingest import read_rejected
+from schemas import RejectedRow, Reverified
 from telemetry import AdminListener, Readiness
 from tests.tiw.test_rejected import APP, KEY, arguments, callback, keep, rejected
 from tiw.commands.rejected import list_all, reverify
 from tiw.console_token import known_console_token, open_console_token
 from tiw.opening import ingest_pages, open_transport
-from tiw.rejected import Reverified, Row, rejected_pages
+from tiw.rejected import rejected_pages
 from tiw.settings import Address, Settings
 
 
@@ -71,7 +72,7 @@ async def test_the_list_is_what_the_command_prints_without_sign_and_body(
         status, document, text = await running.ask("GET", "/rejected")
         assert (status, document) == (200, printed)
         assert (await running.ask("GET", "/rejected?limit=1"))[1] == printed[:1]
-    assert msgspec.convert(document, list[Row])
+    assert msgspec.convert(document, list[RejectedRow])
     assert json.loads(body)["Sign"] not in text
     assert "tic_record_user" not in text
 

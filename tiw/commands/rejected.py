@@ -3,9 +3,10 @@
 import argparse
 import sys
 
+from schemas import Reverified
 from tiw.opening import open_transport
 from tiw.output import parse_since_us, print_json, print_table, show_bytes, show_iso
-from tiw.rejected import Reverified, list_rejected, reverify_rejected
+from tiw.rejected import list_rejected, reverify_rejected
 from tiw.settings import Settings
 
 

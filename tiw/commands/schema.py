@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ingest import SpoolFileState
-from schemas import callback_schema
+from schemas import RejectedRow, Reverified, callback_schema
 from simulator import SimulationCounts
 from store import (
     ArchiveFileRow,
@@ -30,7 +30,6 @@ from tiw.doctor import Check
 from tiw.documents.asyncapi import asyncapi_document
 from tiw.documents.openapi import openapi_document
 from tiw.output import print_json
-from tiw.rejected import Reverified, Row
 from tiw.settings import Settings
 from workers import ConsumerState, PurgedDeadLetters, ReplayedDeadLetters, ReplayedEvents
 
@@ -57,7 +56,7 @@ DOCUMENTS: dict[str, Any] = {
     "spool drain": DrainedSpool,
     "spool verify": list[SpoolFileState],
     "forget": ForgottenRecording,
-    "rejected list": list[Row],
+    "rejected list": list[RejectedRow],
     "rejected reverify": Reverified,
     "notify list": list[NoticeRow],
     "notify test": ChannelTest,

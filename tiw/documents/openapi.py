@@ -10,10 +10,10 @@ import msgspec
 
 from ingest import IngestConfig, Refusal
 from reconcile import REGISTER_PATH, RegisterRefusal, Registration
-from schemas import EVENT_TYPES, JSON_SCHEMA_DIALECT, event_definitions
+from schemas import EVENT_TYPES, JSON_SCHEMA_DIALECT, RejectedRow, Reverified, event_definitions
 from telemetry import metrics
 from tiw import __version__
-from tiw.rejected import DEFAULT_LISTED, MAX_LISTED, Reverified, Row
+from tiw.rejected import DEFAULT_LISTED, MAX_LISTED
 
 _JSON = "application/json"
 _SCHEMA_PLACE = "#/components/schemas/{name}"
@@ -58,7 +58,7 @@ def openapi_document() -> dict[str, Any]:
                 **event_definitions(_SCHEMA_PLACE),
                 "Callback": _callback(),
                 "Registration": _struct(Registration),
-                "RejectedCallback": _struct(Row),
+                "RejectedCallback": _struct(RejectedRow),
                 "ReverifiedCallbacks": _struct(Reverified),
             },
             "responses": {**_callback_answers(), **_register_answers(), **_admin_answers(), **_rejected_answers()},
