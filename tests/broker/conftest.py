@@ -1,4 +1,4 @@
-"""Both transports, behind one fixture."""
+"""Both transports, behind one fixture, and the one over RabbitMQ for what only it goes through."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -9,8 +9,10 @@ import pytest
 from broker import ConsumerQueues, Transport
 from broker.amqp.transport import AmqpTransport
 from broker.embedded.transport import EmbeddedTransport
+from tests.broker.amqp_broker import open_amqp
 from tests.broker.consumers import CONSUMERS, LADDER
 from tests.broker.contract import wait_ready
+from tests.servers.rabbitmq import RabbitMQServer
 
 MakeTransport: TypeAlias = Callable[..., Transport]
 
@@ -35,5 +37,18 @@ def make_transport(request: pytest.FixtureRequest, tmp_path: Path) -> MakeTransp
 @pytest.fixture
 async def transport(make_transport: MakeTransport) -> AsyncIterator[Transport]:
     async with make_transport() as opened:
+        await wait_ready(opened)
+        yield opened
+
+
+@pytest.fixture
+def url(rabbitmq: RabbitMQServer, amqp_vhost: str) -> str:
+    """Give an address at our own RabbitMQ, which a test may pause, kill and ask about; `amqp_url` may be another."""
+    return rabbitmq.url(amqp_vhost)
+
+
+@pytest.fixture
+async def amqp_transport(url: str) -> AsyncIterator[AmqpTransport]:
+    async with open_amqp(url) as opened:
         await wait_ready(opened)
         yield opened

@@ -8,7 +8,7 @@ from tests.broker.inbox import eventually
 
 
 async def wait_ready(transport: Transport) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await transport.wait_ready()
 
 

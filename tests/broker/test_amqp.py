@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ssl
 import urllib.parse
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,6 @@ from tests.broker.consumers import ARCHIVE
 from tests.broker.inbox import AckingInbox, Inbox, eventually
 from tests.broker.tcp_proxy import TcpProxy
 from tests.servers.rabbitmq import MEMORY_LIMIT, RabbitMQServer
-
-
-@pytest.fixture
-def url(rabbitmq: RabbitMQServer, amqp_vhost: str) -> str:
-    return rabbitmq.url(amqp_vhost)
-
-
-@pytest.fixture
-async def transport(url: str) -> AsyncIterator[AmqpTransport]:
-    async with open_amqp(url) as opened:
-        await wait_ready(opened)
-        yield opened
 
 
 async def test_it_opens_while_the_broker_is_down_and_works_once_it_is_up(rabbitmq: RabbitMQServer, url: str) -> None:
@@ -92,7 +79,7 @@ async def test_all_that_was_confirmed_arrives_though_the_broker_is_killed(rabbit
 
 
 async def test_plain_messages_leave_and_all_but_the_first_arrive_in_one_step(
-    transport: AmqpTransport, monkeypatch: pytest.MonkeyPatch
+    amqp_transport: AmqpTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     general: list[str] = []
     monkeypatch.setattr(amqp_publishing, "render_properties", lambda *_, **__: general.append("publish"))
@@ -104,9 +91,9 @@ async def test_plain_messages_leave_and_all_but_the_first_arrive_in_one_step(
     monkeypatch.setattr(amqp_consuming, "read_message", read)
     plain = structs.replace(message(), received_at_us=1_575_545_412_000_001, trace="t" * 55)
     inbox = AckingInbox()
-    async with transport.subscribe(ARCHIVE, inbox, prefetch=1):
+    async with amqp_transport.subscribe(ARCHIVE, inbox, prefetch=1):
         for number in range(5):
-            await transport.publish(structs.replace(plain, event_id=f"{number:032x}"))
+            await amqp_transport.publish(structs.replace(plain, event_id=f"{number:032x}"))
         await inbox.wait(5)
     assert inbox.messages == [structs.replace(plain, event_id=f"{number:032x}") for number in range(5)]
     assert general == ["delivery"]
@@ -143,13 +130,13 @@ async def test_a_confirm_that_does_not_come_fails_nothing_else(rabbitmq: RabbitM
         await second
 
 
-async def test_a_caller_that_is_cancelled_disturbs_no_other(transport: AmqpTransport) -> None:
-    cancelled = asyncio.create_task(transport.publish(message("cancelled")))
-    other = asyncio.create_task(transport.publish(message("other")))
+async def test_a_caller_that_is_cancelled_disturbs_no_other(amqp_transport: AmqpTransport) -> None:
+    cancelled = asyncio.create_task(amqp_transport.publish(message("cancelled")))
+    other = asyncio.create_task(amqp_transport.publish(message("other")))
     await asyncio.sleep(0)
     cancelled.cancel()
     await other
-    await transport.publish(message("after"))
+    await amqp_transport.publish(message("after"))
     assert cancelled.cancelled()
 
 

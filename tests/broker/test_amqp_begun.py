@@ -1,9 +1,6 @@
 """Publishes that were begun, when the broker, the connection or the exchange goes away: each ends once."""
 
 import asyncio
-from collections.abc import AsyncIterator
-
-import pytest
 
 from broker import BrokerError, Message, NotPublishedError, OnPublished
 from broker.amqp.transport import AmqpTransport
@@ -43,18 +40,6 @@ class _Ends:
         assert {len(told) for told in self.told.values()} == {1}
 
 
-@pytest.fixture
-def url(rabbitmq: RabbitMQServer, amqp_vhost: str) -> str:
-    return rabbitmq.url(amqp_vhost)
-
-
-@pytest.fixture
-async def transport(url: str) -> AsyncIterator[AmqpTransport]:
-    async with open_amqp(url) as opened:
-        await wait_ready(opened)
-        yield opened
-
-
 async def test_a_broker_that_is_killed_between_write_and_confirm_loses_nothing(
     rabbitmq: RabbitMQServer, url: str
 ) -> None:
@@ -83,15 +68,15 @@ async def test_a_broker_that_is_killed_between_write_and_confirm_loses_nothing(
 
 
 async def test_what_a_lost_connection_took_along_is_published_again(
-    rabbitmq: RabbitMQServer, amqp_vhost: str, transport: AmqpTransport
+    rabbitmq: RabbitMQServer, amqp_vhost: str, amqp_transport: AmqpTransport
 ) -> None:
     ends, inbox = _Ends(), AckingInbox()
     with paused(rabbitmq):
-        ends.begin(transport, range(300))
+        ends.begin(amqp_transport, range(300))
         await asyncio.sleep(0)
-        transport._publishing._connection.abort("cut")  # type: ignore[union-attr]
+        amqp_transport._publishing._connection.abort("cut")  # type: ignore[union-attr]
     await ends.wait()
-    async with transport.subscribe(ARCHIVE, inbox, prefetch=100):
+    async with amqp_transport.subscribe(ARCHIVE, inbox, prefetch=100):
         await holds(lambda: set(ends.told) <= set(inbox.event_ids))
     assert ends.kept == set(ends.told)
 
@@ -112,19 +97,19 @@ async def test_what_is_not_confirmed_in_time_fails_once_and_then(rabbitmq: Rabbi
 
 
 async def test_an_exchange_that_somebody_deleted_is_made_anew_for_what_was_begun(
-    url: str, transport: AmqpTransport
+    url: str, amqp_transport: AmqpTransport
 ) -> None:
     ends, inbox = _Ends(), AckingInbox()
     async with foreign_channel(url) as channel:
         await channel.exchange_delete("tiw.events")
-    ends.begin(transport, range(20))
+    ends.begin(amqp_transport, range(20))
     await ends.wait()
     assert ends.kept == set(ends.told)
     # Its bindings went with it: what was kept is unrecognized until a consumer binds its queue again.
-    states = await transport.inspect(["unrecognized", "archive"])
+    states = await amqp_transport.inspect(["unrecognized", "archive"])
     assert sum(state.ready for state in states) >= 20
-    async with transport.subscribe(ARCHIVE, inbox, prefetch=100):
-        await transport.publish(_plain(100))
+    async with amqp_transport.subscribe(ARCHIVE, inbox, prefetch=100):
+        await amqp_transport.publish(_plain(100))
         await inbox.wait(1)
 
 

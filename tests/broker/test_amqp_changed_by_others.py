@@ -1,7 +1,6 @@
 """What operators and other clients do to a transport: delete, close, declare otherwise, send what we never would."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -21,31 +20,19 @@ from tests.broker.inbox import Inbox, eventually
 from tests.servers.rabbitmq import RabbitMQServer
 
 
-@pytest.fixture
-def url(rabbitmq: RabbitMQServer, amqp_vhost: str) -> str:
-    return rabbitmq.url(amqp_vhost)
-
-
-@pytest.fixture
-async def transport(url: str) -> AsyncIterator[AmqpTransport]:
-    async with open_amqp(url) as opened:
-        await wait_ready(opened)
-        yield opened
-
-
 async def test_a_consumer_is_back_when_its_queue_was_deleted(
-    rabbitmq: RabbitMQServer, amqp_vhost: str, transport: AmqpTransport
+    rabbitmq: RabbitMQServer, amqp_vhost: str, amqp_transport: AmqpTransport
 ) -> None:
     inbox = Inbox()
-    async with transport.subscribe(ARCHIVE, inbox, prefetch=5) as subscription:
-        await transport.publish(message("before"))
+    async with amqp_transport.subscribe(ARCHIVE, inbox, prefetch=5) as subscription:
+        await amqp_transport.publish(message("before"))
         (before,) = await inbox.wait(1)
         await holds(lambda: subscription.is_consuming)
         with structlog.testing.capture_logs() as logs:
             await asyncio.to_thread(delete_queue, rabbitmq, amqp_vhost, "tiw.archive")
             await holds(lambda: {entry["event"] for entry in logs} >= {"consumer_lost", "consumer_started"})
         assert subscription.is_consuming
-        await transport.publish(message("after"))
+        await amqp_transport.publish(message("after"))
         _, after = await inbox.wait(2)
         assert after.message.event_id == "after"
         await before.ack()
@@ -53,10 +40,10 @@ async def test_a_consumer_is_back_when_its_queue_was_deleted(
         assert subscription.is_consuming
 
 
-async def test_a_consumer_is_back_when_its_channel_was_closed(transport: AmqpTransport) -> None:
+async def test_a_consumer_is_back_when_its_channel_was_closed(amqp_transport: AmqpTransport) -> None:
     inbox = Inbox()
-    async with transport.subscribe(ARCHIVE, inbox, prefetch=1) as subscription:
-        await transport.publish(message())
+    async with amqp_transport.subscribe(ARCHIVE, inbox, prefetch=1) as subscription:
+        await amqp_transport.publish(message())
         (delivery,) = await inbox.wait(1)
         deliveries = subscription._deliveries
         assert deliveries is not None
@@ -69,11 +56,11 @@ async def test_a_consumer_is_back_when_its_channel_was_closed(transport: AmqpTra
 
 
 async def test_an_operator_may_close_the_connections(
-    rabbitmq: RabbitMQServer, amqp_vhost: str, transport: AmqpTransport
+    rabbitmq: RabbitMQServer, amqp_vhost: str, amqp_transport: AmqpTransport
 ) -> None:
     inbox = Inbox()
-    async with transport.subscribe(ARCHIVE, inbox, prefetch=1) as subscription:
-        await transport.publish(message("before"))
+    async with amqp_transport.subscribe(ARCHIVE, inbox, prefetch=1) as subscription:
+        await amqp_transport.publish(message("before"))
         (before,) = await inbox.wait(1)
 
         async def both_are_listed() -> bool:
@@ -81,7 +68,7 @@ async def test_an_operator_may_close_the_connections(
 
         await eventually(both_are_listed)
         assert await asyncio.to_thread(rabbitmq.close_connections, amqp_vhost) == 2
-        await transport.publish(message("after"))
+        await amqp_transport.publish(message("after"))
         await inbox.wait(2)
         assert not await before.ack()
         assert await inbox.deliveries[1].ack()
@@ -92,42 +79,42 @@ async def test_an_operator_may_close_the_connections(
         await holds(lambda: subscription.is_consuming)
 
 
-async def test_what_leads_to_no_queue_is_an_error(transport: AmqpTransport) -> None:
+async def test_what_leads_to_no_queue_is_an_error(amqp_transport: AmqpTransport) -> None:
     nothing = Topology(exchanges=(), queues=())
     for exchange in ("", "tiw.nowhere"):
         with pytest.raises(NotPublishedError, match="leads to no queue"):
-            await transport._publisher.publish(message(), Route(exchange, "nobody", nothing))
-    await transport.publish(message())
+            await amqp_transport._publisher.publish(message(), Route(exchange, "nobody", nothing))
+    await amqp_transport.publish(message())
 
 
 @pytest.mark.parametrize("deleted", ["tiw.archive.dead", "tiw.retry.200ms", "tiw.orphaned", "tiw.unrecognized"])
 async def test_a_queue_that_an_operator_deleted_is_made_anew(
-    rabbitmq: RabbitMQServer, amqp_vhost: str, transport: AmqpTransport, deleted: str
+    rabbitmq: RabbitMQServer, amqp_vhost: str, amqp_transport: AmqpTransport, deleted: str
 ) -> None:
     await asyncio.to_thread(delete_queue, rabbitmq, amqp_vhost, deleted)
     inbox = Inbox()
-    await transport.dead_letter("archive", message())
-    await transport.send("nobody", message())
-    await transport.publish(Message(body=b"", event_id="u", routing_key="unrecognized", received_at_us=1))
-    async with transport.subscribe(ARCHIVE, inbox, prefetch=1):
-        await transport.retry("archive", message(), delay_s=SHORT_S)
+    await amqp_transport.dead_letter("archive", message())
+    await amqp_transport.send("nobody", message())
+    await amqp_transport.publish(Message(body=b"", event_id="u", routing_key="unrecognized", received_at_us=1))
+    async with amqp_transport.subscribe(ARCHIVE, inbox, prefetch=1):
+        await amqp_transport.retry("archive", message(), delay_s=SHORT_S)
         await inbox.wait(1)
-    archive, unrecognized = await transport.inspect(["archive", "unrecognized"])
+    archive, unrecognized = await amqp_transport.inspect(["archive", "unrecognized"])
     assert archive.dead == 1
     assert unrecognized.ready == 1
-    assert (await transport.info()).orphaned == 1
+    assert (await amqp_transport.info()).orphaned == 1
 
 
 @pytest.mark.parametrize("deleted", ["tiw.events", "tiw.home", "tiw.retry.200ms"])
 async def test_an_exchange_that_an_operator_deleted_is_made_anew(
-    rabbitmq: RabbitMQServer, amqp_vhost: str, transport: AmqpTransport, deleted: str
+    rabbitmq: RabbitMQServer, amqp_vhost: str, amqp_transport: AmqpTransport, deleted: str
 ) -> None:
     await asyncio.to_thread(rabbitmq.api, "DELETE", f"exchanges/{amqp_vhost}/{deleted}")
     inbox = Inbox()
-    async with transport.subscribe(ARCHIVE, inbox, prefetch=3):
-        await transport.publish(message("published"))
-        await transport.send("archive", message("sent"))
-        await transport.retry("archive", message("retried"), delay_s=SHORT_S)
+    async with amqp_transport.subscribe(ARCHIVE, inbox, prefetch=3):
+        await amqp_transport.publish(message("published"))
+        await amqp_transport.send("archive", message("sent"))
+        await amqp_transport.retry("archive", message("retried"), delay_s=SHORT_S)
         await inbox.wait(3)
     assert set(inbox.event_ids) == {"published", "sent", "retried"}
 
@@ -165,11 +152,11 @@ async def test_an_exchange_of_another_kind_is_named(rabbitmq: RabbitMQServer, am
             await transport.publish(message())
 
 
-async def test_a_worker_that_is_connected_keeps_its_queue(transport: AmqpTransport) -> None:
-    async with transport.subscribe(ARCHIVE, Inbox(), prefetch=1) as subscription:
+async def test_a_worker_that_is_connected_keeps_its_queue(amqp_transport: AmqpTransport) -> None:
+    async with amqp_transport.subscribe(ARCHIVE, Inbox(), prefetch=1) as subscription:
         await holds(lambda: subscription.is_consuming)
         with pytest.raises(BrokerError, match="stop it first"):
-            await transport.remove("archive", force=False)
+            await amqp_transport.remove("archive", force=False)
 
 
 @pytest.mark.parametrize(
@@ -188,10 +175,12 @@ async def test_a_worker_that_is_connected_keeps_its_queue(transport: AmqpTranspo
         {"when": datetime(2026, 1, 1, tzinfo=UTC), "much": Decimal("1.5"), "x-death": [{"count": 1}], "n": None},
     ],
 )
-async def test_a_foreign_message_is_taken(url: str, transport: AmqpTransport, headers: dict[str, Any] | None) -> None:
+async def test_a_foreign_message_is_taken(
+    url: str, amqp_transport: AmqpTransport, headers: dict[str, Any] | None
+) -> None:
     body = b'{"EventType":"Strange"}'
     inbox = Inbox()
-    async with foreign_channel(url) as channel, transport.subscribe(ARCHIVE, inbox, prefetch=1):
+    async with foreign_channel(url) as channel, amqp_transport.subscribe(ARCHIVE, inbox, prefetch=1):
         properties = aiormq.spec.Basic.Properties(headers=headers, priority=3, content_type="text/plain")
         await channel.basic_publish(body, exchange="", routing_key="tiw.archive", properties=properties)
         (delivery,) = await inbox.wait(1)
@@ -209,7 +198,7 @@ async def test_a_foreign_message_is_taken(url: str, transport: AmqpTransport, he
     ],
 )
 async def test_anybody_may_send_what_cannot_be_decoded(
-    url: str, transport: AmqpTransport, readable: bytes, unreadable: bytes
+    url: str, amqp_transport: AmqpTransport, readable: bytes, unreadable: bytes
 ) -> None:
     class Unreadable(aiormq.spec.Basic.Properties):
         def marshal(self) -> bytes:
@@ -225,10 +214,10 @@ async def test_anybody_may_send_what_cannot_be_decoded(
     )
     inbox = Inbox()
     with structlog.testing.capture_logs() as logs:
-        async with foreign_channel(url) as channel, transport.subscribe(ARCHIVE, inbox, prefetch=2):
+        async with foreign_channel(url) as channel, amqp_transport.subscribe(ARCHIVE, inbox, prefetch=2):
             await channel.basic_publish(b"{}", exchange="", routing_key="tiw.archive", properties=properties)
             await inbox.wait(1)
-            await transport.publish(message())
+            await amqp_transport.publish(message())
             await inbox.wait(2)
             for delivery in inbox.deliveries:
                 assert await delivery.ack()
@@ -237,12 +226,12 @@ async def test_anybody_may_send_what_cannot_be_decoded(
     assert "broker_lost" not in [entry["event"] for entry in logs]
 
 
-async def test_a_retry_carries_nothing_that_the_broker_added(url: str, transport: AmqpTransport) -> None:
-    await transport.retry("archive", message(), delay_s=SHORT_S)
+async def test_a_retry_carries_nothing_that_the_broker_added(url: str, amqp_transport: AmqpTransport) -> None:
+    await amqp_transport.retry("archive", message(), delay_s=SHORT_S)
     inbox = Inbox()
-    async with transport.subscribe(ARCHIVE, inbox, prefetch=1):
+    async with amqp_transport.subscribe(ARCHIVE, inbox, prefetch=1):
         (delivery,) = await inbox.wait(1)
-        await transport.dead_letter("archive", delivery.message)
+        await amqp_transport.dead_letter("archive", delivery.message)
         assert await delivery.ack()
     async with foreign_channel(url) as channel:
         dead = await channel.basic_get("tiw.archive.dead", no_ack=True)

@@ -44,11 +44,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def url(rabbitmq: RabbitMQServer, amqp_vhost: str) -> str:
-    return rabbitmq.url(amqp_vhost)
-
-
-@pytest.fixture
 async def proxy(rabbitmq: RabbitMQServer) -> AsyncIterator[TcpProxy]:
     async with TcpProxy(rabbitmq.host, rabbitmq.port) as opened:
         yield opened
