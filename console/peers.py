@@ -9,7 +9,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self, TypeVar
 
 import aiohttp
@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from console.requests import Unknown
 from schemas import RejectedRow, Reverified
+from store import microseconds
 
 T = TypeVar("T")
 
@@ -29,9 +30,12 @@ REVERIFY_TIMEOUT_S = 65.0
 
 #: A process tells some hundred lines of metrics, 100 KB at most.
 MAX_METRICS_BYTES = 4 * 1024 * 1024
+_MOST_SAMPLES = 50_000
+_MAX_LINE_CHARACTERS = 8192
 
-#: Ten thousand refused callbacks, each with texts of the greatest length.
-MAX_REJECTED_BYTES = 16 * 1024 * 1024
+#: A thousand refused callbacks, each with texts of the greatest length.
+MAX_REJECTED_BYTES = 4 * 1024 * 1024
+_MOST_REASONS = 100
 
 #: Replicas of one name.
 MAX_REPLICAS = 32
@@ -84,7 +88,7 @@ class PeersRejected(Struct, frozen=True, kw_only=True):
 class PeersReverified(Reverified, frozen=True, kw_only=True):
     """What all processes that answered came to, together; `silent` are the others."""
 
-    silent: list[PeerSilence] = []
+    silent: list[PeerSilence]
 
 
 class _Told(Struct, frozen=True, kw_only=True):
@@ -148,12 +152,14 @@ class Peers:
 
     async def rejected(self, limit: int = 1000) -> PeersRejected | Unknown:
         """Return what the ingest nodes have refused and kept; `Unknown` where none of them tells."""
-        found = await self._ask_keepers("GET", f"/rejected?limit={limit}", list[RejectedRow], timeout_s=TIMEOUT_S)
+        found = await self._ask_keepers("GET", f"/rejected?limit={limit}", _read_rows, timeout_s=TIMEOUT_S)
         if isinstance(found, Unknown):
             return found
         answers, silent = found
         rows = [
-            PeerRejectedRow(**msgspec.structs.asdict(row), peer=address) for address, rows in answers for row in rows
+            PeerRejectedRow(**msgspec.structs.asdict(row), peer=address)
+            for address, rows in answers
+            for row in rows[:limit]
         ]
         rows.sort(key=lambda row: (row.received_at, row.id), reverse=True)
         return PeersRejected(rows=rows[:limit], silent=silent)
@@ -161,7 +167,7 @@ class Peers:
     async def reverify(self, *, dry_run: bool) -> PeersReverified | Unknown:
         """Have each ingest node let in what is authentic with its keys of now, or only say what that would be."""
         path = f"/rejected/reverify{'?dry_run=1' if dry_run else ''}"
-        found = await self._ask_keepers("POST", path, Reverified, timeout_s=REVERIFY_TIMEOUT_S)
+        found = await self._ask_keepers("POST", path, _read_reverified, timeout_s=REVERIFY_TIMEOUT_S)
         if isinstance(found, Unknown):
             return found
         answers, silent = found
@@ -178,7 +184,7 @@ class Peers:
         )
 
     async def _ask_keepers(
-        self, method: str, path: str, kind: type[T], *, timeout_s: float
+        self, method: str, path: str, read: Callable[[bytes], T], *, timeout_s: float
     ) -> tuple[list[tuple[str, T]], list[PeerSilence]] | Unknown:
         """Ask all at once; those without such a page keep nothing. `Unknown` where none of the others answers."""
         if not self._addresses:
@@ -188,7 +194,7 @@ class Peers:
         answers: list[tuple[str, T]] = []
         asked = [place for place in places if isinstance(place, _Place)]
         told = await asyncio.gather(
-            *(self._decoded(place, method, path, kind, timeout_s=timeout_s) for place in asked),
+            *(self._understood(place, method, path, read, timeout_s=timeout_s) for place in asked),
             return_exceptions=True,
         )
         for place, answer in zip(asked, told, strict=True):
@@ -205,12 +211,15 @@ class Peers:
             return Unknown(reason="; ".join(f"{one.address}: {one.reason}" for one in silent))
         return Unknown(reason="none of the processes of TIW_CONSOLE_PEERS keeps refused callbacks, or knows the token")
 
-    async def _decoded(self, place: _Place, method: str, path: str, kind: type[T], *, timeout_s: float) -> T:
+    async def _understood(
+        self, place: _Place, method: str, path: str, read: Callable[[bytes], T], *, timeout_s: float
+    ) -> T:
         content = await self._ask(
             place, method, path, at_most=MAX_REJECTED_BYTES, timeout_s=timeout_s, headers=self._authorization
         )
         try:
-            return msgspec.json.decode(content, type=kind)
+            # In a thread: megabytes of each of dozens of processes, and none of them is to be trusted.
+            return await asyncio.to_thread(read, content)
         except (ValueError, RecursionError):
             raise _SilentError("it answered something else than it was asked for") from None
 
@@ -304,14 +313,30 @@ def _told_by(content: bytes) -> str:
     return f": {told[:300]}" if told else ""
 
 
+def _read_rows(content: bytes) -> list[RejectedRow]:
+    """Return refused callbacks. Raises `ValueError` for what is none, as a time that is no time."""
+    rows = msgspec.json.decode(content, type=list[RejectedRow])
+    for row in rows:
+        microseconds(row.received_at)
+    return rows
+
+
+def _read_reverified(content: bytes) -> Reverified:
+    done = msgspec.json.decode(content, type=Reverified)
+    if len(done.refused) > _MOST_REASONS:
+        raise ValueError
+    return done
+
+
 def parse_metrics(content: bytes) -> dict[str, list[Sample]]:
     """Return the samples of Prometheus' text format by their name; what cannot be read is left out.
 
     https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
     """
     samples: dict[str, list[Sample]] = {}
+    count = 0
     for line in content.decode("utf-8", "replace").split("\n"):
-        if not line or line.startswith("#"):
+        if not line or line.startswith("#") or len(line) > _MAX_LINE_CHARACTERS:
             continue
         match = _SAMPLE.fullmatch(line)
         if match is None:
@@ -323,12 +348,20 @@ def parse_metrics(content: bytes) -> dict[str, list[Sample]]:
             continue
         if math.isnan(value):
             continue
+        if (count := count + 1) > _MOST_SAMPLES:
+            break
         samples.setdefault(name, []).append(Sample(labels=_labels(labels or ""), value=value))
     return samples
 
 
 def _labels(text: str) -> dict[str, str]:
-    return {name: _unescaped(value) for name, value in _LABEL.findall(text)}
+    """Return the labels up to what is none; a search behind that would take quadratic time."""
+    found: dict[str, str] = {}
+    place = 0
+    while match := _LABEL.match(text, place):
+        found[match[1]] = _unescaped(match[2])
+        place = match.end()
+    return found
 
 
 def _unescaped(value: str) -> str:

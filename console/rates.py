@@ -197,11 +197,11 @@ def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | No
 
 
 def values_of(peers: Sequence[PeerMetrics], name: str, **labels: str) -> Iterator[float]:
-    """Yield the values that gauges of this name have now in all processes that answered."""
+    """Yield the values that gauges of this name have now in all processes that answered, but those that can be none."""
     for peer in peers:
         if peer.ok:
             for sample in peer.samples.get(name, ())[:_MOST_SERIES]:
-                if math.isfinite(sample.value) and all(
+                if abs(sample.value) <= _GREATEST and all(
                     sample.labels.get(key) == value for key, value in labels.items()
                 ):
                     yield sample.value

@@ -136,6 +136,7 @@ async def test_a_process_that_never_ends_its_answer_holds_no_page_up(
 async def test_what_a_process_tells_is_text_and_never_markup(tmp_path: Path) -> None:
     hostile = 'tiw_deliveries_total{consumer="<script>alert(1)</script>",outcome="<b>\u202e"} 1\n' * 50 + "\0\n"
     hostile += f'tiw_callbacks_accepted_total{{routing_key="{"x" * 100_000}"}} 1e308\nnonsense{{ 5\n'
+    hostile += 'tiw_spool_callbacks{a="1"} 1e308\ntiw_spool_callbacks{a="2"} 1e308\n'
     async with node(hostile) as asked, opened(tmp_path, peers=[asked.address]) as world:
         page = await world.browser.get("/")
         assert page.status == 200

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from aiohttp import web
 
 import console.peers
-from console.peers import Peers, PeersRejected, PeersReverified, parse_metrics
+from console.peers import MAX_METRICS_BYTES, Peers, PeersRejected, PeersReverified, parse_metrics
 from console.requests import Unknown
 from telemetry import AdminListener, AdminPage, Readiness
 
@@ -104,8 +105,8 @@ async def test_callbacks_are_let_in_at_every_node_and_counted_together() -> None
     async with keeper([]) as one, keeper([]) as other, Peers([one, other], TOKEN) as peers:
         dry = await peers.reverify(dry_run=True)
         done = await peers.reverify(dry_run=False)
-    assert dry == PeersReverified(authentic=4, let_in=0, remaining=2, refused={"expired": 2})
-    assert done == PeersReverified(authentic=4, let_in=4, remaining=2, refused={"expired": 2})
+    assert dry == PeersReverified(authentic=4, let_in=0, remaining=2, refused={"expired": 2}, silent=[])
+    assert done == PeersReverified(authentic=4, let_in=4, remaining=2, refused={"expired": 2}, silent=[])
 
 
 async def test_what_nobody_can_tell_is_unknown_with_its_reason() -> None:
@@ -284,6 +285,56 @@ tiw_open{a="b 1
     assert samples["tiw_y_bucket"][0].labels == {"le": "+Inf"}
     assert samples["tiw_z"][0].value == float("inf")
     assert set(samples) == {"tiw_x_total", "tiw_y_bucket", "tiw_z"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"received_at": "yesterday"},
+        {"size": 10**400},
+        {"size": -1},
+        {"sdk_app_id": 2**63},
+        {"reason": None},
+    ],
+)
+async def test_a_node_that_tells_what_cannot_be_is_silent_and_the_others_are_shown(wrong: dict[str, Any]) -> None:
+    async def tells(_: web.Request) -> web.Response:
+        return web.json_response([row(1, **wrong)])
+
+    async with answering(tells) as one, keeper([row(2)]) as other, Peers([one, other], TOKEN) as peers:
+        found = await peers.rejected()
+    assert isinstance(found, PeersRejected)
+    assert [row.task_id for row in found.rows] == ["class-2"]
+    assert [(silent.address, silent.reason) for silent in found.silent] == [
+        (one, "it answered something else than it was asked for")
+    ]
+
+
+async def test_a_node_cannot_make_a_page_of_endless_reasons() -> None:
+    counts = {"authentic": 1, "let_in": 0, "remaining": 0, "refused": {f"r{number}": 1 for number in range(10_000)}}
+
+    async def endless(_: web.Request) -> web.Response:
+        return web.json_response(counts)
+
+    async with answering(endless) as address, Peers([address], TOKEN) as peers:
+        assert isinstance(await peers.reverify(dry_run=True), Unknown)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"x{" + b"a" * 4_000_000 + b"} 1",
+        b"x{" + b'a="' * 1_300_000 + b"} 1",
+        b"x{" + b"a" * 8_000 + b"} 1\n",
+        b"a 1\n" * 1_000_000,
+    ],
+)
+def test_no_process_can_hold_up_the_console_with_its_metrics(hostile: bytes) -> None:
+    content = (hostile * (MAX_METRICS_BYTES // len(hostile)))[:MAX_METRICS_BYTES]
+    began_s = time.process_time()
+    samples = parse_metrics(content + b"\ntiw_x 1\n")
+    assert time.process_time() - began_s < 5
+    assert sum(map(len, samples.values())) <= 50_001
 
 
 def test_our_own_metrics_are_read_as_the_library_reads_them() -> None:

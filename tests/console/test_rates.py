@@ -143,7 +143,9 @@ def test_what_can_be_no_counter_is_left_out() -> None:
     )
     assert counters_of(peer) == {(ACCEPTED, "x"): 3.0}
     gauge = PeerMetrics(
-        address="a", ok=True, samples={"g": [Sample(labels={}, value=math.inf), Sample(labels={}, value=2.0)]}
+        address="a",
+        ok=True,
+        samples={"g": [Sample(labels={}, value=value) for value in (math.inf, 1e308, -1e308, 2.0)]},
     )
     assert [*values_of([gauge, silent()], "g")] == [2.0]
 
