@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
 from msgspec import Struct
@@ -48,7 +48,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     kind: str
     severity: Severity = "warning"
-    values: Mapping[str, object] = {}
+    values: Mapping[str, Any] = {}
     link: str | None = None
     command: str | None = None
 

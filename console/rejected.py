@@ -42,7 +42,7 @@ async def list_rejected(request: Request) -> Shown:
             "app": app,
             "reason": reason,
         },
-        document=None if isinstance(found, Unknown) else rows,
+        document=found if isinstance(found, Unknown) else rows,
         command=command_line("tiw", "rejected", "list", *(("--app", app) if app else ())),
     )
 
@@ -64,7 +64,7 @@ async def preview(request: Request) -> Shown:
         template="reverify.html",
         title=request.t("rejected.reverify"),
         values={"found": found, "explained": EXPLAINED},
-        document=None if isinstance(found, Unknown) else found,
+        document=found,
         command=command_line("tiw", "rejected", "reverify", "--dry-run"),
     )
 

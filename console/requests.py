@@ -27,9 +27,10 @@ class Unknown(Struct, frozen=True, kw_only=True):
 class Shown(Struct, frozen=True, kw_only=True):
     """A page. `title` is translated; `values` are what the template works with, and become text, never markup.
 
-    `document` is what the JSON form answers, of the type that the same command prints with `--json`; None: there is
-    none. `command` does the same on a command line. `next` is the query string of the page with older entries.
-    `media_origins` are the addresses (https://host) from which this page may play videos.
+    `document` is what the JSON form answers, of the type that docs/output.schema.json has for this page, which is that
+    of the same command; None: there is none. Where it is `Unknown`, the JSON form says so with 503. `command` does the
+    same on a command line. `next` is the query string of the page with older entries. `media_origins` are the addresses
+    (https://host) from which this page may play videos.
     """
 
     template: str

@@ -7,7 +7,7 @@ fetched of it, nobody is told, and its TaskId says what it is wherever it is sho
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
@@ -72,7 +72,18 @@ class Reached(Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class Sent(Struct, frozen=True, kw_only=True):
+class SendChoices(Struct, frozen=True, kw_only=True):
+    """What a test callback can be: what happened, by the EventType that tells it, of which known application, to whom.
+
+    `consumers` has what each of them takes.
+    """
+
+    kinds: dict[str, str]
+    apps: list[int]
+    consumers: dict[str, tuple[str, ...]]
+
+
+class SentTest(Struct, frozen=True, kw_only=True):
     """What became of a test callback; `is_kept`: the store has its event."""
 
     event_id: str
@@ -102,7 +113,18 @@ async def show_form(request: Request) -> Shown:
             "consumer": request.query.get("consumer", ""),
             "task": task if _TASK.fullmatch(task) else None,
         },
+        document=_choices(apps, consumers),
     )
+
+
+def _choices(
+    apps: Collection[int] | Unknown, consumers: Mapping[str, tuple[str, ...]] | Unknown
+) -> SendChoices | Unknown:
+    if isinstance(apps, Unknown):
+        return apps
+    if isinstance(consumers, Unknown):
+        return consumers
+    return SendChoices(kinds=dict(_EVENT_TYPES), apps=sorted(apps), consumers=dict(consumers))
 
 
 async def send(request: Request) -> Done:
@@ -271,11 +293,11 @@ async def _show_sent(request: Request) -> Shown:
                 if kind != query.get("kind") and _TASK.fullmatch(task)
             ],
         },
-        document=None if isinstance(found, Unknown) else found,
+        document=found,
     )
 
 
-async def find_sent(store: Store, event_id: str, routing_key: str, *, consumer: str | None) -> Sent:
+async def find_sent(store: Store, event_id: str, routing_key: str, *, consumer: str | None) -> SentTest:
     """Return what became of a test with this routing key, with `consumer` alone if it was sent to that one.
 
     Raises `StoreError`.
@@ -289,7 +311,7 @@ async def find_sent(store: Store, event_id: str, routing_key: str, *, consumer: 
     expected = [consumer] if consumer else [name for name, keys in known.items() if routing_key in keys]
     names = list(dict.fromkeys([*expected, *outcomes]))
     reached = [_reached(name, outcomes.get(name), is_kept=kept is not None) for name in names]
-    return Sent(event_id=event_id, is_kept=kept is not None, consumers=reached)
+    return SentTest(event_id=event_id, is_kept=kept is not None, consumers=reached)
 
 
 def _reached(name: str, outcome: EventOutcome | None, *, is_kept: bool) -> Reached:

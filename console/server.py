@@ -423,7 +423,7 @@ class _Server:
 
     def _done(self, request: Request, session: Session, done: Done) -> web.StreamResponse:
         if _wants_json(request.http):
-            return _json(HTTPStatus.OK if done.ok else HTTPStatus.CONFLICT, {"ok": done.ok, "text": done.text})
+            return _json(HTTPStatus.OK if done.ok else HTTPStatus.CONFLICT, done)
         response = web.Response(status=HTTPStatus.SEE_OTHER, headers={hdrs.LOCATION: done.to})
         told = f"{'ok' if done.ok else 'failed'} {done.text[:_DONE_CHARACTERS]}"
         self._set_cookie(request.http, response, DONE_COOKIE, self._sessions.seal(session, told), max_age_s=60)
@@ -580,6 +580,8 @@ def _json_of(http: web.Request, shown: Shown) -> web.StreamResponse:
         return _json(shown.status, {"error": shown.values.get("reason", shown.title)})
     if shown.document is None:
         raise web.HTTPNotAcceptable
+    if isinstance(shown.document, Unknown):
+        return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": shown.document.reason})
     answer = _json(shown.status, shown.document)
     if shown.next is not None:
         answer.headers[hdrs.LINK] = f'<{http.path}?{shown.next}&format=json>; rel="next"'

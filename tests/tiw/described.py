@@ -1,4 +1,4 @@
-"""Holds what a command prints against docs/output.schema.json."""
+"""Holds what a command prints, or a page of the console answers, against docs/output.schema.json."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from jsonschema import Draft202012Validator
 from tiw.commands.schema import output_schema
 
 
-def check_described(command: str, document: object) -> None:
-    """Fail unless `document` is as the schema of `command` says, with no member that is not described."""
+def check_described(name: str, document: object) -> None:
+    """Fail unless `document` is as the schema of the command or page says, with no member that is not described."""
     schema: dict[str, Any] = output_schema()
     Draft202012Validator.check_schema(schema)
     parts = {name: part | {"additionalProperties": False} for name, part in schema["$defs"].items()}
     closed = schema | {"$defs": parts, "additionalProperties": False}
-    Draft202012Validator(closed).validate({command: document})
+    Draft202012Validator(closed).validate({name: document})

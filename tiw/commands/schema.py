@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
+from console import Done, NowDocument, PeerRejectedRow, PeersReverified, SendChoices, SentTest
 from ingest import SpoolFileState
 from schemas import RejectedRow, Reverified, callback_schema
 from simulator import SimulationCounts
 from store import (
     ArchiveFileRow,
+    Change,
     DeadLetterRow,
     EventRow,
     NoticeRow,
@@ -72,18 +74,43 @@ DOCUMENTS: dict[str, Any] = {
     "doctor --await-callback": Awaited,
 }
 
+#: What each page of the console answers with `?format=json`, and every action of its: most what a command prints.
+PAGES: dict[str, Any] = {
+    "/": NowDocument,
+    "/recordings": DOCUMENTS["recordings list"],
+    "/recording": DOCUMENTS["recordings show"],
+    "/events": DOCUMENTS["events list"],
+    "/event": DOCUMENTS["events show"],
+    "/events/replay": DOCUMENTS["events replay"],
+    "/dead-letters": DOCUMENTS["dead-letters list"],
+    "/dead-letter": DOCUMENTS["dead-letters show"],
+    "/dead-letters/replay": DOCUMENTS["dead-letters replay"],
+    "/dead-letters/purge": DOCUMENTS["dead-letters purge"],
+    "/rejected": list[PeerRejectedRow],
+    "/rejected/reverify": PeersReverified,
+    "/consumers": DOCUMENTS["consumers list"],
+    "/consumer": DOCUMENTS["consumers list"],
+    "/test": SendChoices,
+    "/test?sent": SentTest,
+    "/changes": list[Change],
+    "POST": Done,
+}
+
 
 def output_schema() -> dict[str, Any]:
-    """Return one document: under `properties` what each command prints, under `$defs` its parts."""
-    schemas, parts = msgspec.json.schema_components(DOCUMENTS.values(), ref_template="#/$defs/{name}")
+    """Return one document: under `properties` what each command and page answers, under `$defs` its parts."""
+    described = DOCUMENTS | PAGES
+    schemas, parts = msgspec.json.schema_components(described.values(), ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "What `tiw COMMAND --json` prints",
+        "title": "What `tiw COMMAND --json` prints, and a page of the console answers with `?format=json`",
         "description": "Times of ours are ISO 8601 texts in UTC. Times of the vendor are Unix seconds, as sent: "
         "timestamp, record_start_time, record_stop_time, pause_time, estimate_stop_time, force_stop_time. "
-        "Names that end in _ms are milliseconds. Members are added, none is taken away or changed.",
+        "Names that end in _ms are milliseconds, in _us microseconds since the Unix epoch. What begins with a slash "
+        "is a page of the console, POST what any of its actions answers. Members are added, none is taken away or "
+        "changed.",
         "type": "object",
-        "properties": dict(zip(DOCUMENTS, schemas, strict=True)),
+        "properties": dict(zip(described, schemas, strict=True)),
         "$defs": parts,
     }
 
