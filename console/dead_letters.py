@@ -1,12 +1,10 @@
 """Dead letters: what consumers gave up on and why, what that needs, and giving it back to them or deleting it."""
 
-import asyncio
 import re
 import time
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlencode
-from weakref import WeakKeyDictionary
 
 from broker import QueueState
 from console.bodies import shown_body
@@ -31,9 +29,6 @@ from workers import (
     purge_letters,
     replay_letters,
 )
-
-if TYPE_CHECKING:
-    from console.server import Console
 
 #: A replay that takes longer goes on with the next press of the button: nobody waits for a page for minutes.
 REPLAYED_WITHIN_S: Final = 20.0
@@ -230,7 +225,7 @@ async def replay(request: Request) -> Answer:
     """Give letters back to their consumers, as many as there is time for."""
     selection = _selection(request.form, request.t)
     console = request.console
-    async with _turn(console):
+    async with console.turn("dead letters"):
         done = await replay_letters(console.store, console.transport, selection, within_s=REPLAYED_WITHIN_S)
     text = _told(request.t, done)
     await request.note("dead-letters.replay", _noted(selection), f"{done.count} replayed{_in_words(done)}")
@@ -253,19 +248,11 @@ async def purge(request: Request) -> Answer:
             else t("dead_letters.not_confirmed", number=plain(expected, 20))
         )
         return await _preview(request, "purge", selection, problem=problem)
-    async with _turn(request.console):
+    async with request.console.turn("dead letters"):
         count = await purge_letters(request.console.store, selection)
     await request.note("dead-letters.purge", _noted(selection), f"{count} deleted")
     text = t("dead_letters.purged", count=count) if count else t("dead_letters.nothing_left")
     return Done(text=text, to="/dead-letters", ok=bool(count))
-
-
-#: One change at a time: whoever comes second finds what the first has left.
-_turns: "WeakKeyDictionary[Console, asyncio.Lock]" = WeakKeyDictionary()
-
-
-def _turn(console: "Console") -> asyncio.Lock:
-    return _turns.setdefault(console, asyncio.Lock())
 
 
 def _selection(values: Mapping[str, str], t: Translate) -> LetterSelection:

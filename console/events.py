@@ -1,13 +1,11 @@
 """Events: what came in, what nobody understood and why, what each consumer did with it, and giving it once more."""
 
-import asyncio
 import re
 import time
 from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
-from weakref import WeakKeyDictionary
 
 from msgspec import UNSET, Struct, structs
 
@@ -32,9 +30,6 @@ from store import (
     search_events,
 )
 from workers import EventSelection, ReplayedEvents, known_consumers, preview_event, replay_events
-
-if TYPE_CHECKING:
-    from console.server import Console
 
 #: What an address says of where events come from, and what the store calls it.
 SOURCES: Final = {"callback": "", "reconcile": "reconcile", "archive": "archive", "test": "test"}
@@ -174,7 +169,7 @@ async def replay(request: Request) -> Answer:
     seen = request.form.get("seen", "")
     if not re.fullmatch(r"[0-9]{1,18}", seen):
         raise BadInputError(t("events.bad_form"))
-    async with _turn(console):
+    async with console.turn("events"):
         if await _is_replayed_since(console.store, detail, seen_us=int(seen)):
             await request.note("events.replay", detail, "somebody else did meanwhile")
             return Done(text=t("events.already_replayed", consumer=plain(consumer, 80)), to=back, ok=False)
@@ -192,14 +187,6 @@ async def replay(request: Request) -> Answer:
     if done.stopped:
         return Done(text=t("events.stopped", reason=plain(done.stopped, 300)), to=back, ok=False)
     return Done(text=t("events.replayed", consumer=plain(consumer, 80)), to=back)
-
-
-#: One change at a time: whoever comes second finds what the first has done.
-_turns: "WeakKeyDictionary[Console, asyncio.Lock]" = WeakKeyDictionary()
-
-
-def _turn(console: "Console") -> asyncio.Lock:
-    return _turns.setdefault(console, asyncio.Lock())
 
 
 async def _is_replayed_since(store: Store, detail: Mapping[str, object], *, seen_us: int) -> bool:

@@ -118,6 +118,7 @@ class Console:
         self._open_place = open_place
         self._place: Place | None = None
         self._opening = asyncio.Lock()
+        self._turns: dict[str, asyncio.Lock] = {}
         self._stack = AsyncExitStack()
         self._schema_fits = False
 
@@ -135,6 +136,10 @@ class Console:
                 except (PlaceError, OSError) as error:
                     return Unknown(reason=str(error))
             return self._place or Unknown(reason="TIW_ARCHIVE is not set for the console")
+
+    def turn(self, kind: str) -> asyncio.Lock:
+        """Return what is held while something of this kind is changed: whoever comes second finds what the first did."""
+        return self._turns.setdefault(kind, asyncio.Lock())
 
     def _render_live(self, situation: Situation, language: Language) -> Mapping[str, str]:
         values = {"t": self.texts.translator(language), **structs.asdict(now.view_of(situation))}
