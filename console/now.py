@@ -208,6 +208,9 @@ def _document(view: NowView) -> NowDocument:
 
 async def stream_now(request: Request) -> web.StreamResponse:
     """Send the page's part again and again, until the reader goes, the session ends, or the console stops."""
+    if request.http.method != hdrs.METH_GET:
+        # Its answer has no body, and so no end that anybody would wait for.
+        return web.Response(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
     live = request.console.live
     viewer = live.join(request.language)
     if viewer is None:

@@ -168,6 +168,11 @@ async def test_only_who_is_logged_in_gets_a_stream(world: World) -> None:
         assert answer.status == 200
 
 
+async def test_who_asks_for_the_headers_alone_is_no_viewer(world: World) -> None:
+    answer = await world.browser.request("HEAD", "/live")
+    assert (answer.status, answer.headers["Content-Type"], answer.text) == (200, "text/event-stream", "")
+
+
 async def test_who_reads_slowly_gets_the_newest_alone() -> None:
     viewer = Viewer("en")
     for number in range(5):
