@@ -11,6 +11,7 @@ ACTIONS = (
     "dead-letters.replay",
     "dead-letters.purge",
     "events.replay",
+    "logout",
     "recording.ask",
     "recording.fetch",
     "reverify",

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,8 +25,8 @@ FAILURES_OF_ONE: Final = 10
 FAILURES_OF_ALL: Final = 100
 FAILURES_WITHIN_S: Final = 300.0
 
-#: More addresses are not remembered; then only the bound for all together holds.
-_MOST_ADDRESSES: Final = 10_000
+#: More are not remembered; then only the bound for all together holds.
+MOST_FAILURES: Final = 10_000
 
 _MOST_REVOKED: Final = 10_000
 
@@ -38,7 +38,6 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
@@ -48,6 +47,13 @@ def content_security_policy(media_origins: Sequence[str] = ()) -> str:
     """Return what a page may load: only what comes from here, and videos also from `media_origins`."""
     media = " ".join(["'self'", *media_origins])
     return f"default-src 'none'; {_SCRIPT}; media-src {media}; {_NOBODY}; report-uri /csp-report"
+
+
+class KnownBrowser(Struct, frozen=True, kw_only=True):
+    """A browser in which somebody has logged in with the token of this role."""
+
+    id: str
+    role: Role
 
 
 class Session(Struct, frozen=True, kw_only=True):
@@ -63,10 +69,14 @@ class Session(Struct, frozen=True, kw_only=True):
         return self.expires_at_s - time.time() < SESSION_S / 2
 
 
+_Signed = TypeVar("_Signed", Session, KnownBrowser)
+
+
 class Sessions:
     """Makes sessions and knows them again, also after a restart: a cookie is signed with its token, and kept nowhere.
 
-    A token that is changed ends the sessions that were begun with it. Logging out ends a session in this process.
+    A token that is changed ends the sessions that were begun with it. Which were ended before this process began, it
+    has to be told.
     """
 
     def __init__(self, token: str, read_token: str | None = None) -> None:
@@ -92,25 +102,26 @@ class Sessions:
 
     def cookie(self, session: Session) -> str:
         """Return what a browser keeps of a session."""
-        content = _text(msgspec.json.encode(session))
-        return f"{content}.{self._sign(session.role, 'session', content)}"
+        return self._signed("session", session)
 
     def read(self, cookie: str) -> Session | None:
         """Return the session of a cookie that we made and that holds."""
-        content, _, signature = cookie.partition(".")
-        try:
-            session = msgspec.json.decode(_bytes(content), type=Session)
-        except (ValueError, msgspec.DecodeError):
-            return None
-        if session.role not in self._keys or not _same(signature, self._sign(session.role, "session", content)):
-            return None
-        if session.expires_at_s <= time.time() or session.id in self._revoked:
+        session = self._opened("session", cookie, Session)
+        if session is None or session.expires_at_s <= time.time() or session.id in self._revoked:
             return None
         return session
 
-    def end(self, session: Session) -> None:
-        """Know a session no more."""
-        self._revoked.append(session.id)
+    def browser_cookie(self, browser: KnownBrowser) -> str:
+        """Return by what a browser is known again when it logs in anew; it lets nobody in."""
+        return self._signed("browser", browser)
+
+    def read_browser(self, cookie: str) -> KnownBrowser | None:
+        """Return the browser of a cookie that we made, while the token that was given in it holds."""
+        return self._opened("browser", cookie, KnownBrowser)
+
+    def end(self, *ids: str) -> None:
+        """Know these sessions no more."""
+        self._revoked.extend(ids)
 
     def form_token(self, session: Session) -> str:
         """Return what a form of ours has and one of somebody else's has not."""
@@ -132,6 +143,20 @@ class Sessions:
             return None
         return _bytes(content).decode("utf-8", "replace")
 
+    def _signed(self, purpose: str, value: Session | KnownBrowser) -> str:
+        content = _text(msgspec.json.encode(value))
+        return f"{content}.{self._sign(value.role, purpose, content)}"
+
+    def _opened(self, purpose: str, cookie: str, kind: type[_Signed]) -> _Signed | None:
+        content, _, signature = cookie.partition(".")
+        try:
+            value = msgspec.json.decode(_bytes(content), type=kind)
+        except (ValueError, msgspec.DecodeError):
+            return None
+        if value.role not in self._keys or not _same(signature, self._sign(value.role, purpose, content)):
+            return None
+        return value
+
     def _sign(self, role: Role, purpose: str, content: str) -> str:
         signed = hmac.digest(self._keys[role], f"{purpose} {content}".encode("utf-8", "surrogatepass"), hashlib.sha256)
         return _text(signed)
@@ -152,10 +177,11 @@ def _bytes(text: str) -> bytes:
 
 
 class Failures:
-    """Bounds how often wrong tokens are tried: of one address, and of all together."""
+    """Bounds how often wrong tokens are tried: of one address, or browser, and of all together."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, of_all: int = FAILURES_OF_ALL) -> None:
         self._clock = clock
+        self._of_all = of_all
         self._at_s: deque[tuple[float, str]] = deque()
         self._counts: dict[str, int] = {}
 
@@ -167,12 +193,12 @@ class Failures:
             self._counts[gone] -= 1
             if not self._counts[gone]:
                 del self._counts[gone]
-        is_over = self._counts.get(address, 0) >= FAILURES_OF_ONE or len(self._at_s) >= FAILURES_OF_ALL
+        is_over = self._counts.get(address, 0) >= FAILURES_OF_ONE or len(self._at_s) >= self._of_all
         return FAILURES_WITHIN_S - (now_s - self._at_s[0][0]) if is_over and self._at_s else 0.0
 
     def note(self, address: str) -> None:
         """Count a wrong token."""
-        if len(self._at_s) < _MOST_ADDRESSES:
+        if len(self._at_s) < MOST_FAILURES:
             self._at_s.append((self._clock(), address))
             self._counts[address] = self._counts.get(address, 0) + 1
 
@@ -199,22 +225,40 @@ class Hosts:
 
     def is_own_origin(self, origin: str, host: str) -> bool:
         """Whether an Origin header names the same place as the Host header."""
-        split = urlsplit(origin)
-        return split.scheme in ("http", "https") and split.netloc.lower() == host.lower()
+        try:
+            split = urlsplit(origin)
+        except ValueError:
+            return False
+        schemes = ("https",) if self.is_secure(host) else ("http", "https")
+        return split.scheme in schemes and split.netloc.lower() == host.lower()
+
+    def is_trustworthy(self, host: str) -> bool:
+        """Whether a browser that used this name can take it for safe: it came over HTTPS, or from this machine."""
+        return self.is_secure(host) or _is_loopback(host)
 
 
 def _is_own(host: str) -> bool:
+    return _is_loopback(host) or _figures(host) is not None
+
+
+def _is_loopback(host: str) -> bool:
+    figures = _figures(host)
+    return _name(host) == "localhost" if figures is None else figures.is_loopback
+
+
+def _figures(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        return ipaddress.ip_address(_name(host))
     except ValueError:
-        return False
-    if name == "localhost":
-        return True
+        return None
+
+
+def _name(host: str) -> str:
+    """Return the name, or the figures, in a Host header; nothing for what is none."""
     try:
-        ipaddress.ip_address(name)
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return False
-    return True
+        return ""
 
 
 def is_own_path(path: str) -> bool:

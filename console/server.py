@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,17 +26,19 @@ from console.rendering import STATIC, Pages, Texts, attempt, language_of, static
 from console.requests import Answer, BadInputError, Done, Language, Request, Route, Shown, Unknown
 from console.security import (
     HEADERS,
+    MOST_FAILURES,
     SESSION_S,
     Failures,
     Hosts,
+    KnownBrowser,
     Role,
     Session,
     Sessions,
     content_security_policy,
     is_own_path,
 )
-from store import Change, Store, StoreError, check_schema, keep_change
-from telemetry import give_every_request_a_target
+from store import Change, Store, StoreError, check_schema, keep_change, list_who_did
+from telemetry import Throttle, give_every_request_a_target
 
 #: The pages of each role, whole, in its file.
 ROUTES: Final[tuple[Route, ...]] = (
@@ -54,18 +57,40 @@ ROUTES: Final[tuple[Route, ...]] = (
 #: A form of ours is far smaller.
 MAX_FORM_BYTES: Final = 256 * 1024
 MAX_REPORT_BYTES: Final = 16 * 1024
+_FORM: Final = "application/x-www-form-urlencoded"
 _BODY_TIMEOUT_S: Final = 10.0
 
 SESSION_COOKIE: Final = "tiw_console"
 DONE_COOKIE: Final = "tiw_console_done"
 LANGUAGE_COOKIE: Final = "tiw_console_language"
+BROWSER_COOKIE: Final = "tiw_console_browser"
 _YEAR_S: Final = 365 * 86_400
-_DONE_CHARACTERS: Final = 1000
+#: In a cookie, which browsers drop if it has more than 4096 bytes: a third more, and its signature.
+_DONE_BYTES: Final = 2800
 
-#: Reports of browsers are anybody's to send: one line a minute tells that there are some.
-_REPORT_TOLD_EVERY_S: Final = 60.0
+#: How often the store is asked, while somebody looks, for the sessions that were ended by other processes.
+_ENDED_EVERY_S: Final = 10.0
+_ENDED_TIMEOUT_S: Final = 1.0
+
+#: Reports of browsers, and what is no HTTP, are anybody's to send: one line a minute tells that there are some.
+_TOLD_EVERY_S: Final = 60.0
 
 _log = structlog.get_logger()
+
+
+class _OneAMinute(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = Throttle(_TOLD_EVERY_S)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        del record
+        return self._throttle.passes()
+
+
+#: For aiohttp, which logs a traceback of every request that is none.
+_http_log = logging.getLogger("console.http")
+_http_log.addFilter(_OneAMinute())
 
 
 class ConsoleConfig(Struct, frozen=True, kw_only=True):
@@ -196,7 +221,12 @@ async def run_console(
     async with console:
         server = _Server(console)
         runner = web.AppRunner(
-            server.application(), access_log=None, keepalive_timeout=75.0, shutdown_timeout=2.0, auto_decompress=False
+            server.application(),
+            access_log=None,
+            logger=_http_log,
+            keepalive_timeout=75.0,
+            shutdown_timeout=2.0,
+            auto_decompress=False,
         )
         await runner.setup()
         give_every_request_a_target(runner)
@@ -225,11 +255,15 @@ class _Server:
         self._console = console
         self._sessions = Sessions(config.token, config.read_token)
         self._failures = Failures()
+        self._failures_of_browsers = Failures(of_all=MOST_FAILURES)
         self._hosts = Hosts(config.url)
         self._translators = {language: console.texts.translator(language) for language in ("en", "zh")}
         self._open = 0
         self._last_s = time.monotonic()
-        self._report_told_s = 0.0
+        self._reports_told = Throttle(_TOLD_EVERY_S)
+        self._ended_asked_s = float("-inf")
+        self._ended_known_us = time.time_ns() // 1000 - SESSION_S * 1_000_000
+        self._asking_ended = asyncio.Lock()
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._middleware], client_max_size=MAX_FORM_BYTES)
@@ -282,11 +316,15 @@ class _Server:
             answer.headers.setdefault(name, value)
         answer.headers.setdefault("Content-Security-Policy", content_security_policy())
         answer.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+        if self._hosts.is_trustworthy(http.host):
+            # Elsewhere a browser does nothing with it but complain.
+            answer.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
         if self._hosts.is_secure(http.host):
             answer.headers.setdefault("Strict-Transport-Security", f"max-age={_YEAR_S}")
 
     def _page(self, route: Route) -> HttpHandler:
         async def answer(http: web.Request) -> web.StreamResponse:
+            await self._learn_ended()
             session, is_cookie = self._session(http)
             if session is None:
                 return self._not_logged_in(http)
@@ -299,7 +337,10 @@ class _Server:
                     return self._refused(http, HTTPStatus.FORBIDDEN, key="refused.forged")
             request = self._request(http, session, form)
             if route.path == "/logout":
-                return self._logged_out(http, session)
+                self._sessions.end(session.id)
+                # Another process, as that which is begun when somebody comes next, has to know it, too.
+                await request.note("logout", {}, "done")
+                return self._logged_out(http)
             answered = await self._ask(route, request)
             if route.method == "POST" and not request.has_noted:
                 await request.note(route.path, {}, "done")
@@ -337,25 +378,57 @@ class _Server:
 
     def _session(self, http: web.Request) -> tuple[Session | None, bool]:
         """Return who asks, and whether a cookie says so: a browser sends that by itself, a script its token."""
-        authorization = http.headers.get(hdrs.AUTHORIZATION)
-        if authorization is None:
-            return self._sessions.read(http.cookies.get(SESSION_COOKIE, "")), True
-        role = self._role(http, authorization.removeprefix("Bearer "))
+        token = _bearer(http)
+        if token is None:
+            return self._sessions.read(http.cookies.get(self._session_cookie(http), "")), True
+        role = self._role(http, token)
         return (None if role is None else Session(id="token", role=role, expires_at_s=0.0)), False
+
+    async def _learn_ended(self) -> None:
+        """Let sessions that were ended in another process end here, too: in the one before this, or one beside it.
+
+        While the store is away they are not known: nor is anything else that it has.
+        """
+        async with self._asking_ended:
+            if time.monotonic() - self._ended_asked_s < _ENDED_EVERY_S:
+                return
+            now_us = time.time_ns() // 1000
+            asked = list_who_did(self._console.store, "logout", since_us=self._ended_known_us)
+            found = await attempt(asked, timeout_s=_ENDED_TIMEOUT_S)
+            self._ended_asked_s = time.monotonic()
+            if not isinstance(found, Unknown):
+                self._sessions.end(*found)
+                # Clocks of others may be behind.
+                self._ended_known_us = now_us - 60_000_000
 
     def _role(self, http: web.Request, token: str) -> Role | None:
         """Return what a token lets do. Raises `HTTPTooManyRequests` where wrong ones were tried too often."""
         address = http.remote or ""
-        wait_s = self._failures.wait_s(address)
-        if wait_s:
-            raise web.HTTPTooManyRequests(headers={hdrs.RETRY_AFTER: str(round(wait_s) + 1)})
         role = self._sessions.role_of(token)
+        wait_s = self._failures.wait_s(address)
+        if wait_s and not self._is_back(http, role):
+            raise web.HTTPTooManyRequests(headers={hdrs.RETRY_AFTER: str(round(wait_s) + 1)})
         if role is None:
             self._failures.note(address)
             _log.warning("console_login_refused", address=address)
         return role
 
+    def _is_back(self, http: web.Request, role: Role | None) -> bool:
+        """Whether a browser gives the token again that was right in it before: others' wrong ones do not keep it out.
+
+        All come from one address behind a proxy. Whoever gives another token learns nothing, not even that it is right.
+        """
+        browser = self._sessions.read_browser(http.cookies.get(BROWSER_COOKIE, ""))
+        if browser is None or self._failures_of_browsers.wait_s(browser.id):
+            return False
+        if role != browser.role:
+            self._failures_of_browsers.note(browser.id)
+        return role == browser.role
+
     async def _form(self, http: web.Request) -> Mapping[str, str]:
+        if http.can_read_body and http.content_type != _FORM:
+            # What else there is has parts and files: more to go wrong, for a form that none of our pages has.
+            raise web.HTTPUnsupportedMediaType
         try:
             async with asyncio.timeout(_BODY_TIMEOUT_S):
                 sent = await http.post()
@@ -430,7 +503,8 @@ class _Server:
         if _wants_json(request.http):
             return _json(HTTPStatus.OK if done.ok else HTTPStatus.CONFLICT, done)
         response = web.Response(status=HTTPStatus.SEE_OTHER, headers={hdrs.LOCATION: done.to})
-        told = f"{'ok' if done.ok else 'failed'} {done.text[:_DONE_CHARACTERS]}"
+        text = done.text.encode("utf-8", "replace")[:_DONE_BYTES].decode("utf-8", "ignore")
+        told = f"{'ok' if done.ok else 'failed'} {text}"
         self._set_cookie(request.http, response, DONE_COOKIE, self._sessions.seal(session, told), max_age_s=60)
         return response
 
@@ -470,8 +544,7 @@ class _Server:
             async with asyncio.timeout(_BODY_TIMEOUT_S):
                 await http.content.read(MAX_REPORT_BYTES)
         self._console.reports += 1
-        if time.monotonic() - self._report_told_s > _REPORT_TOLD_EVERY_S or not self._report_told_s:
-            self._report_told_s = time.monotonic()
+        if self._reports_told.passes():
             _log.warning("console_policy_violated", reports=self._console.reports)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
@@ -510,17 +583,17 @@ class _Server:
         session = self._sessions.begin(role)
         _log.info("console_login", who=session.id, role=role, address=http.remote)
         self._set_session(http, response, session)
+        known = self._sessions.browser_cookie(KnownBrowser(id=session.id, role=role))
+        self._set_cookie(http, response, BROWSER_COOKIE, known, max_age_s=_YEAR_S, path="/login")
         return response
 
-    def _logged_out(self, http: web.Request, session: Session) -> web.StreamResponse:
-        del http
-        self._sessions.end(session)
+    def _logged_out(self, http: web.Request) -> web.StreamResponse:
         response = web.Response(status=HTTPStatus.SEE_OTHER, headers={hdrs.LOCATION: "/login"})
-        response.del_cookie(SESSION_COOKIE, path="/")
+        self._set_cookie(http, response, self._session_cookie(http), "", max_age_s=0)
         return response
 
     def _not_logged_in(self, http: web.Request) -> web.StreamResponse:
-        if hdrs.AUTHORIZATION in http.headers or _wants_json(http):
+        if _bearer(http) is not None or _wants_json(http):
             answer = _json(HTTPStatus.UNAUTHORIZED, {"error": "log in, or send Authorization: Bearer TOKEN"})
             answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return answer
@@ -547,16 +620,21 @@ class _Server:
         return response
 
     def _set_session(self, http: web.Request, response: web.StreamResponse, session: Session) -> None:
-        self._set_cookie(http, response, SESSION_COOKIE, self._sessions.cookie(session), max_age_s=SESSION_S)
+        name = self._session_cookie(http)
+        self._set_cookie(http, response, name, self._sessions.cookie(session), max_age_s=SESSION_S)
+
+    def _session_cookie(self, http: web.Request) -> str:
+        """Return the name of the session's cookie: over HTTPS one that no other name, and no plain answer, may set."""
+        return f"__Host-{SESSION_COOKIE}" if self._hosts.is_secure(http.host) else SESSION_COOKIE
 
     def _set_cookie(
-        self, http: web.Request, response: web.StreamResponse, name: str, value: str, *, max_age_s: int
+        self, http: web.Request, response: web.StreamResponse, name: str, value: str, *, max_age_s: int, path: str = "/"
     ) -> None:
         response.set_cookie(
             name,
             value,
             max_age=max_age_s,
-            path="/",
+            path=path,
             httponly=True,
             samesite="Strict",
             secure=self._hosts.is_secure(http.host),
@@ -564,11 +642,17 @@ class _Server:
 
 
 #: What `refused.html` has a sentence for.
-_REFUSALS: Final = frozenset({403, 404, 405, 406, 408, 413, 429, 500})
+_REFUSALS: Final = frozenset({403, 404, 405, 406, 408, 413, 415, 429, 500})
 
 
 async def _nothing(request: Request) -> Answer:
     raise AssertionError(request)
+
+
+def _bearer(http: web.Request) -> str | None:
+    """Return the token of a script. A proxy's own passwords (Basic) come with the browser's cookies and are none."""
+    scheme, _, token = http.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _wants_json(http: web.Request) -> bool:

@@ -60,7 +60,7 @@ from store.browsing_letters import (
     group_dead_letters,
     search_dead_letters,
 )
-from store.changes import Change, keep_change, list_changes, prune_changes
+from store.changes import Change, keep_change, list_changes, list_who_did, prune_changes
 from store.completions import (
     Claim,
     OverdueDelivery,
@@ -339,6 +339,7 @@ __all__ = [
     "list_refused_files",
     "list_staged_files",
     "list_unfinished",
+    "list_who_did",
     "locate_archive_file",
     "mark_audited",
     "mark_listed",

@@ -49,6 +49,13 @@ async def list_changes(store: Store, *, after: str | None = None, limit: int = 5
     )
 
 
+async def list_who_did(store: Store, action: str, *, since_us: int) -> frozenset[str]:
+    """Return the sessions that did this since then."""
+    query = select(changes.c.who).where(changes.c.at_us >= since_us, changes.c.action == action)
+    async with browsing(store) as connection:
+        return frozenset((await connection.execute(query)).scalars())
+
+
 async def prune_changes(store: Store, *, older_than_s: float) -> int:
     """Delete the changes that were made longer ago than this, and return how many."""
     statement = delete(changes).where(changes.c.at_us < now_us() - round(older_than_s * 1_000_000))

@@ -99,8 +99,7 @@ def test_no_page_of_others_shows_the_console_in_a_frame_or_sends_its_forms(visit
 
 def test_a_name_of_others_that_leads_here_gets_nothing(visits: Visits, school: Pipeline) -> None:
     page, watch = visits.watched(f"{ELSEWHERE}:{school.port}")
-    # Chromium says so of every page that comes without encryption from elsewhere than this machine.
-    watch.expect("421", "403", "Cross-Origin-Opener-Policy header has been ignored")
+    watch.expect("421", "403")
     answer = page.goto("/login")
     assert answer is not None
     assert answer.status in (403, 421)

@@ -1,14 +1,26 @@
 """Who gets in, what a session lets do, and which requests are none of ours."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 import structlog.testing
 
-from console.security import FAILURES_OF_ALL, FAILURES_OF_ONE, FAILURES_WITHIN_S, Failures, Hosts, Sessions, is_own_path
+import console.server
+from console.security import (
+    FAILURES_OF_ALL,
+    FAILURES_OF_ONE,
+    FAILURES_WITHIN_S,
+    Failures,
+    Hosts,
+    KnownBrowser,
+    Sessions,
+    is_own_path,
+)
 from tests.console.world import READ_TOKEN, TOKEN, World, elements, running, text_of
 
 
@@ -62,6 +74,58 @@ async def test_who_is_logged_in_is_not_kept_out_by_wrong_tokens_of_others(world:
     assert (await world.browser.get("/changes")).status == 200
 
 
+async def test_a_browser_that_was_logged_in_before_is_not_kept_out_by_wrong_tokens_of_others(world: World) -> None:
+    page = await world.browser.log_in()
+    await world.browser.post("/logout", {"form_token": page.form_token})
+    async with world.another() as other:
+        for _ in range(FAILURES_OF_ONE):
+            assert (await other.log_in("wrong")).status == 401
+        assert (await other.log_in()).status == 429
+    # All come from one address, as behind a proxy.
+    assert (await world.browser.log_in()).status == 200
+
+
+async def test_a_browser_that_was_logged_in_before_can_guess_no_more_than_others(world: World) -> None:
+    await world.browser.log_in()
+    async with world.another() as other:
+        for _ in range(FAILURES_OF_ONE):
+            await other.log_in("wrong")
+    for _ in range(FAILURES_OF_ONE):
+        assert (await world.browser.log_in("wrong")).status == 429
+    assert (await world.browser.log_in()).status == 429
+
+
+async def test_a_browser_that_may_look_learns_nothing_of_the_token_that_operates(world: World) -> None:
+    await world.browser.log_in(READ_TOKEN)
+    async with world.another() as other:
+        for _ in range(FAILURES_OF_ONE):
+            await other.log_in("wrong")
+    right, wrong = await world.browser.log_in(TOKEN), await world.browser.log_in("wrong")
+    assert (right.status, right.text) == (wrong.status, wrong.text)
+    assert right.status == 429
+    assert (await world.browser.log_in(READ_TOKEN)).status == 200
+
+
+async def test_what_a_browser_is_known_by_lets_nobody_in_and_ends_with_the_token() -> None:
+    before = Sessions("first-token-of-22-characters", "second-token-of-22-characters")
+    known = before.browser_cookie(KnownBrowser(id="b", role="read"))
+    session = before.cookie(before.begin("read"))
+    assert before.read_browser(known) == KnownBrowser(id="b", role="read")
+    assert before.read(known) is None
+    assert before.read_browser(session) is None
+    assert Sessions("first-token-of-22-characters", "another-token-of-22-characters").read_browser(known) is None
+
+
+async def test_the_password_of_a_proxy_is_no_token(world: World) -> None:
+    await world.browser.log_in()
+    basic = {"Authorization": "Basic dGVhY2hlcjpzZWNyZXQ="}
+    for _ in range(FAILURES_OF_ONE + 1):
+        page = await world.browser.get("/changes", headers=basic)
+        assert (page.status, page.url.path) == (200, "/changes")
+    # It comes with every request of the browser: a form needs its own token all the same.
+    assert (await world.browser.post("/logout", {}, headers=basic)).status == 403
+
+
 def test_attempts_are_bounded_for_all_addresses_together_and_forgotten_in_time() -> None:
     now_s = 0.0
     failures = Failures(lambda: now_s)
@@ -85,11 +149,12 @@ async def test_who_may_only_look_changes_nothing(world: World) -> None:
 async def test_a_form_without_our_token_or_from_elsewhere_does_nothing(world: World) -> None:
     await world.browser.log_in()
     page = await world.browser.get("/changes")
-    forged = [
+    forged: list[tuple[dict[str, str], dict[str, str]]] = [
         ({}, {}),
         ({"form_token": "x" * 43}, {}),
         ({"form_token": page.form_token}, {"Origin": "https://elsewhere.example"}),
         ({"form_token": page.form_token}, {"Origin": "null"}),
+        ({"form_token": page.form_token}, {"Origin": "http://[::1"}),
     ]
     for form, headers in forged:
         assert (await world.browser.post("/logout", form, headers=headers)).status == 403
@@ -109,6 +174,29 @@ async def test_logging_out_ends_the_session_also_for_who_copied_the_cookie(world
     assert (await world.browser.get("/changes")).url.path == "/login"
     async with world.another(cookies={"tiw_console": cookie}) as other:
         assert (await other.get("/changes")).url.path == "/login"
+
+
+async def test_a_session_that_was_logged_out_is_ended_in_every_other_process(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.browser.log_in()
+    (cookie,) = [one.value for one in world.browser.session.cookie_jar if one.key == "tiw_console"]
+    page = await world.browser.get("/changes")
+    async with (
+        running(tmp_path / "beside", store=world.store, log_in=False) as beside,
+        beside.another(cookies={"tiw_console": cookie}) as copied,
+    ):
+        assert (await copied.get("/changes")).url.path == "/changes"
+        await world.browser.post("/logout", {"form_token": page.form_token})
+        # It asks from time to time.
+        monkeypatch.setattr(console.server, "_ENDED_EVERY_S", 0.0)
+        assert (await copied.get("/changes")).url.path == "/login"
+    # As `tiw up` begins one whenever somebody comes.
+    async with (
+        running(tmp_path / "after", store=world.store, log_in=False) as after,
+        after.another(cookies={"tiw_console": cookie}) as copied,
+    ):
+        assert (await copied.get("/changes")).url.path == "/login"
 
 
 async def test_a_session_outlives_a_restart_and_ends_with_its_token(tmp_path: Path) -> None:
@@ -165,8 +253,26 @@ async def test_the_name_of_the_public_address_is_ours_and_makes_cookies_secure(t
             allow_redirects=False,
         )
         assert answer.status == 303
-        assert "Secure" in answer.headers["Set-Cookie"]
+        for cookie in answer.headers.getall("Set-Cookie"):
+            assert "Secure" in cookie
+        # No other name of the school, and no plain answer, can put a session of its own in its place.
+        session = answer.headers.getall("Set-Cookie")[0]
+        assert session.startswith("__Host-tiw_console=")
+        assert "Path=/;" in f"{session};"
+        assert "Domain" not in session
+        headers = {"Host": "console.school.example", "Cookie": session.partition(";")[0]}
+        assert (await world.browser.get("/changes", headers=headers)).url.path == "/changes"
+        headers["Cookie"] = headers["Cookie"].removeprefix("__Host-")
+        plain = await world.browser.get("/changes", headers=headers, allow_redirects=False)
+        assert plain.headers["Location"].startswith("/login")
         assert "max-age" in answer.headers["Strict-Transport-Security"]
+
+
+def test_a_form_that_came_without_https_is_none_of_the_public_name() -> None:
+    hosts = Hosts("https://console.school.example")
+    assert hosts.is_own_origin("https://console.school.example", "console.school.example")
+    assert not hosts.is_own_origin("http://console.school.example", "console.school.example")
+    assert hosts.is_own_origin("http://127.0.0.1:8090", "127.0.0.1:8090")
 
 
 @pytest.mark.parametrize("host", ["", "[", "::::", "a b", "localhost@evil", "0x7f.1", "\uff11\uff12\uff17.0.0.1"])
@@ -198,6 +304,26 @@ async def test_every_answer_tells_browsers_what_to_refuse(world: World) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    ("host", "is_sent"),
+    [
+        ("127.0.0.1:8090", True),
+        ("localhost", True),
+        ("[::1]:8090", True),
+        ("console.school.example", True),
+        ("192.0.2.7:8090", False),
+        ("[2001:db8::7]", False),
+    ],
+)
+async def test_what_browsers_heed_only_over_https_is_not_sent_where_they_would_complain(
+    tmp_path: Path, host: str, is_sent: bool
+) -> None:
+    async with running(tmp_path, log_in=False, url="https://console.school.example") as world:
+        answer = await world.browser.get("/login", headers={"Host": host})
+        assert answer.status == 200
+        assert ("Cross-Origin-Opener-Policy" in answer.headers) == is_sent
+
+
 async def test_no_page_has_script_or_style_in_it(world: World) -> None:
     await world.browser.log_in()
     for path in ("/login", "/changes", "/nothing"):
@@ -222,9 +348,26 @@ async def test_the_language_is_switched_and_kept(world: World) -> None:
     assert page.headers["Location"] == "/"
 
 
+async def test_only_plain_forms_are_read(world: World) -> None:
+    with aiohttp.MultipartWriter("form-data") as parts:
+        parts.append(TOKEN, {"Content-Disposition": 'form-data; name="token"'})
+    answer = await world.browser.request("POST", "/login", data=parts)
+    assert answer.status == 415
+    assert "x-www-form-urlencoded" in text_of(answer.text)
+
+
 async def test_a_form_that_is_too_large_is_refused(world: World) -> None:
     await world.browser.log_in()
     assert (await world.browser.post("/logout", {"form_token": "x" * 300_000})).status == 413
+
+
+async def test_what_is_no_http_fills_no_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nno header\x1b[31m\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.0 400")
+        writer.close()
+    assert len(caplog.records) <= 1
 
 
 async def test_reports_of_browsers_are_counted_and_not_believed(world: World) -> None:

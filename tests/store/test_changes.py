@@ -12,6 +12,7 @@ from store import (
     forget_recording,
     keep_change,
     list_changes,
+    list_who_did,
     prune_changes,
 )
 from store.changes import FORGOTTEN, MAX_CHARACTERS
@@ -39,6 +40,13 @@ async def test_changes_are_listed_the_latest_first_and_whole(store: Store) -> No
     assert listed == made[::-1]
     with pytest.raises(ValueError, match="begin at its first page"):
         await list_changes(store, after="nowhere")
+
+
+async def test_who_did_something_lately_is_told(store: Store) -> None:
+    for who, action, at_us in [("s1", "logout", 5), ("s2", "logout", 9), ("s2", "logout", 10), ("s3", "test", 10)]:
+        await keep_change(store, structs.replace(change(at_us), who=who, action=action))
+    assert await list_who_did(store, "logout", since_us=6) == {"s2"}
+    assert await list_who_did(store, "logout", since_us=0) == {"s1", "s2"}
 
 
 async def test_two_changes_of_one_moment_are_both_kept(store: Store) -> None:
