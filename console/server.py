@@ -21,23 +21,19 @@ from archive import DEFAULT_HOSTS, AddressRules, Place, PlaceError
 from broker import BrokerError, Transport
 from console import changes, consumers, dead_letters, events, media, now, recording, recordings, rejected, sending
 from console.live import Live, Situation
+from console.logins import LOGOUT, Logins, bearer_token
 from console.peers import Peers
 from console.rendering import STATIC, Pages, Texts, attempt, language_of, static_names
 from console.requests import Answer, BadInputError, Done, Language, Request, Route, Shown, Unknown
 from console.security import (
     HEADERS,
-    MOST_FAILURES,
-    SESSION_S,
-    Failures,
     Hosts,
-    KnownBrowser,
-    Role,
     Session,
     Sessions,
     content_security_policy,
     is_own_path,
 )
-from store import Change, Store, StoreError, check_schema, keep_change, list_who_did
+from store import Change, Store, StoreError, check_schema, keep_change
 from telemetry import Throttle, give_every_request_a_target
 
 #: The pages of each role, whole, in its file.
@@ -60,17 +56,11 @@ MAX_REPORT_BYTES: Final = 16 * 1024
 _FORM: Final = "application/x-www-form-urlencoded"
 _BODY_TIMEOUT_S: Final = 10.0
 
-SESSION_COOKIE: Final = "tiw_console"
 DONE_COOKIE: Final = "tiw_console_done"
 LANGUAGE_COOKIE: Final = "tiw_console_language"
-BROWSER_COOKIE: Final = "tiw_console_browser"
 _YEAR_S: Final = 365 * 86_400
 #: In a cookie, which browsers drop if it has more than 4096 bytes: a third more, and its signature.
 _DONE_BYTES: Final = 2800
-
-#: How often the store is asked, while somebody looks, for the sessions that were ended by other processes.
-_ENDED_EVERY_S: Final = 10.0
-_ENDED_TIMEOUT_S: Final = 1.0
 
 #: Reports of browsers, and what is no HTTP, are anybody's to send: one line a minute tells that there are some.
 _TOLD_EVERY_S: Final = 60.0
@@ -163,7 +153,7 @@ class Console:
             return self._place or Unknown(reason="TIW_ARCHIVE is not set for the console")
 
     def turn(self, kind: str) -> asyncio.Lock:
-        """Return what is held while something of this kind is changed: whoever comes second finds what the first did."""
+        """Return what is held while something of this kind is changed: who comes second finds what the first did."""
         return self._turns.setdefault(kind, asyncio.Lock())
 
     def _render_live(self, situation: Situation, language: Language) -> Mapping[str, str]:
@@ -254,16 +244,12 @@ class _Server:
         config = console.config
         self._console = console
         self._sessions = Sessions(config.token, config.read_token)
-        self._failures = Failures()
-        self._failures_of_browsers = Failures(of_all=MOST_FAILURES)
         self._hosts = Hosts(config.url)
+        self._logins = Logins(self._sessions, self._hosts, console.store)
         self._translators = {language: console.texts.translator(language) for language in ("en", "zh")}
         self._open = 0
         self._last_s = time.monotonic()
         self._reports_told = Throttle(_TOLD_EVERY_S)
-        self._ended_asked_s = float("-inf")
-        self._ended_known_us = time.time_ns() // 1000 - SESSION_S * 1_000_000
-        self._asking_ended = asyncio.Lock()
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._middleware], client_max_size=MAX_FORM_BYTES)
@@ -324,8 +310,8 @@ class _Server:
 
     def _page(self, route: Route) -> HttpHandler:
         async def answer(http: web.Request) -> web.StreamResponse:
-            await self._learn_ended()
-            session, is_cookie = self._session(http)
+            await self._logins.learn_ended()
+            session, is_cookie = self._logins.session(http)
             if session is None:
                 return self._not_logged_in(http)
             if route.role == "operate" and session.role != "operate":
@@ -337,16 +323,13 @@ class _Server:
                     return self._refused(http, HTTPStatus.FORBIDDEN, key="refused.forged")
             request = self._request(http, session, form)
             if route.path == "/logout":
-                self._sessions.end(session.id)
-                # Another process, as that which is begun when somebody comes next, has to know it, too.
-                await request.note("logout", {}, "done")
-                return self._logged_out(http)
+                return await self._logged_out(request, session)
             answered = await self._ask(route, request)
             if route.method == "POST" and not request.has_noted:
                 await request.note(route.path, {}, "done")
             response = self._response(request, session, answered)
             if is_cookie and session.is_old and not response.prepared:
-                self._set_session(http, response, self._sessions.begin(session.role, session_id=session.id))
+                self._logins.renew(http, response, session)
             return response
 
         return answer
@@ -375,55 +358,6 @@ class _Server:
                 command="tiw doctor",
                 status=HTTPStatus.SERVICE_UNAVAILABLE,
             )
-
-    def _session(self, http: web.Request) -> tuple[Session | None, bool]:
-        """Return who asks, and whether a cookie says so: a browser sends that by itself, a script its token."""
-        token = _bearer(http)
-        if token is None:
-            return self._sessions.read(http.cookies.get(self._session_cookie(http), "")), True
-        role = self._role(http, token)
-        return (None if role is None else Session(id="token", role=role, expires_at_s=0.0)), False
-
-    async def _learn_ended(self) -> None:
-        """Let sessions that were ended in another process end here, too: in the one before this, or one beside it.
-
-        While the store is away they are not known: nor is anything else that it has.
-        """
-        async with self._asking_ended:
-            if time.monotonic() - self._ended_asked_s < _ENDED_EVERY_S:
-                return
-            now_us = time.time_ns() // 1000
-            asked = list_who_did(self._console.store, "logout", since_us=self._ended_known_us)
-            found = await attempt(asked, timeout_s=_ENDED_TIMEOUT_S)
-            self._ended_asked_s = time.monotonic()
-            if not isinstance(found, Unknown):
-                self._sessions.end(*found)
-                # Clocks of others may be behind.
-                self._ended_known_us = now_us - 60_000_000
-
-    def _role(self, http: web.Request, token: str) -> Role | None:
-        """Return what a token lets do. Raises `HTTPTooManyRequests` where wrong ones were tried too often."""
-        address = http.remote or ""
-        role = self._sessions.role_of(token)
-        wait_s = self._failures.wait_s(address)
-        if wait_s and not self._is_back(http, role):
-            raise web.HTTPTooManyRequests(headers={hdrs.RETRY_AFTER: str(round(wait_s) + 1)})
-        if role is None:
-            self._failures.note(address)
-            _log.warning("console_login_refused", address=address)
-        return role
-
-    def _is_back(self, http: web.Request, role: Role | None) -> bool:
-        """Whether a browser gives the token again that was right in it before: others' wrong ones do not keep it out.
-
-        All come from one address behind a proxy. Whoever gives another token learns nothing, not even that it is right.
-        """
-        browser = self._sessions.read_browser(http.cookies.get(BROWSER_COOKIE, ""))
-        if browser is None or self._failures_of_browsers.wait_s(browser.id):
-            return False
-        if role != browser.role:
-            self._failures_of_browsers.note(browser.id)
-        return role == browser.role
 
     async def _form(self, http: web.Request) -> Mapping[str, str]:
         if http.can_read_body and http.content_type != _FORM:
@@ -455,7 +389,7 @@ class _Server:
             who=session.id,
             form=form,
             wants_json=_wants_json(http),
-            is_valid=lambda: self._session(http)[0] is not None,
+            is_valid=lambda: self._logins.session(http)[0] is not None,
         )
 
     def _language_of(self, http: web.Request) -> Language:
@@ -505,7 +439,7 @@ class _Server:
         response = web.Response(status=HTTPStatus.SEE_OTHER, headers={hdrs.LOCATION: done.to})
         text = done.text.encode("utf-8", "replace")[:_DONE_BYTES].decode("utf-8", "ignore")
         told = f"{'ok' if done.ok else 'failed'} {text}"
-        self._set_cookie(request.http, response, DONE_COOKIE, self._sessions.seal(session, told), max_age_s=60)
+        self._logins.set_cookie(request.http, response, DONE_COOKIE, self._sessions.seal(session, told), max_age_s=60)
         return response
 
     def _take_done(self, http: web.Request, session: Session) -> dict[str, object] | None:
@@ -535,7 +469,7 @@ class _Server:
             status=HTTPStatus.SEE_OTHER, headers={hdrs.LOCATION: back if is_own_path(back) else "/"}
         )
         chosen = language_of("", http.query.get("to"))
-        self._set_cookie(http, response, LANGUAGE_COOKIE, chosen, max_age_s=_YEAR_S)
+        self._logins.set_cookie(http, response, LANGUAGE_COOKIE, chosen, max_age_s=_YEAR_S)
         return response
 
     async def _csp_report(self, http: web.Request) -> web.StreamResponse:
@@ -569,7 +503,7 @@ class _Server:
             return self._login_form(http, HTTPStatus.FORBIDDEN, "refused.forged")
         form = await self._form(http)
         try:
-            role = self._role(http, form.get("token", "").strip())
+            role = self._logins.role(http, form.get("token", "").strip())
         except web.HTTPTooManyRequests as error:
             response = self._login_form(http, HTTPStatus.TOO_MANY_REQUESTS, "login.wait")
             response.headers[hdrs.RETRY_AFTER] = error.headers[hdrs.RETRY_AFTER]
@@ -580,20 +514,17 @@ class _Server:
         response = web.Response(
             status=HTTPStatus.SEE_OTHER, headers={hdrs.LOCATION: back if is_own_path(back) else "/"}
         )
-        session = self._sessions.begin(role)
-        _log.info("console_login", who=session.id, role=role, address=http.remote)
-        self._set_session(http, response, session)
-        known = self._sessions.browser_cookie(KnownBrowser(id=session.id, role=role))
-        self._set_cookie(http, response, BROWSER_COOKIE, known, max_age_s=_YEAR_S, path="/login")
+        self._logins.begin(http, response, role)
         return response
 
-    def _logged_out(self, http: web.Request) -> web.StreamResponse:
+    async def _logged_out(self, request: Request, session: Session) -> web.StreamResponse:
         response = web.Response(status=HTTPStatus.SEE_OTHER, headers={hdrs.LOCATION: "/login"})
-        self._set_cookie(http, response, self._session_cookie(http), "", max_age_s=0)
+        self._logins.end(request.http, response, session)
+        await request.note(LOGOUT, {}, "done")
         return response
 
     def _not_logged_in(self, http: web.Request) -> web.StreamResponse:
-        if _bearer(http) is not None or _wants_json(http):
+        if bearer_token(http) is not None or _wants_json(http):
             answer = _json(HTTPStatus.UNAUTHORIZED, {"error": "log in, or send Authorization: Bearer TOKEN"})
             answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return answer
@@ -619,27 +550,6 @@ class _Server:
                 response.headers[name] = headers[name]
         return response
 
-    def _set_session(self, http: web.Request, response: web.StreamResponse, session: Session) -> None:
-        name = self._session_cookie(http)
-        self._set_cookie(http, response, name, self._sessions.cookie(session), max_age_s=SESSION_S)
-
-    def _session_cookie(self, http: web.Request) -> str:
-        """Return the name of the session's cookie: over HTTPS one that no other name, and no plain answer, may set."""
-        return f"__Host-{SESSION_COOKIE}" if self._hosts.is_secure(http.host) else SESSION_COOKIE
-
-    def _set_cookie(
-        self, http: web.Request, response: web.StreamResponse, name: str, value: str, *, max_age_s: int, path: str = "/"
-    ) -> None:
-        response.set_cookie(
-            name,
-            value,
-            max_age=max_age_s,
-            path=path,
-            httponly=True,
-            samesite="Strict",
-            secure=self._hosts.is_secure(http.host),
-        )
-
 
 #: What `refused.html` has a sentence for.
 _REFUSALS: Final = frozenset({403, 404, 405, 406, 408, 413, 415, 429, 500})
@@ -647,12 +557,6 @@ _REFUSALS: Final = frozenset({403, 404, 405, 406, 408, 413, 415, 429, 500})
 
 async def _nothing(request: Request) -> Answer:
     raise AssertionError(request)
-
-
-def _bearer(http: web.Request) -> str | None:
-    """Return the token of a script. A proxy's own passwords (Basic) come with the browser's cookies and are none."""
-    scheme, _, token = http.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _wants_json(http: web.Request) -> bool:

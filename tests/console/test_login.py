@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import structlog.testing
 
-import console.server
+import console.logins
 from console.security import (
     FAILURES_OF_ALL,
     FAILURES_OF_ONE,
@@ -21,6 +21,7 @@ from console.security import (
     Sessions,
     is_own_path,
 )
+from console.server import _DONE_BYTES
 from tests.console.world import READ_TOKEN, TOKEN, World, elements, running, text_of
 
 
@@ -189,7 +190,7 @@ async def test_a_session_that_was_logged_out_is_ended_in_every_other_process(
         assert (await copied.get("/changes")).url.path == "/changes"
         await world.browser.post("/logout", {"form_token": page.form_token})
         # It asks from time to time.
-        monkeypatch.setattr(console.server, "_ENDED_EVERY_S", 0.0)
+        monkeypatch.setattr(console.logins, "_ENDED_EVERY_S", 0.0)
         assert (await copied.get("/changes")).url.path == "/login"
     # As `tiw up` begins one whenever somebody comes.
     async with (
@@ -354,6 +355,13 @@ async def test_only_plain_forms_are_read(world: World) -> None:
     answer = await world.browser.request("POST", "/login", data=parts)
     assert answer.status == 415
     assert "x-www-form-urlencoded" in text_of(answer.text)
+
+
+def test_what_an_action_came_to_fits_a_cookie_in_any_language() -> None:
+    sessions = Sessions("first-token-of-22-characters")
+    sealed = sessions.seal(sessions.begin("operate"), "failed " + "错" * (_DONE_BYTES // 3))
+    # Browsers drop a cookie that is longer: https://www.rfc-editor.org/rfc/rfc6265#section-6.1
+    assert len(f"tiw_console_done={sealed}; Max-Age=60; Path=/; HttpOnly; Secure; SameSite=Strict") <= 4096
 
 
 async def test_a_form_that_is_too_large_is_refused(world: World) -> None:
