@@ -55,7 +55,7 @@ class NowView(Struct, frozen=True, kw_only=True):
     """What the page is made of: what is counted is None where it never was known. Lengths of time are in seconds.
 
     `knows_all`: nothing that should be known is not. `tells`: at least one process tells its numbers. `refused` and
-    `not_kept` are of the last `counted_s`.
+    `not_kept` are of the last `counted_s`; `refused_since_start` counts from when the processes were started.
     """
 
     now: Situation
@@ -68,6 +68,7 @@ class NowView(Struct, frozen=True, kw_only=True):
     p50_s: float | None
     p99_s: float | None
     refused: int
+    refused_since_start: int
     not_kept: int
     counted_s: float
     waiting: int | None
@@ -86,13 +87,15 @@ class NowView(Struct, frozen=True, kw_only=True):
 class NowDocument(Struct, frozen=True, kw_only=True):
     """What the page Now knows at this moment: None for what it does not, and `unknown` says why, by part.
 
-    `refused` and `not_kept` count the last `counted_s` seconds. Lengths of time are in seconds.
+    `refused` and `not_kept` count the last `counted_s` seconds, `refused_since_start` all since the processes were
+    started. Lengths of time are in seconds.
     """
 
     callbacks_per_minute: float | None
     answer_p50_s: float | None
     answer_p99_s: float | None
     refused: int | None
+    refused_since_start: int | None
     not_kept: int | None
     counted_s: float
     waiting: int | None
@@ -126,6 +129,7 @@ def view_of(now: Situation) -> NowView:
         p50_s=rates.quantile_s("tiw_answer_seconds_bucket", 0.5),
         p99_s=rates.quantile_s("tiw_answer_seconds_bucket", 0.99),
         refused=rates.grown("tiw_callbacks_refused_total"),
+        refused_since_start=round(sum(values_of(answering, "tiw_callbacks_refused_total"))),
         not_kept=rates.grown("tiw_callbacks_not_kept_total"),
         counted_s=min(rates.covered_s, KEPT_S),
         waiting=None if broker is None else sum(one.state.ready for one in consumers),
@@ -193,6 +197,7 @@ def _document(view: NowView) -> NowDocument:
         answer_p50_s=view.p50_s if view.tells else None,
         answer_p99_s=view.p99_s if view.tells else None,
         refused=view.refused if view.tells else None,
+        refused_since_start=view.refused_since_start if view.tells else None,
         not_kept=view.not_kept if view.tells else None,
         counted_s=view.counted_s,
         waiting=view.waiting if is_counted else None,

@@ -36,6 +36,8 @@ NOTHING = Overview(
     events_last_minute=Count(),
     events_last_hour=Count(),
     events_last_day=Count(),
+    unrecognized_last_day=Count(),
+    tests_last_day=Count(),
     dead_letters={},
 )
 

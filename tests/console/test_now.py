@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 
 import console.live
 from broker import BrokerError
-from store import DeadLetter, Store, StoreError, StoreUnavailableError, keep_dead_letters
+from store import DeadLetter, Store, StoreError, StoreUnavailableError, apply_events, keep_dead_letters
 from tests.console.nodes import node
 from tests.console.world import TOKEN, World, elements, links, running, text_of
+from tests.store.classes import callback, keep
 
 METRICS = """
 # HELP tiw_callbacks_accepted_total Callbacks answered 200, by routing key.
@@ -108,7 +111,40 @@ async def test_numbers_come_from_the_processes_that_are_asked(tmp_path: Path) ->
         assert shown["answer_p50_s"] == pytest.approx(0.001)
         assert shown["spooled"] == 7
         assert [one["kind"] for one in shown["attention"]] == ["spool", "no_consumer", "refused"]
-        assert "7 callbacks have waited" in text_of((await world.browser.get("/")).text)
+        text = text_of((await world.browser.get("/")).text)
+        assert "7 callbacks have waited" in text
+        assert re.search(r"Refused 3 since the ingest nodes were started 3 in the last [1-9][0-9]* seconds", text), text
+
+
+async def test_what_was_refused_before_anybody_looked_is_counted(tmp_path: Path) -> None:
+    async with (
+        node(METRICS.format(accepted=100, fast=40, refused=5)) as asked,
+        opened(tmp_path, peers=[asked.address]) as world,
+    ):
+        page = await world.browser.get("/")
+        assert "Refused 5 since the ingest nodes were started" in text_of(page.text)
+        document = json.loads((await world.browser.get("/?format=json")).text)
+        assert (document["refused_since_start"], document["refused"]) == (5, 0)
+
+
+async def test_what_nobody_recognized_and_what_failed_is_said_apart_and_tests_are_not_counted(world: World) -> None:
+    now_us = time.time_ns() // 1000
+    await apply_events(
+        world.store,
+        [
+            keep(callback("OnlineRecordFinished", TaskId="well"), received_at_us=now_us),
+            keep(callback("OnlineRecordFinished", TaskId="failed", Error={"Code": "c"}), received_at_us=now_us),
+            keep(callback("Strange"), received_at_us=now_us),
+            keep(callback("OnlineRecordFinished", TaskId="test-1"), received_at_us=now_us, source="test"),
+            keep(callback("Strange", 2), received_at_us=now_us, source="test"),
+        ],
+    )
+    page = await world.browser.get("/")
+    text = text_of(page.text)
+    assert "Events kept: 3 in the last minute" in text
+    assert "Not recognized in the last day: 1 Tests in the last day, not counted here: 2" in text
+    assert {"/events?unrecognized=1", "/events?source=test"} <= {*links(page.text)}
+    assert "Finished without error: 1 Failed: 1" in text
 
 
 async def test_a_process_that_is_away_is_told_since_when(tmp_path: Path) -> None:

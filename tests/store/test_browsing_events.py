@@ -212,18 +212,49 @@ async def test_the_overview_counts_and_stops_counting(store: Store, monkeypatch:
     await keep_dead_letters(store, [letter("c", "1"), letter("c", "2"), letter("d", "1")])
     overview = await count_overview(store)
     assert overview.by_status == {
-        RecordingStatus.RECORDING: Count(count=3),
+        RecordingStatus.RECORDING: Count(count=2),
         RecordingStatus.PAUSED: Count(),
         RecordingStatus.STOPPED: Count(),
-        RecordingStatus.FINISHED: Count(count=2),
+        RecordingStatus.FINISHED: Count(count=1),
     }
     assert (overview.failed, overview.contradicted) == (Count(count=1), Count(count=1))
     assert (overview.found_late, overview.not_archived) == (Count(count=1), Count())
-    assert (overview.events_last_minute, overview.events_last_hour) == (Count(count=2), Count(count=8))
-    assert overview.events_last_day == Count(count=8)
+    assert (overview.events_last_minute, overview.events_last_hour) == (Count(count=2), Count(count=7))
+    assert (overview.events_last_day, overview.unrecognized_last_day) == (Count(count=7), Count(count=1))
     assert overview.dead_letters == {"c": Count(count=2), "d": Count(count=1)}
     monkeypatch.setattr("store.overview.COUNTED", 2)
     assert (await count_overview(store)).events_last_hour == Count(count=2, is_at_least=True)
+
+
+async def test_the_overview_counts_tests_apart(store: Store) -> None:
+    now_us = time.time_ns() // 1000
+
+    def of(source: str, task: str, kind: str, **more: Any) -> Any:
+        return keep(callback(f"OnlineRecord{kind}", TaskId=task, **more), received_at_us=now_us, source=source)
+
+    await apply_events(
+        store,
+        [
+            of("test", "test-1", "Started"),
+            of("test", "test-2", "Finished"),
+            of("test", "test-3", "Finished", Error={"Code": "c"}),
+            keep(callback("Strange", 2), received_at_us=now_us, source="test"),
+            # Whoever sends a test for a class that there was makes no test of it.
+            of("", "real", "Started"),
+            of("test", "real", "Stopped"),
+            of("", "real-2", "Finished"),
+        ],
+    )
+    overview = await count_overview(store)
+    assert {status.value: one.count for status, one in overview.by_status.items()} == {
+        "RECORDING": 0,
+        "PAUSED": 0,
+        "STOPPED": 1,
+        "FINISHED": 1,
+    }
+    assert overview.failed == Count()
+    assert (overview.events_last_minute, overview.events_last_day) == (Count(count=2), Count(count=2))
+    assert (overview.unrecognized_last_day, overview.tests_last_day) == (Count(), Count(count=5))
 
 
 async def test_a_page_that_takes_long_is_given_up_and_nobody_after_it(
