@@ -326,7 +326,8 @@ class _Server:
                 return await self._logged_out(request, session)
             answered = await self._ask(route, request)
             if route.method == "POST" and not request.has_noted:
-                await request.note(route.path, {}, "done")
+                is_refused = isinstance(answered, Shown) and answered.status >= HTTPStatus.BAD_REQUEST
+                await request.note(route.path, {}, "not done" if is_refused else "done")
             response = self._response(request, session, answered)
             if is_cookie and session.is_old and not response.prepared:
                 self._logins.renew(http, response, session)

@@ -79,7 +79,7 @@ def test_a_dead_letter_says_why_and_is_handled_once_it_is_mended_and_replayed(
     expect_done(page, "1 dead letter went back to its consumer.")
     eventually(lambda: copied(pipeline, task_id) == 1)
     assert dead_letters_of(pipeline, task_id) == 0
-    expect_noted(page, "Dead letters replayed", "copies")
+    expect_noted(page, "Replay dead letters", "copies")
 
 
 def test_two_tabs_replay_a_dead_letter_once(visits: Visits, pipeline: Pipeline) -> None:
@@ -111,7 +111,7 @@ def test_a_dead_letter_is_deleted_only_after_a_confirmation(visits: Visits, pipe
     page.get_by_role("button", name="Delete this dead letter for good").click()
     expect_done(page, "1 dead letter was deleted for good.")
     assert dead_letters_of(pipeline, task_id) == 0
-    expect_noted(page, "Dead letters deleted", "copies")
+    expect_noted(page, "Delete dead letters", "copies")
 
 
 def test_a_dead_letter_is_replayed_with_the_keyboard_alone(visits: Visits, pipeline: Pipeline) -> None:
@@ -170,7 +170,7 @@ def test_what_was_refused_for_a_wrong_key_is_let_in_once_the_key_is_known(visits
     eventually(lambda: pipeline.select("SELECT status FROM recordings WHERE task_id = 'let-in-later'") != [])
     page.goto("/recordings?task=let-in-later")
     expect(page.locator("tbody tr")).to_have_count(1)
-    expect_noted(page, "Refused callbacks checked again")
+    expect_noted(page, "Check refused callbacks again")
 
 
 def test_a_test_callback_reaches_all_and_is_marked_as_a_test_everywhere(visits: Visits, pipeline: Pipeline) -> None:
@@ -186,7 +186,7 @@ def test_a_test_callback_reaches_all_and_is_marked_as_a_test_everywhere(visits: 
     expect(page.locator("tbody tr .badge.test")).to_be_visible()
     page.locator("tbody tr td a").first.click()
     expect(page.locator("main .badge.test").first).to_be_visible()
-    expect_noted(page, "A test callback sent", "failed")
+    expect_noted(page, "Send a test callback", "failed")
 
 
 def test_a_test_callback_reaches_one_consumer_alone(visits: Visits, pipeline: Pipeline) -> None:
@@ -214,7 +214,7 @@ def test_a_kept_event_is_given_to_a_consumer_again(visits: Visits, pipeline: Pip
     page.get_by_role("button", name="Give it to copies again").click()
     expect_done(page, "copies was given the event again.")
     eventually(lambda: copied(pipeline, cls.task_id) == before + 1)
-    expect_noted(page, "An event given to a consumer again", "copies")
+    expect_noted(page, "Give an event to a consumer again", "copies")
 
 
 def test_the_vendor_is_asked_about_a_recording_at_once(visits: Visits, pipeline: Pipeline) -> None:
@@ -226,7 +226,7 @@ def test_the_vendor_is_asked_about_a_recording_at_once(visits: Visits, pipeline:
     expect(page.locator("p.done.ok")).to_be_visible()
     eventually(lambda: sum(one.task_id == cls.task_id for one in pipeline.api.requests.all) > before)
     assert pipeline.select(asked)
-    expect_noted(page, "The vendor asked about a recording", cls.task_id)
+    expect_noted(page, "Ask the vendor about a recording", cls.task_id)
 
 
 def test_files_are_fetched_at_once(visits: Visits, pipeline: Pipeline) -> None:
@@ -235,7 +235,7 @@ def test_files_are_fetched_at_once(visits: Visits, pipeline: Pipeline) -> None:
     before = len(pipeline.files.requests)
     page.get_by_role("button", name="Fetch").click()
     expect(page.locator("p.done")).to_be_visible()
-    expect_noted(page, "Files fetched at once", cls.task_id)
+    expect_noted(page, "Fetch files of a recording at once", cls.task_id)
     assert len(pipeline.files.requests) >= before
 
 
