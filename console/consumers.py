@@ -142,7 +142,7 @@ async def show_consumer(request: Request) -> Shown:
             "remove": command_line("tiw", "consumers", "remove", name),
         },
         document=_document(request, now, name),
-        command=command_line("tiw", "dead-letters", "list", "--consumer", name),
+        command=command_line("tiw", "consumers", "list", name),
     )
 
 

@@ -124,6 +124,7 @@ async def _listing(request: Request) -> Shown:
             *_option("--consumer", chosen.consumer),
             *_option("--event-id", chosen.event_id),
             *_option("--reason", chosen.reason_start),
+            *(("--replayed",) if chosen.resolved else ()),
         ),
         next=None
         if page.next is None
@@ -169,7 +170,10 @@ async def show_letter(request: Request) -> Answer:
             "purge": f"/dead-letters/purge?{address}",
         },
         document=[letter],
-        command=command_line("tiw", "dead-letters", "show", "--consumer", consumer, "--event-id", event_id),
+        command=command_line(
+            *("tiw", "dead-letters", "show", "--consumer", consumer, "--event-id", event_id),
+            *(("--replayed",) if is_resolved else ()),
+        ),
     )
 
 

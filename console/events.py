@@ -11,8 +11,8 @@ from msgspec import UNSET, Struct, structs
 
 from broker import BUILT_IN_CONSUMERS, BrokerError, Headers
 from console.bodies import body_bytes, shown_body
-from console.recordings import DAY_US, day_us
-from console.rendering import attempt, command_line, plain
+from console.recordings import DAY_US, PAGE_ROWS, day_us, days_of_command
+from console.rendering import attempt, command_line, option, plain
 from console.requests import Answer, BadInputError, Done, Request, Route, Shown, Translate
 from schemas import UNRECOGNIZED, Unrecognized, decode
 from store import (
@@ -88,12 +88,15 @@ async def list_events(request: Request) -> Answer:
         document=document,
         command=command_line(
             *("tiw", "events", "list"),
-            *_option("--type", filters.event_type),
-            *_option("--task", filters.task),
-            *_option("--app", filters.app),
-            *_option("--source", filters.source),
-            *_option("--since", filters.since),
+            *option("--type", filters.event_type),
+            *option("--task", filters.task),
+            *option("--app", filters.app),
+            *option("--source", filters.source),
+            *option("--consumer", filters.consumer),
+            *days_of_command(filters.since, filters.until, filters.offset),
             *(["--unrecognized"] if filters.unrecognized else []),
+            # Later pages have no command of their own: it lists those before them, too.
+            *([] if request.query.get("after") else ["--limit", PAGE_ROWS]),
         ),
         next=None if page.next is None else _query(filters, after=page.next),
     )
@@ -284,7 +287,11 @@ async def _search(request: Request, filters: Filters, *, bodies: bool) -> Page[E
     )
     try:
         return await search_events(
-            request.console.store, chosen, after=request.query.get("after") or None, bodies=bodies
+            request.console.store,
+            chosen,
+            after=request.query.get("after") or None,
+            limit=PAGE_ROWS,
+            bodies=bodies,
         )
     except ValueError as error:
         raise BadInputError(request.t("events.bad_place")) from error
@@ -344,10 +351,6 @@ def _state(consumer: str, outcome: EventOutcome | None) -> str:
     if outcome is not None and outcome.replayed_at_us is not None:
         return "replayed"
     return "kept" if consumer in _BUILT_IN else "nothing"
-
-
-def _option(name: str, value: object) -> tuple[str, ...]:
-    return () if value is None else (name, str(value))
 
 
 ROUTES: tuple[Route, ...] = (

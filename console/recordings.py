@@ -3,14 +3,14 @@
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 from msgspec import Struct, structs
 
-from console.rendering import attempt, command_line, plain
+from console.rendering import attempt, command_line, option, plain
 from console.requests import Answer, BadInputError, Request, Route, Shown, Translate, Unknown
 from store import ListedRecording, Page, RecordingFilter, RecordingStatus, Store, search_recordings
 
@@ -132,7 +132,7 @@ async def list_recordings(request: Request) -> Answer:
         title=t("recordings.title"),
         values=values,
         document=[one.summary for one in page.rows],
-        command=_command(filters),
+        command=_command(filters, is_later_page=after is not None),
         next=next_query,
     )
 
@@ -410,22 +410,33 @@ def _problems(one: ListedRecording) -> Iterator[tuple[str, str]]:
         yield "test", "recordings.badge_test"
 
 
-def _command(filters: Filters) -> str:
-    """Return the command that shows the same, as far as there is one."""
-    stored = _stored(filters)
-    if stored.task is not None and not stored.task.endswith("*"):
-        app = () if filters.app is None else ("--app", filters.app)
-        return command_line("tiw", "recordings", "show", stored.task, *app)
-    words: list[object] = ["tiw", "recordings", "list"]
-    if filters.failed:
-        words += ["--status", "failed"]
-    elif filters.status is not None:
-        words += ["--status", filters.status.value.lower()]
-    if filters.app is not None:
-        words += ["--app", filters.app]
-    if filters.since is not None:
-        words += ["--since", filters.since.isoformat()]
-    return command_line(*words, "--limit", PAGE_ROWS)
+def _command(filters: Filters, *, is_later_page: bool) -> str:
+    """Return the command that lists the same; with a later page also those before it, which it cannot leave out."""
+    # Where nothing was found, the text of the box was taken for nothing.
+    stored = _stored(next(_interpretations(filters)))
+    return command_line(
+        *("tiw", "recordings", "list"),
+        *option("--room", stored.room),
+        *option("--teacher", stored.teacher),
+        *option("--task", stored.task),
+        *option("--app", stored.app),
+        *option("--status", None if stored.status is None else stored.status.value.lower()),
+        *(f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(stored, name)),
+        *days_of_command(filters.since, filters.until, filters.offset),
+        *(() if is_later_page else ("--limit", PAGE_ROWS)),
+    )
+
+
+def days_of_command(since: date | None, until: date | None, offset_minutes: int) -> tuple[str, ...]:
+    """Return the options that choose whole days, the last one included, of a zone so many minutes east of UTC."""
+    zone = timezone(timedelta(minutes=offset_minutes))
+
+    def begins(day: date) -> str:
+        return datetime(day.year, day.month, day.day, tzinfo=zone).isoformat(timespec="minutes")
+
+    # The last day that there is has none behind it.
+    end = None if until is None or until == date.max else begins(until + timedelta(days=1))
+    return (*option("--since", None if since is None else begins(since)), *option("--until", end))
 
 
 ROUTES: tuple[Route, ...] = (Route(method="GET", path="/recordings", handler=list_recordings),)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Final
 
 from console.peers import PeerRejectedRow, PeersRejected
-from console.rendering import command_line
+from console.rendering import command_line, option
 from console.requests import BadInputError, Done, Request, Route, Shown, Unknown
 
 #: Refusals that other keys, or another clock, can turn; each has a text of its own that says how.
@@ -43,7 +43,9 @@ async def list_rejected(request: Request) -> Shown:
             "reason": reason,
         },
         document=found if isinstance(found, Unknown) else rows,
-        command=command_line("tiw", "rejected", "list", *(("--app", app) if app else ())),
+        command=command_line(
+            *("tiw", "rejected", "list"), *option("--app", app or None), *option("--reason", reason or None)
+        ),
     )
 
 

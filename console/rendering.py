@@ -49,6 +49,11 @@ def command_line(*words: object) -> str:
     return shlex.join(plain(str(word), limit=SHOWN_CHARACTERS) for word in words if word is not None)
 
 
+def option(name: str, value: object) -> tuple[object, ...]:
+    """Return an option of a command, nothing where it has no value."""
+    return () if value is None else (name, value)
+
+
 class Texts:
     """Every text of the console in every language, of the files in `texts/`."""
 

@@ -51,9 +51,17 @@ from store.browsing import (
     RecordingDetails,
     RecordingFilter,
     find_recording_details,
+    list_recordings,
     search_recordings,
 )
-from store.browsing_events import EventFilter, EventOutcome, find_event, list_event_outcomes, search_events
+from store.browsing_events import (
+    EventFilter,
+    EventOutcome,
+    find_event,
+    list_event_outcomes,
+    list_events,
+    search_events,
+)
 from store.browsing_letters import (
     DeadLetterFilter,
     DeadLetterGroup,
@@ -164,8 +172,6 @@ from store.reading import (
     find_kept,
     find_recordings,
     list_contradicted,
-    list_events,
-    list_recordings,
     list_unfinished,
     pages_for_replay,
 )

@@ -69,6 +69,9 @@ class RecordingFilter(Struct, frozen=True, kw_only=True):
     not_archived: bool = False
 
 
+_ALL: Final = RecordingFilter()
+
+
 class ListedRecording(Struct, frozen=True, kw_only=True):
     """A recording in a listing. `active_at_us` is when the latest of its events that count was accepted.
 
@@ -98,6 +101,21 @@ async def search_recordings(
         walked = await _search(store.dialect, connection, chosen, place, limit)
         rows = await _show(store.dialect, connection, [tuple(row) for row in walked.rows])
     return walked.page([_listed(row) for row in rows])
+
+
+async def list_recordings(store: Store, chosen: RecordingFilter = _ALL, *, limit: int = 1000) -> list[RecordingSummary]:
+    """Return recordings, the latest activity first, at most `limit` (0: all), however long that takes.
+
+    Raises `ValueError` for a number that no column holds; `StoreUnavailableError` and `SchemaMismatchError`.
+    """
+    check_numbers(chosen.app, chosen.room, chosen.from_us, chosen.until_us)
+    elsewhere = [one.is_it for name, one in ELSEWHERE.items() if getattr(chosen, name)]
+    conditions = [*_within(chosen), *_conditions(chosen), *_by_user(store.dialect, chosen), *elsewhere]
+    query = select(*SUMMARY).where(*conditions).order_by(*newest_first(_ORDER))
+    if limit:
+        query = query.limit(limit)
+    async with store.reading() as connection:
+        return [summary_of(row) for row in await connection.execute(query)]
 
 
 class _Elsewhere(NamedTuple):
@@ -135,7 +153,7 @@ async def _search(
 ) -> Walked:
     """Find places of recordings."""
     elsewhere = [ELSEWHERE[name] for name in ELSEWHERE if getattr(chosen, name)]
-    looked_up = [dialect.has_user(storable(chosen.teacher))] if chosen.teacher is not None else []
+    looked_up = _by_user(dialect, chosen)
     few = [one for one in elsewhere if not (await count(connection, one.rows, up_to=FEW)).is_at_least][:1]
     looked_up += [one.is_it for one in elsewhere if one not in few]
     is_one = chosen.task is not None and not chosen.task.endswith("*")
@@ -165,6 +183,10 @@ def _within(chosen: RecordingFilter) -> list[ColumnElement[bool]]:
     if chosen.until_us is not None:
         conditions.append(recordings.c.active_at_us < chosen.until_us)
     return conditions
+
+
+def _by_user(dialect: Dialect, chosen: RecordingFilter) -> list[ColumnElement[bool]]:
+    return [] if chosen.teacher is None else [dialect.has_user(storable(chosen.teacher))]
 
 
 def _conditions(chosen: RecordingFilter, walked: Dialect | None = None) -> list[ColumnElement[bool]]:

@@ -58,6 +58,9 @@ class EventFilter(Struct, frozen=True, kw_only=True):
     test: bool | None = None
 
 
+_ALL: Final = EventFilter()
+
+
 async def search_events(
     store: Store,
     chosen: EventFilter,
@@ -79,6 +82,25 @@ async def search_events(
             of_task = _of_task(store.dialect, way, shown, apps, storable(chosen.task)).limit(limit + 1)
             walked = found(_ORDER, (await connection.execute(of_task)).all(), limit=limit)
     return walked.page([event_of(row) for row in walked.rows])
+
+
+async def list_events(
+    store: Store, chosen: EventFilter = _ALL, *, bodies: bool = False, limit: int = 1000
+) -> list[EventRow]:
+    """Return events, the latest accepted first, at most `limit` (0: all), however long that takes.
+
+    Raises `ValueError` for a number that no column holds; `StoreUnavailableError` and `SchemaMismatchError`.
+    """
+    check_numbers(chosen.app, chosen.from_us, chosen.until_us)
+    query = select(*LISTED_EVENT, *((events.c.body,) if bodies else ()))
+    async with store.reading() as connection:
+        way = await _way(connection, chosen, None)
+        query = query.where(*way.within, *way.indexed, *way.looked_up).order_by(*newest_first(_ORDER))
+        if chosen.task is not None:
+            query = query.where(events.c.task_id == storable(chosen.task))
+        if limit:
+            query = query.limit(limit)
+        return [event_of(row) for row in await connection.execute(query)]
 
 
 async def _way(connection: AsyncConnection, chosen: EventFilter, place: _Place | None) -> Walk:

@@ -96,18 +96,19 @@ async def list_dead_letters(
     since_us: int | None = None,
     app: int | None = None,
     reason_start: str | None = None,
+    resolved: bool = False,
     tests: bool = True,
     bodies: bool = False,
     limit: int = 1000,
 ) -> list[DeadLetterRow]:
     """Return the dead letters that were not replayed, the last failed first, at most `limit` (0: all).
 
-    `tests`: also those of what somebody sent to try the consumers.
+    `resolved`: those that were replayed instead. `tests`: also those of what somebody sent to try the consumers.
     """
     query = (
         select(*LISTED_LETTER)
         .select_from(dead_letters.outerjoin(events, events.c.event_id == dead_letters.c.event_id))
-        .where(*_selected(consumer, event_id, since_us, app, reason_start=reason_start))
+        .where(*_selected(consumer, event_id, since_us, app, reason_start=reason_start, resolved=resolved))
         .order_by(dead_letters.c.last_failed_at_us.desc(), dead_letters.c.consumer, dead_letters.c.event_id)
     )
     if not tests:
@@ -216,8 +217,10 @@ def _selected(
     *,
     reason_start: str | None = None,
     until_us: int | None = None,
+    resolved: bool = False,
 ) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [dead_letters.c.resolved_at_us.is_(None)]
+    is_open = dead_letters.c.resolved_at_us.is_(None)
+    conditions: list[ColumnElement[bool]] = [~is_open if resolved else is_open]
     if consumer is not None:
         conditions.append(dead_letters.c.consumer == storable(consumer))
     if event_id is not None:

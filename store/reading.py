@@ -89,40 +89,6 @@ LISTED_EVENT = (
 _KEPT = tuple(events.c[name] for name in KeptRow.__struct_fields__)
 
 
-async def list_events(
-    store: Store,
-    *,
-    app: int | None = None,
-    since_us: int | None = None,
-    unrecognized: bool = False,
-    event_type: str | None = None,
-    task_id: str | None = None,
-    source: str | None = None,
-    bodies: bool = False,
-    limit: int = 1000,
-) -> list[EventRow]:
-    """Return events, the latest accepted first, at most `limit` (0: all); only the unrecognized, if asked.
-
-    `source` is as in `EventRow`.
-    """
-    query = select(*LISTED_EVENT).order_by(events.c.received_at_us.desc(), events.c.event_id.desc())
-    if bodies:
-        query = query.add_columns(events.c.body)
-    if app is not None:
-        query = query.where(events.c.sdk_app_id == app)
-    if since_us is not None:
-        query = query.where(events.c.received_at_us >= since_us)
-    if unrecognized:
-        query = query.where(events.c.routing_key == UNRECOGNIZED)
-    for column, value in ((events.c.event_type, event_type), (events.c.task_id, task_id), (events.c.source, source)):
-        if value is not None:
-            query = query.where(column == storable(value))
-    if limit:
-        query = query.limit(limit)
-    async with store.reading() as connection:
-        return [event_of(row) for row in await connection.execute(query)]
-
-
 async def count_events(store: Store) -> int:
     """Return how many different events are kept."""
     async with store.reading() as connection:
@@ -186,35 +152,6 @@ def event_of(row: Row[Any]) -> EventRow:
 
 
 SUMMARY = tuple(column for column in recordings.c if column is not recordings.c.videos)
-
-
-async def list_recordings(
-    store: Store,
-    *,
-    app: int | None = None,
-    status: RecordingStatus | None = None,
-    failed: bool = False,
-    since_us: int | None = None,
-    limit: int = 1000,
-) -> list[RecordingSummary]:
-    """Return recordings, the one with the latest activity first, at most `limit` (0: all); `failed`: with an error.
-
-    Activity is the acceptance of an event that counts: the winner of its type. `since_us` is compared with the
-    latest; `app` is a SdkAppId.
-    """
-    query = select(*SUMMARY).order_by(recordings.c.active_at_us.desc(), recordings.c.sdk_app_id, recordings.c.task_id)
-    if app is not None:
-        query = query.where(recordings.c.sdk_app_id == app)
-    if status is not None:
-        query = query.where(recordings.c.status == status.value)
-    if failed:
-        query = query.where(recordings.c.failed)
-    if since_us is not None:
-        query = query.where(recordings.c.active_at_us >= since_us)
-    if limit:
-        query = query.limit(limit)
-    async with store.reading() as connection:
-        return [summary_of(row) for row in await connection.execute(query)]
 
 
 def summary_of(row: Row[Any]) -> RecordingSummary:

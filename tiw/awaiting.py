@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker import Message, OnPublished, Transport
 from ingest import CallbackKeys, IngestServer, KeyRing
 from schemas import UNRECOGNIZED, Unrecognized, decode
-from store import StoreError, list_events
+from store import EventFilter, StoreError, list_events
 from telemetry import render_metrics
 from tiw.explaining import Refusals, RefusedCallbacks, say, say_below, shown
 from tiw.keys import keys_file, open_keys, present_keys
@@ -175,7 +175,7 @@ class _RunningNode:
         async with opened as store:
             while time.monotonic() < deadline_s:
                 try:
-                    rows = await list_events(store, since_us=self._since_us, unrecognized=unrecognized)
+                    rows = await list_events(store, EventFilter(from_us=self._since_us, unrecognized=unrecognized))
                 except StoreError:
                     break
                 for row in reversed(rows):

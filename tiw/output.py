@@ -145,6 +145,11 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def parse_since_us(text: str | None) -> int | None:
+    """Return what `--since` says, as `parse_moment_us` does."""
+    return parse_moment_us(text, "--since")
+
+
+def parse_moment_us(text: str | None, option: str) -> int | None:
     """Return microseconds since the Unix epoch of an ISO 8601 moment (UTC unless it says otherwise) or an age."""
     if text is None:
         return None
@@ -155,7 +160,7 @@ def parse_since_us(text: str | None) -> int | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"--since takes 2026-11-23, 2026-11-23T10:00Z, or an age such as 90m, 12h, 3d, not {text!r}"
+            f"{option} takes 2026-11-23, 2026-11-23T10:00Z, or an age such as 90m, 12h, 3d, not {text!r}"
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -130,6 +130,17 @@ def _add_recordings(commands: Any) -> None:
     listing.add_argument(
         "--status", type=str.upper, choices=statuses, help="of one status; failed: finished with an error"
     )
+    listing.add_argument("--room", type=_natural, metavar="N", help="of one room")
+    listing.add_argument("--teacher", metavar="ID", help="recorded by this user, or with a file of this user's stream")
+    listing.add_argument("--task", metavar="ID", help="of one TaskId, or whose TaskId begins so: 'ID*'")
+    for name, what in (
+        ("--failed", "that failed"),
+        ("--found-late", "of which an event was found by asking the vendor"),
+        ("--contradicted", "that the vendor contradicts"),
+        ("--not-archived", "with files that are to be archived and are not"),
+    ):
+        listing.add_argument(name, action="store_true", help=f"only those {what}")
+    _until(listing)
     _selection(listing)
     show = _command(recordings, "show", "recordings:show", "Show one recording.")
     show.add_argument("task_id", metavar="TASK_ID")
@@ -144,7 +155,9 @@ def _add_events(commands: Any) -> None:
     listing.add_argument("--type", metavar="TYPE", help="of one kind, such as OnlineRecordFinished")
     listing.add_argument("--task", metavar="ID", help="of one TaskId")
     listing.add_argument("--source", metavar="S", help="from there: callback, reconcile, archive or test")
+    listing.add_argument("--consumer", metavar="NAME", help="that this consumer gets")
     listing.add_argument("--bodies", action="store_true", help="with the callbacks' bodies")
+    _until(listing)
     _selection(listing)
     show = _command(events, "show", "events:show", "Show an event with its body.")
     show.add_argument("event_id", metavar="EVENT_ID")
@@ -163,9 +176,11 @@ def _add_dead_letters(commands: Any) -> None:
     letters = _group(commands, "dead-letters", "Events that consumers could not handle.")
     listing = _command(letters, "list", "dead_letters:list_all", "List dead letters, newest first.")
     _letters(listing)
+    _replayed(listing)
     _selection(listing)
     show = _command(letters, "show", "dead_letters:show", "Show dead letters with their bodies.")
     _letters(show)
+    _replayed(show)
     _json(show)
     for name, summary in (("replay", "Bring dead letters back to their consumers."), ("purge", "Delete dead letters.")):
         change = _command(letters, name, f"dead_letters:{name}", summary)
@@ -189,8 +204,10 @@ def _add_spool(commands: Any) -> None:
 def _add_consumers(commands: Any) -> None:
     group = _command(commands, "consumers", "consumers:list_all", "The consumers and their queues; alone: list.")
     _listing(group)
+    group.set_defaults(name=None)
     consumers = group.add_subparsers(metavar="COMMAND")
     listing = _command(consumers, "list", "consumers:list_all", "List consumers, built-in and of users.")
+    listing.add_argument("name", nargs="?", metavar="NAME", help="this one (default: all)")
     # Without a default of its own: it would undo a --json that stands before `list`.
     _listing(listing, default=argparse.SUPPRESS)
     remove = _command(
@@ -247,7 +264,9 @@ def _add_forget(commands: Any) -> None:
 
 def _add_rejected(commands: Any) -> None:
     rejected = _group(commands, "rejected", "Refused callbacks of the last 24 hours that other keys might let in.")
-    _selection(_command(rejected, "list", "rejected:list_all", "List them, newest first, without Sign and body."))
+    listing = _command(rejected, "list", "rejected:list_all", "List them, newest first, without Sign and body.")
+    listing.add_argument("--reason", metavar="R", help="refused for this reason, such as wrong_sign")
+    _selection(listing)
     reverify = _command(
         rejected,
         "reverify",
@@ -336,6 +355,10 @@ def _selection(parser: argparse.ArgumentParser) -> None:
     _listing(parser)
 
 
+def _until(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--until", metavar="T", help="before this moment; written as that of --since")
+
+
 def _listing(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
     parser.add_argument("--wide", action="store_true", default=default, help="every column, however long the lines")
     _json(parser, default=default)
@@ -345,6 +368,10 @@ def _letters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--consumer", metavar="C", help="of one consumer")
     parser.add_argument("--event-id", metavar="E", help="of one event")
     parser.add_argument("--reason", metavar="R", help="with this reason: all of it, or its first 200 characters")
+
+
+def _replayed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--replayed", action="store_true", help="those that were replayed instead")
 
 
 def _natural(text: str) -> int:

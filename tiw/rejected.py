@@ -48,13 +48,15 @@ class _Task(Struct):
 
 
 def list_rejected(
-    settings: Settings, *, since_us: int = 0, app: int | None = None, limit: int = 0
+    settings: Settings, *, since_us: int = 0, app: int | None = None, reason: str | None = None, limit: int = 0
 ) -> list[RejectedRow]:
     """Return what is kept, newest first; `limit` 0: all of it. Raises `RejectedFileError`."""
     kept = [
         one
         for one in read_rejected(rejected_folder(settings), now_us=_now_us())
-        if one.rejected.received_at_us >= since_us and app in (None, one.rejected.sdk_app_id)
+        if one.rejected.received_at_us >= since_us
+        and app in (None, one.rejected.sdk_app_id)
+        and reason in (None, one.rejected.reason)
     ]
     return [row_of(one) for one in kept[: limit or None]]
 

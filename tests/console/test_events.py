@@ -16,6 +16,7 @@ from console.rendering import Texts
 from schemas import decode
 from store import (
     DeadLetter,
+    EventFilter,
     EventRow,
     KeptEvent,
     apply_events,
@@ -165,7 +166,7 @@ async def test_what_nobody_understood_says_why(world: World, body: bytes, why: s
     document = msgspec.json.decode(
         (await world.browser.get("/events?unrecognized=1&format=json")).text, type=list[EventRow]
     )
-    assert document == await list_events(world.store, unrecognized=True)
+    assert document == await list_events(world.store, EventFilter(unrecognized=True))
 
 
 async def test_one_event_is_shown_whole_with_what_each_consumer_did(world: World) -> None:

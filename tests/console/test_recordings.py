@@ -271,10 +271,12 @@ async def test_it_is_there_in_chinese(world: World) -> None:
 
 async def test_the_command_below_does_the_same(world: World) -> None:
     for query, command in {
-        "failed=1&app=5": "tiw recordings list --status failed --app 5 --limit 50",
+        "failed=1&app=5": "tiw recordings list --app 5 --failed --limit 50",
         "status=PAUSED": "tiw recordings list --status paused --limit 50",
-        f"task={FIRST}": f"tiw recordings show {FIRST}",
-        f"{urlencode({'task': 'a b; rm -rf /'})}": "tiw recordings show 'a b; rm -rf /'",
+        f"task={FIRST}": f"tiw recordings list --task {FIRST} --limit 50",
+        f"{urlencode({'task': 'a b; rm -rf /'})}": "tiw recordings list --task 'a b; rm -rf /' --limit 50",
+        "q=880528&from=2026-11-30&until=2026-11-30&offset=480": "tiw recordings list --room 880528 "
+        "--since 2026-11-30T00:00+08:00 --until 2026-12-01T00:00+08:00 --limit 50",
     }.items():
         page = await world.browser.get(f"/recordings?{query}")
         assert command in text_of(page.text), query

@@ -12,6 +12,7 @@ from sqlalchemy import event, func, select, text
 
 from schemas import OnlineRecordStarted, Unrecognized, decode
 from store import (
+    EventFilter,
     KeptEvent,
     Store,
     StoreError,
@@ -147,7 +148,7 @@ async def test_the_samples_come_out_field_for_field(store: Store) -> None:
     assert failed_recording.error.code == "FailedOperation.Record"
     assert failed_recording.record_start_time == 0
     assert await count_events(store) == 10
-    unrecognized = {row.event_type for row in await list_events(store, unrecognized=True)}
+    unrecognized = {row.event_type for row in await list_events(store, EventFilter(unrecognized=True))}
     assert unrecognized == {"TranscodeFinished", "WhiteboardPushStopped"}
 
 

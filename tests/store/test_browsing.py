@@ -11,6 +11,7 @@ from store import (
     Store,
     apply_events,
     find_recording_details,
+    list_recordings,
     plan_archive,
     search_recordings,
 )
@@ -21,8 +22,10 @@ from tests.store.classes import START_US, callback, keep
 
 
 async def found(store: Store, **chosen: object) -> list[str]:
+    """Return what a page has, as does the listing of all."""
     page = await search_recordings(store, RecordingFilter(**chosen))  # type: ignore[arg-type]
     assert page.next is None
+    assert await list_recordings(store, RecordingFilter(**chosen)) == [row.summary for row in page.rows]  # type: ignore[arg-type]
     return [row.summary.task_id for row in page.rows]
 
 

@@ -25,6 +25,7 @@ from store import (
     group_dead_letters,
     keep_dead_letters,
     list_event_outcomes,
+    list_events,
     mark_replayed,
     register_consumers,
     search_dead_letters,
@@ -54,6 +55,7 @@ async def test_events_are_found_by_each_filter(store: Store) -> None:
     async def found(**chosen: Any) -> list[str]:
         page = await search_events(store, EventFilter(**chosen))
         assert page.next is None
+        assert await list_events(store, EventFilter(**chosen)) == page.rows
         return [row.event_id for row in page.rows]
 
     def ids(*some: Any) -> list[str]:

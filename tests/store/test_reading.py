@@ -1,11 +1,14 @@
 import json
+from typing import Any
 
 import msgspec
 import pytest
 
 from schemas import EVENT_TYPES
 from store import (
+    EventFilter,
     KeptRow,
+    RecordingFilter,
     RecordingStatus,
     Store,
     apply_events,
@@ -72,16 +75,16 @@ async def test_a_listing_has_the_same_without_videos_events_and_findings(store: 
 async def test_recordings_are_listed_by_their_latest_activity_and_filtered(store: Store) -> None:
     await apply_events(store, EVERYTHING)
 
-    async def tasks(**options: object) -> list[str]:
-        return [recording.task_id for recording in await list_recordings(store, **options)]  # type: ignore[arg-type]
+    async def tasks(limit: int = 1000, **chosen: Any) -> list[str]:
+        return [one.task_id for one in await list_recordings(store, RecordingFilter(**chosen), limit=limit)]
 
     assert await tasks() == ["a", "b"]
     assert await tasks(limit=1) == ["a"]
     assert await tasks(limit=0) == ["a", "b"]
     assert await tasks(app=2) == ["b"]
     assert await tasks(status=RecordingStatus.RECORDING) == ["b"]
-    assert await tasks(since_us=START_US + 2) == ["a"]
-    assert await tasks(since_us=START_US + 4) == []
+    assert await tasks(from_us=START_US + 2) == ["a"]
+    assert await tasks(from_us=START_US + 4) == []
     stopped = keep(callback("OnlineRecordStopped", sdk_app_id=2, TaskId="b"), received_at_us=START_US + 9)
     await apply_events(store, [stopped])
     assert await tasks() == ["b", "a"]
@@ -117,21 +120,21 @@ async def test_events_are_listed_as_documented(store: Store) -> None:
 async def test_events_are_listed_newest_first_and_filtered(store: Store) -> None:
     await apply_events(store, EVERYTHING)
 
-    async def ids(**options: object) -> list[str]:
-        return [row.event_id for row in await list_events(store, **options)]  # type: ignore[arg-type]
+    async def ids(limit: int = 1000, **chosen: Any) -> list[str]:
+        return [row.event_id for row in await list_events(store, EventFilter(**chosen), limit=limit)]
 
     newest_first = [one.event_id for one in (FINISHED, STRANGE, OTHER, STARTED)]
     assert await ids() == newest_first
     assert await ids(limit=2) == newest_first[:2]
     assert await ids(limit=0) == newest_first
     assert await ids(app=2) == [STRANGE.event_id, OTHER.event_id]
-    assert await ids(since_us=START_US + 2) == newest_first[:2]
+    assert await ids(from_us=START_US + 2) == newest_first[:2]
     assert await ids(unrecognized=True) == [STRANGE.event_id]
     assert await ids(event_type="OnlineRecordStarted") == [OTHER.event_id, STARTED.event_id]
-    assert await ids(task_id="a") == [FINISHED.event_id, STARTED.event_id]
+    assert await ids(task="a") == [FINISHED.event_id, STARTED.event_id]
     assert await ids(source="") == newest_first
     assert await ids(source="test") == []
-    assert await ids(task_id="\0") == []
+    assert await ids(task="\0") == []
     assert await count_events(store) == 4
 
 

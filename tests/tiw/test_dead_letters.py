@@ -49,7 +49,7 @@ async def test_one_is_shown_with_its_traceback_line_by_line_and_nothing_that_a_t
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(database_url=f"sqlite+aiosqlite:///{tmp_path}/store.db", data_dir=tmp_path)
-    args = argparse.Namespace(consumer="started", event_id=None, reason=None, json=False)
+    args = argparse.Namespace(consumer="started", event_id=None, reason=None, replayed=False, json=False)
     traceback = 'Traceback (most recent call last):\n  File "archive.py", line 3, in archive\nValueError: \x1b[31mred'
     async with Store(settings.database_url) as store:
         await migrate(store)

@@ -49,12 +49,15 @@ VALUES = {
     "rate": ["1000"],
     "reason": ["x"],
     "seed": ["1", "9" * 30],
+    "room": ["5", "9" * 18],
     "since": ["3d", "2026-11-23", "999999999w", "0001-01-01", "yesterday"],
     "status": ["finished"],
     "shell": ["bash", "nonsense"],
     "task": ["x"],
     "task_id": ["x"],
+    "teacher": ["x"],
     "timeout": ["0.2"],
+    "until": ["3d", "2026-11-23T10:00+08:00", "yesterday"],
     "url": ["http://127.0.0.1:1/callbacks/tiw", "nonsense"],
 }
 

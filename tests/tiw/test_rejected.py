@@ -42,7 +42,8 @@ def left(settings: Settings) -> list[bytes]:
 
 def arguments(**values: Any) -> argparse.Namespace:
     return argparse.Namespace(
-        **{"json": True, "wide": False, "dry_run": False, "since": None, "app": None, "limit": 1000} | values
+        **{"json": True, "wide": False, "dry_run": False, "since": None, "app": None, "reason": None, "limit": 1000}
+        | values
     )
 
 

@@ -18,6 +18,10 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
         states = await consumer_states(transport, store)
         is_told_by_consumer = all(state.retrying is not None for state in states)
         retrying = 0 if is_told_by_consumer else await transport.count_retrying()
+    if args.name is not None:
+        states = [state for state in states if state.name == args.name]
+        if not states:
+            raise FailedError(f"there is no consumer {args.name!r}, or it has no queue yet")
     if args.json:
         print_json(states)
         return 0

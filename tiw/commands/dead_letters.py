@@ -41,6 +41,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
             consumer=args.consumer,
             event_id=args.event_id,
             reason_start=args.reason,
+            resolved=args.replayed,
             app=args.app,
             since_us=since_us,
             limit=args.limit,
@@ -64,7 +65,9 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
             for letter in letters
         ],
         empty=nothing(
-            "dead letters", args.consumer, args.event_id, args.reason, args.app, args.since, at_all="No dead letters."
+            "dead letters",
+            *(args.consumer, args.event_id, args.reason, args.app, args.since, args.replayed),
+            at_all="No dead letters.",
         ),
         spare=["event_id", "event", "last failed UTC"],
         wide=args.wide,
@@ -77,7 +80,13 @@ async def show(settings: Settings, args: argparse.Namespace) -> int:
     async with open_store(settings) as store:
         await _check(store, args)
         letters = await list_dead_letters(
-            store, consumer=args.consumer, event_id=args.event_id, reason_start=args.reason, bodies=True, limit=0
+            store,
+            consumer=args.consumer,
+            event_id=args.event_id,
+            reason_start=args.reason,
+            resolved=args.replayed,
+            bodies=True,
+            limit=0,
         )
     if not letters:
         raise FailedError("there is no such dead letter")

@@ -2,12 +2,13 @@
 
 import argparse
 
-from store import check_schema, find_event, list_events
+from store import EventFilter, check_schema, find_event, list_events
 from tiw.commands.recordings import show_verified
 from tiw.doctor import require_consumer
 from tiw.opening import open_store, open_transport
 from tiw.output import (
     nothing,
+    parse_moment_us,
     parse_since_us,
     print_fields,
     print_json,
@@ -22,20 +23,21 @@ from workers import EventSelection, Replayed, ReplayedEvents, count_events, repl
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:
     """Print events, the latest accepted first."""
-    since_us = parse_since_us(args.since)
+    chosen = EventFilter(
+        app=args.app,
+        task=args.task,
+        event_type=args.type,
+        unrecognized=args.unrecognized,
+        source="" if args.source == "callback" else args.source,
+        consumer=args.consumer,
+        from_us=parse_since_us(args.since),
+        until_us=parse_moment_us(args.until, "--until"),
+    )
     async with open_store(settings) as store:
         await check_schema(store)
-        events = await list_events(
-            store,
-            app=args.app,
-            since_us=since_us,
-            unrecognized=args.unrecognized,
-            event_type=args.type,
-            task_id=args.task,
-            source="" if args.source == "callback" else args.source,
-            bodies=args.bodies,
-            limit=args.limit,
-        )
+        if args.consumer is not None:
+            await require_consumer(store, args.consumer)
+        events = await list_events(store, chosen, bodies=args.bodies, limit=args.limit)
     if args.json:
         print_json(events)
         return 0
@@ -60,7 +62,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
     print_table(
         columns,
         rows,
-        empty=nothing("events", *(args.app, args.since, args.unrecognized, args.type, args.task, args.source)),
+        empty=nothing("events", *(getattr(chosen, name) for name in EventFilter.__struct_fields__)),
         spare=["source", "verified", "application", "sent UTC", "event_id"],
         wide=args.wide,
     )

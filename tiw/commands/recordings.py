@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from store import (
     Recording,
+    RecordingFilter,
     RecordingStatus,
     RecordingSummary,
     VideoArchive,
@@ -15,6 +16,7 @@ from store import (
 from tiw.opening import open_store
 from tiw.output import (
     nothing,
+    parse_moment_us,
     parse_since_us,
     print_fields,
     print_json,
@@ -30,18 +32,28 @@ from tiw.settings import FailedError, Settings, UsageError
 
 async def list_all(settings: Settings, args: argparse.Namespace) -> int:
     """Print recordings, newest first."""
-    since_us = parse_since_us(args.since)
     is_failed = args.status == "FAILED"
-    status = None if args.status is None or is_failed else RecordingStatus(args.status)
+    chosen = RecordingFilter(
+        app=args.app,
+        task=args.task,
+        room=args.room,
+        teacher=args.teacher,
+        status=None if args.status is None or is_failed else RecordingStatus(args.status),
+        from_us=parse_since_us(args.since),
+        until_us=parse_moment_us(args.until, "--until"),
+        failed=is_failed or args.failed,
+        found_late=args.found_late,
+        contradicted=args.contradicted,
+        not_archived=args.not_archived,
+    )
     async with open_store(settings) as store:
         await check_schema(store)
-        recordings = await list_recordings(
-            store, app=args.app, status=status, failed=is_failed, since_us=since_us, limit=args.limit
-        )
+        recordings = await list_recordings(store, chosen, limit=args.limit)
     if args.json:
         print_json(recordings)
     else:
-        print_recordings(recordings, empty=nothing("recordings", args.app, args.status, args.since), wide=args.wide)
+        is_asked_for = (getattr(chosen, name) for name in RecordingFilter.__struct_fields__)
+        print_recordings(recordings, empty=nothing("recordings", *is_asked_for), wide=args.wide)
     return 0
 
 

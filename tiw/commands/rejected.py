@@ -12,7 +12,8 @@ from tiw.settings import Settings
 
 def list_all(settings: Settings, args: argparse.Namespace) -> int:
     """Print what is kept, newest first."""
-    rows = list_rejected(settings, since_us=parse_since_us(args.since) or 0, app=args.app, limit=args.limit)
+    since_us = parse_since_us(args.since) or 0
+    rows = list_rejected(settings, since_us=since_us, app=args.app, reason=args.reason, limit=args.limit)
     if args.json:
         print_json(rows)
         return 0
@@ -32,7 +33,7 @@ def list_all(settings: Settings, args: argparse.Namespace) -> int:
             for row in rows
         ],
         empty="No refused callback of the last 24 hours matches."
-        if args.app is not None or args.since
+        if args.app is not None or args.since or args.reason is not None
         else "No refused callback of the last 24 hours would be let in by other keys.",
         spare=["id", "size", "tries", "event"],
         wide=args.wide,
