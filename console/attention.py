@@ -77,7 +77,7 @@ def _of_peers(now: Situation) -> Iterator[Finding]:
     peers = now.peers.value or ()
     if not now.peers.is_current:
         return
-    away = [peer for peer in peers if not peer.ok]
+    away = [peer for peer in peers if not peer.ok and not peer.is_absent]
     for peer in away[:_ONE_BY_ONE]:
         yield Finding(kind="process_away", values={"address": peer.address, "reason": peer.reason})
     if len(away) > _ONE_BY_ONE:

@@ -350,7 +350,9 @@ class Live:
         self._rates.look(self._rates_at_s, found)
         now_s = self._clock_s()
         self._away_since_s = {
-            peer.address: self._away_since_s.get(peer.address, now_s) for peer in found if not peer.ok
+            peer.address: self._away_since_s.get(peer.address, now_s)
+            for peer in found
+            if not peer.ok and not peer.is_absent
         }
         return found
 

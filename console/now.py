@@ -32,10 +32,11 @@ _BAR_GAP: Final = 4
 
 
 class NodeView(Struct, frozen=True, kw_only=True):
-    """A process that is asked."""
+    """A process that is asked; `is_absent`: it need not run, and does not."""
 
     address: str
     is_known: bool
+    is_absent: bool = False
     reason: str = ""
     since_s: float | None = None
     is_ready: bool = False
@@ -113,6 +114,7 @@ def view_of(now: Situation) -> NowView:
     consumers = consumer_views(now)
     broker, store, peers = now.broker.value, now.store.value, now.peers.value or ()
     answering = [peer for peer in peers if peer.ok]
+    expected = [peer for peer in peers if not peer.is_absent]
     rates = now.rates
     retrying = None if broker is None else broker.retrying
     if broker is not None and retrying is None:
@@ -121,7 +123,7 @@ def view_of(now: Situation) -> NowView:
     return NowView(
         now=now,
         findings=find_attention(now),
-        knows_all=now.broker.is_current and now.store.is_current and bool(peers) and len(answering) == len(peers),
+        knows_all=now.broker.is_current and now.store.is_current and bool(expected) and len(answering) == len(expected),
         has_peers=bool(peers) or not now.peers.is_current,
         tells=bool(answering) and now.peers.is_current,
         per_minute=rates.per_minute("tiw_callbacks_accepted_total"),
@@ -147,6 +149,8 @@ def view_of(now: Situation) -> NowView:
 
 
 def _node(peer: PeerMetrics, now: Situation) -> NodeView:
+    if peer.is_absent:
+        return NodeView(address=peer.address, is_known=True, is_absent=True)
     if not peer.ok:
         since_s = now.away_since_s.get(peer.address)
         return NodeView(address=peer.address, is_known=False, reason=peer.reason, since_s=since_s)

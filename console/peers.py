@@ -9,6 +9,7 @@ import math
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self, TypeVar
 
@@ -40,6 +41,9 @@ _MOST_REASONS = 100
 #: Replicas of one name.
 MAX_REPLICAS = 32
 
+#: A name that was not known is looked up again after so long: where no name server answers, each time takes seconds.
+ABSENT_FOR_S = 30.0
+
 _SAMPLE = re.compile(
     r"([a-zA-Z_:][a-zA-Z0-9_:]*)"
     r"(?:\{((?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\})?"
@@ -57,10 +61,14 @@ class Sample(Struct, frozen=True, kw_only=True):
 
 
 class PeerMetrics(Struct, frozen=True, kw_only=True):
-    """What one process tells of itself; `reason` says why it tells nothing."""
+    """What one process tells of itself; `reason` says why it tells nothing.
+
+    `is_absent`: it need not run, and does not.
+    """
 
     address: str
     ok: bool
+    is_absent: bool = False
     reason: str = ""
     samples: dict[str, list[Sample]] = {}
 
@@ -103,6 +111,12 @@ class _Place(Struct, frozen=True, kw_only=True):
     host: str
 
 
+class _Absent(Struct, frozen=True, kw_only=True):
+    """A process that need not run, and whose name nobody knows."""
+
+    address: str
+
+
 class _SilentError(Exception):
     """Raised when a process does not answer; the text says why."""
 
@@ -114,13 +128,16 @@ class _NoSuchPageError(Exception):
 class Peers:
     """Asks the processes at `addresses`, each `http://HOST:PORT`; an async context manager.
 
-    A name that stands for several addresses, as that of a service with replicas does, is asked at each.
+    A name that stands for several addresses, as that of a service with replicas does, is asked at each. An address with
+    a `?` behind it is of a process that need not run: it is absent while its name is not known, as in compose that of a
+    service of another profile is.
     """
 
     def __init__(self, addresses: Sequence[str], token: str) -> None:
         self._addresses = tuple(addresses)
         self._authorization: Mapping[str, str] = {aiohttp.hdrs.AUTHORIZATION: f"Bearer {token}"}
         self._session: aiohttp.ClientSession | None = None
+        self._absent_until_s: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         # A replica that went must not be asked through a connection of its successor, and few are asked often.
@@ -139,7 +156,9 @@ class Peers:
         places = await self._places()
         return list(await asyncio.gather(*(self._metrics_of(place) for place in places)))
 
-    async def _metrics_of(self, place: "_Place | PeerSilence") -> PeerMetrics:
+    async def _metrics_of(self, place: "_Place | PeerSilence | _Absent") -> PeerMetrics:
+        if isinstance(place, _Absent):
+            return PeerMetrics(address=place.address, ok=False, is_absent=True)
         if isinstance(place, PeerSilence):
             return PeerMetrics(address=place.address, ok=False, reason=place.reason)
         try:
@@ -223,9 +242,22 @@ class Peers:
         except (ValueError, RecursionError):
             raise _SilentError("it answered something else than it was asked for") from None
 
-    async def _places(self) -> "list[_Place | PeerSilence]":
-        found = await asyncio.gather(*(_resolve(address) for address in self._addresses))
+    async def _places(self) -> "list[_Place | PeerSilence | _Absent]":
+        found = await asyncio.gather(*(self._places_of(address) for address in self._addresses))
         return [place for places in found for place in places]
+
+    async def _places_of(self, address: str) -> "Sequence[_Place | PeerSilence | _Absent]":
+        if not address.endswith("?"):
+            return await _resolve(address)
+        address = address.removesuffix("?")
+        absent = [_Absent(address=address)]
+        if time.monotonic() < self._absent_until_s.get(address, 0.0):
+            return absent
+        places = await _resolve(address)
+        if any(isinstance(place, PeerSilence) for place in places):
+            self._absent_until_s[address] = time.monotonic() + ABSENT_FOR_S
+            return absent
+        return places
 
     async def _ask(
         self,

@@ -211,12 +211,12 @@ def test_the_console_has_no_callback_key_and_nothing_of_the_vendors_and_its_toke
     assert mounted == knowing
 
 
-def test_the_console_asks_every_service_that_runs_by_default_and_they_can_be_asked() -> None:
+def test_the_console_asks_every_service_and_those_of_a_profile_need_not_run() -> None:
     peers = read_settings(
         resolved({"TIW_CONSOLE_PEERS": SERVICES["console"]["environment"]["TIW_CONSOLE_PEERS"]}), is_terminal=False
     ).console_peers
-    asked = {name for name in BY_DEFAULT if name in OURS} - {"secrets", "migrate", "console"}
-    assert set(peers) == {f"http://{name}:9080" for name in asked}
+    asked = set(OURS) - {"secrets", "migrate", "console", "tiw"}
+    assert set(peers) == {f"http://{name}:9080{'' if name in BY_DEFAULT else '?'}" for name in asked}
     for name in asked:
         assert SERVICES[name]["environment"]["TIW_ADMIN"] == "0.0.0.0:9080", name
         assert "inside" in SERVICES[name]["networks"], name

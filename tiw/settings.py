@@ -629,9 +629,10 @@ def _console_peers(value: str) -> tuple[str, ...]:
         split = _split(peer)
         if split.scheme != "http" or not _names_a_host_alone(split) or split.port is None:
             raise ValueError(
-                "must be admin listeners separated by commas, each http://HOST:PORT, such as http://ingest:9080"
+                "must be admin listeners separated by commas, each http://HOST:PORT, such as http://ingest:9080, "
+                "with a ? behind one that need not run"
             )
-    return tuple(dict.fromkeys(peer.rstrip("/") for peer in peers))
+    return tuple(dict.fromkeys(f"{peer.rstrip('/?')}{'?' if peer.endswith('?') else ''}" for peer in peers))
 
 
 def _names_a_host_alone(split: SplitResult) -> bool:

@@ -158,6 +158,18 @@ async def test_a_process_that_is_away_is_told_since_when(tmp_path: Path) -> None
     assert "All is well" not in text
 
 
+async def test_a_process_that_need_not_run_is_no_warning_while_it_does_not(tmp_path: Path) -> None:
+    async with (
+        node(METRICS.format(accepted=1, fast=1, refused=0)) as asked,
+        opened(tmp_path, peers=[asked.address, "http://archive.invalid:9080?"]) as world,
+    ):
+        text = text_of((await world.browser.get("/")).text)
+        document = json.loads((await world.browser.get("/?format=json")).text)
+    assert "http://archive.invalid:9080 not running, and need not" in text
+    assert "does not tell its numbers" not in text
+    assert document["unknown"] == {}
+
+
 async def test_a_process_that_never_ends_its_answer_holds_no_page_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

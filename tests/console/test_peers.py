@@ -264,6 +264,35 @@ async def test_a_name_that_nobody_knows_is_told(monkeypatch: pytest.MonkeyPatch)
     assert metrics.reason == "its name is not resolved within 0.1 s"
 
 
+async def test_one_that_need_not_run_is_absent_while_its_name_is_not_known_and_asked_once_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_up: list[str] = []
+
+    async def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
+        looked_up.append(host)
+        if len(looked_up) == 1:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async with keeper([row(1)]) as address:
+        port = address.rpartition(":")[2]
+        async with Peers([address.replace("127.0.0.1", "archive") + "?"], TOKEN) as peers:
+            monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+            (absent,) = await peers.metrics()
+            assert (absent.address, absent.ok, absent.is_absent) == (f"http://archive:{port}", False, True)
+            assert isinstance(await peers.rejected(), Unknown)
+            assert looked_up == ["archive"], "it is not looked up again at once"
+            monkeypatch.setattr(console.peers, "ABSENT_FOR_S", 0.0)
+            peers._absent_until_s.clear()
+            (there,) = await peers.metrics()
+            assert (there.ok, there.is_absent) == (True, False)
+    # Who has a name, and does not answer, should.
+    async with Peers([f"{nowhere()}?"], TOKEN) as peers:
+        (gone,) = await peers.metrics()
+    assert (gone.ok, gone.is_absent, gone.reason) == (False, False, "Connection refused")
+
+
 def test_metrics_are_read_with_their_labels_and_nonsense_is_left_out() -> None:
     text = b"""# HELP tiw_x Something.
 # TYPE tiw_x counter

@@ -95,9 +95,9 @@ def test_nothing_has_to_be_set() -> None:
         ("TIW_CONSOLE_URL", "http://10.0.0.5:8090", "console_url", "http://10.0.0.5:8090"),
         (
             "TIW_CONSOLE_PEERS",
-            "http://ingest:9080, http://[::1]:9081/,http://ingest:9080",
+            "http://ingest:9080, http://[::1]:9081/,http://ingest:9080,http://archive:9080?",
             "console_peers",
-            ("http://ingest:9080", "http://[::1]:9081"),
+            ("http://ingest:9080", "http://[::1]:9081", "http://archive:9080?"),
         ),
         ("TIW_LOG_FORMAT", "console", "log_format", "console"),
         ("TIW_LOG_FORMAT", "json", "log_format", "json"),
@@ -156,7 +156,13 @@ def test_a_good_value_is_taken(variable: str, value: str, attribute: str, expect
             "TIW_CONSOLE_PEERS",
             [
                 *("ingest:9080", "https://ingest:9080", "http://ingest", "http://u:p@ingest:9080"),
-                *("http://ingest:9080/metrics", "http://a:1,b:2", ",".join(f"http://h:{n + 1}" for n in range(65))),
+                *(
+                    "http://ingest:9080/metrics",
+                    "http://a:1,b:2",
+                    "http://a:1?b",
+                    "?",
+                    ",".join(f"http://h:{n + 1}" for n in range(65)),
+                ),
             ],
         ),
         ("TIW_LOG_FORMAT", ["text", "JSON"]),
