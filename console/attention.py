@@ -97,7 +97,7 @@ def _of_ingest(now: Situation, peers: Sequence[PeerMetrics]) -> Iterator[Finding
     oldest_s = max(values_of(peers, "tiw_spool_oldest_age_seconds"), default=0.0)
     if spooled > 0 and oldest_s > SPOOL_AFTER_S:
         values = {"count": spooled, "minutes": math.ceil(oldest_s / 60)}
-        yield Finding(kind="spool", severity="critical", values=values, command=command_line("tiw", "spool", "list"))
+        yield Finding(kind="spool", severity="critical", values=values, command=_DOCTOR)
     elif max(values_of(peers, "tiw_breaker_open"), default=0.0) > 0:
         yield Finding(kind="breaker", command=_DOCTOR)
     aside = round(max(values_of(peers, "tiw_spool_set_aside_callbacks"), default=0.0))
@@ -165,7 +165,7 @@ def _of_store(now: Situation, store: StoreSeen) -> Iterator[Finding]:
     archive = store.archive
     waiting = archive.waiting + archive.staged
     if archive.next_deletion_in_s is not None and archive.next_deletion_in_s < MIN_HOURS_LEFT * 3600:
-        hours = max(0, math.floor(archive.next_deletion_in_s / 3600))
+        hours = max(1, math.ceil(archive.next_deletion_in_s / 3600))
         values = {"hours": hours, "count": waiting}
         link = None
         if store.expiring is not None:

@@ -19,6 +19,11 @@ Health: TypeAlias = Literal["well", "no_worker", "stuck", "still", "late", "unkn
 
 _BUILT_IN: Final = frozenset(consumer.consumer for consumer in BUILT_IN_CONSUMERS)
 
+#: What becomes of deliveries, in the words of the workers' metric; each has a text.
+OUTCOMES: Final = (
+    *("ack", "retry", "drop", "dead_letter", "duplicate", "leased", "unverified", "unwanted", "passed_on"),
+)
+
 #: Dead letters that the page of one consumer shows.
 _LETTERS: Final = 5
 
@@ -137,6 +142,7 @@ async def show_consumer(request: Request) -> Shown:
         values={
             "now": now,
             "consumer": found[0],
+            "outcomes": OUTCOMES,
             "letters": letters,
             "start": command_line("tiw", "work", name),
             "remove": command_line("tiw", "consumers", "remove", name),

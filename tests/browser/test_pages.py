@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.chromium import Visits
 from tests.browser.pipeline import Pipeline
-from tests.browser.visiting import PAGES, addresses_of, operator, recording_address
+from tests.browser.visiting import PAGES, PHONE, addresses_of, operator, recording_address
 from tests.end_to_end.sending import APP
 
 
@@ -19,6 +19,20 @@ def test_the_navigation_leads_to_every_page_and_says_where_one_is(visits: Visits
         expect(navigation.locator("[aria-current=page]")).to_have_text(name)
         expect(page.get_by_role("heading", level=1)).to_have_count(1)
     assert navigation.get_by_role("link").count() == len(PAGES)
+
+
+def test_on_a_phone_the_menu_shows_every_page_and_a_consumer_takes_two_lines(visits: Visits, school: Pipeline) -> None:
+    page = operator(visits, school, "/consumers", **PHONE)
+    width = PHONE["viewport"]["width"]
+    for link in page.get_by_role("navigation", name="Pages").get_by_role("link").all():
+        box = link.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["y"] + box["height"] < 160, "a page begins high enough to see it"
+    row = page.get_by_role("row", name=re.compile("^finished")).bounding_box()
+    assert row is not None
+    assert row["height"] < 80
 
 
 def test_the_first_page_says_what_needs_somebody_and_leads_there(visits: Visits, school: Pipeline) -> None:

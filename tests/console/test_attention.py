@@ -162,7 +162,7 @@ def test_what_the_store_tells_is_judged_and_the_urgent_comes_first() -> None:
         ("dead_letters", "warning"),
     ]
     assert found[1].link == "/recording?app=1&task=a%26b"
-    assert found[1].values == {"hours": 2, "count": 3}
+    assert found[1].values == {"hours": 3, "count": 3}
     assert found[5].link == "/dead-letters?consumer=mine+%26+yours"
 
 

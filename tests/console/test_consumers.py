@@ -1,5 +1,6 @@
 """Each consumer: what waits for it and how long, what it gave up, and what to do where it does not work."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import pytest
 
 from broker import ConsumerQueues, Message
 from store import OverdueDelivery, keep_dead_letters, register_consumers, report_overdue
+from tests.console.nodes import node
 from tests.console.test_now import letter, opened
 from tests.console.world import World, links, text_of
 
@@ -67,6 +69,21 @@ async def test_one_that_hangs_is_told_with_what_to_do(world: World) -> None:
     assert "hangs" in text_of((await world.browser.get("/consumers")).text)
     assert "Restart its worker" in text_of((await world.browser.get("/consumer?name=mine")).text)
     assert "A worker of mine hangs" in text_of((await world.browser.get("/")).text)
+
+
+async def test_what_became_of_its_events_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.live.PEERS_EVERY_S", 0.1)
+    metrics = 'tiw_deliveries_total{{consumer="started",outcome="ack"}} {0}\n'
+    metrics += 'tiw_deliveries_total{{consumer="started",outcome="<i>newer</i>"}} {0}\n'
+    async with node(metrics.format(1)) as asked, opened(tmp_path, peers=[asked.address]) as world, asyncio.timeout(20):
+        await world.browser.get("/consumer?name=started")
+        asked.text = metrics.format(3)
+        text = ""
+        while "2" not in text.partition("最近十分钟事件的处理结果")[2].partition("声明")[0]:
+            page = await world.browser.get("/consumer?name=started", headers={"Accept-Language": "zh-CN"})
+            text = text_of(page.text)
+        assert "已处理 2 <i>newer</i> 2" in text.replace("<i>newer</i> 2 已处理 2", "已处理 2 <i>newer</i> 2")
+        assert "<i>newer" not in page.text
 
 
 async def test_the_json_form_is_what_the_command_prints(world: World) -> None:

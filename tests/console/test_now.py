@@ -112,7 +112,7 @@ async def test_numbers_come_from_the_processes_that_are_asked(tmp_path: Path) ->
         assert shown["spooled"] == 7
         assert [one["kind"] for one in shown["attention"]] == ["spool", "no_consumer", "refused"]
         text = text_of((await world.browser.get("/")).text)
-        assert "7 callbacks have waited" in text
+        assert "7 callbacks wait on the disk" in text
         assert re.search(r"Refused 3 since the ingest nodes were started 3 in the last [1-9][0-9]* seconds", text), text
 
 
@@ -153,7 +153,7 @@ async def test_a_process_that_is_away_is_told_since_when(tmp_path: Path) -> None
         opened(tmp_path, peers=[asked.address, "http://127.0.0.1:1"]) as world,
     ):
         text = text_of((await world.browser.get("/")).text)
-    assert "http://127.0.0.1:1 does not tell its numbers: Connection refused" in text
+    assert "The process at http://127.0.0.1:1 does not answer: Connection refused" in text
     assert "Not known since" in text
     assert "All is well" not in text
 
@@ -166,7 +166,7 @@ async def test_a_process_that_need_not_run_is_no_warning_while_it_does_not(tmp_p
         text = text_of((await world.browser.get("/")).text)
         document = json.loads((await world.browser.get("/?format=json")).text)
     assert "http://archive.invalid:9080 not running, and need not" in text
-    assert "does not tell its numbers" not in text
+    assert "The process at" not in text
     assert document["unknown"] == {}
 
 
