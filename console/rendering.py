@@ -116,11 +116,18 @@ def plain(value: object, limit: int = SHOWN_CHARACTERS, *, lines: bool = False) 
     """
     text = "" if value is None else str(value)
     cut = text[:limit]
-    shown = "".join(
-        c if _is_visible(c) or (lines and c in "\n\t") else "\N{REPLACEMENT CHARACTER}"
-        for c in (cut.replace("\r\n", "\n") if lines else cut)
-    )
+    if lines:
+        shown = "\n".join(_visible(line, "\t") for line in cut.replace("\r\n", "\n").split("\n"))
+    else:
+        shown = _visible(cut)
     return shown if len(text) <= limit else f"{shown}…"
+
+
+def _visible(text: str, stays: str = "") -> str:
+    # Hardly any text has something else in it, and a page has thousands of them.
+    if text.isprintable():
+        return text
+    return "".join(c if _is_visible(c) or c in stays else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _is_visible(character: str) -> bool:
