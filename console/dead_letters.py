@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
+from msgspec import Struct
+
 from broker import QueueState
 from console.bodies import shown_body
 from console.rendering import attempt, command_line, plain
@@ -16,10 +18,13 @@ from store import (
     DeadLetterRow,
     Page,
     Store,
+    count_replayed,
     group_dead_letters,
+    pattern_of,
     search_dead_letters,
 )
 from workers import (
+    BUILT_IN,
     LetterSelection,
     PurgedDeadLetters,
     Replayed,
@@ -38,6 +43,12 @@ _PATIENCE_S: Final = 2.0
 
 #: A traceback is a few kilobytes; what others put there is not.
 _SHOWN_CHARACTERS: Final = 10_000
+
+#: What became of a replay is looked for by itself for so long.
+FOLLOWED_FOR_S: Final = 900.0
+
+#: Of these it is the event in the store that says that they handled it.
+_KEEPERS: Final = frozenset(one.queues.consumer for one in BUILT_IN)
 
 Action: TypeAlias = Literal["replay", "purge"]
 
@@ -72,7 +83,7 @@ def needs_of(reason: str) -> str:
 async def list_letters(request: Request) -> Answer:
     """Show what is to be mended, or the letters of one group one by one."""
     query = request.query
-    if request.wants_json or any(name in query for name in ("reason", "id", "all", "resolved")):
+    if request.wants_json or any(name in query for name in ("reason", "id", "all", "resolved", "replay")):
         return await _listing(request)
     consumer = query.get("consumer") or None
     store = request.console.store
@@ -99,13 +110,16 @@ async def _listing(request: Request) -> Shown:
     query = request.query
     chosen = DeadLetterFilter(
         consumer=query.get("consumer") or None,
-        reason_start=query.get("reason"),
+        reason=query.get("reason"),
         event_id=query.get("id") or None,
         resolved=query.get("resolved") == "1",
+        replay_at_us=_moment(request.t, query.get("replay")),
     )
     page = await _search(request, chosen)
-    address = _members(consumer=chosen.consumer, reason=chosen.reason_start, id=chosen.event_id)
-    is_group = chosen.consumer is not None and chosen.reason_start is not None
+    address = _members(consumer=chosen.consumer, reason=chosen.reason, id=chosen.event_id)
+    is_group = chosen.consumer is not None and chosen.reason is not None
+    is_empty = page.next is None and not page.rows
+    may_change = not chosen.resolved and chosen.replay_at_us is None and not is_empty
     return Shown(
         template="dead_letters.html",
         title=request.t("dead_letters.title"),
@@ -114,25 +128,27 @@ async def _listing(request: Request) -> Shown:
             "searched_until_us": page.searched_until_us,
             "is_last": page.next is None,
             "chosen": chosen,
-            "needs": needs_of(chosen.reason_start or "") if is_group else None,
-            "replay": None if chosen.resolved else f"/dead-letters/replay?{address}",
-            "purge": None if chosen.resolved else f"/dead-letters/purge?{address}",
+            "needs": needs_of(chosen.reason or "") if is_group else None,
+            "has_reasons": not is_group or any(_first_line(row.reason) != chosen.reason for row in page.rows),
+            "replay": f"/dead-letters/replay?{address}" if may_change else None,
+            "purge": f"/dead-letters/purge?{address}" if may_change else None,
         },
         document=page.rows,
         command=command_line(
             *("tiw", "dead-letters", "list"),
             *_option("--consumer", chosen.consumer),
             *_option("--event-id", chosen.event_id),
-            *_option("--reason", chosen.reason_start),
+            *_option("--reason", chosen.reason),
             *(("--replayed",) if chosen.resolved else ()),
         ),
         next=None
         if page.next is None
         else _members(
             consumer=chosen.consumer,
-            reason=chosen.reason_start,
+            reason=chosen.reason,
             id=chosen.event_id,
             resolved="1" if chosen.resolved else None,
+            replay=query.get("replay"),
             all="1" if not is_group else None,
             after=page.next,
         ),
@@ -165,7 +181,7 @@ async def show_letter(request: Request) -> Answer:
             "traceback": plain(letter.traceback, _SHOWN_CHARACTERS, lines=True),
             "body_shown": shown_body(letter),
             "state": states.get(consumer) if isinstance(states, Mapping) else None,
-            "same": _members(consumer=consumer, reason=letter.reason.partition("\n")[0][:200]),
+            "same": _members(consumer=consumer, reason=pattern_of(letter.reason)),
             "replay": f"/dead-letters/replay?{address}",
             "purge": f"/dead-letters/purge?{address}",
         },
@@ -195,7 +211,7 @@ async def _preview(
     until_us = selection.until_us or time.time_ns() // 1000
     selection = LetterSelection(
         consumer=selection.consumer,
-        reason_start=selection.reason_start,
+        reason=selection.reason,
         event_id=selection.event_id,
         until_us=until_us,
     )
@@ -213,8 +229,9 @@ async def _preview(
             # Those of consumers without a queue stay.
             "going": sum(one.count for one in affected if one.has_queue is not False),
             "is_broker_known": all(one.has_queue is not None for one in affected),
-            "needs": None if selection.reason_start is None else needs_of(selection.reason_start),
+            "needs": None if selection.reason is None else needs_of(selection.reason),
             "problem": problem,
+            "at_us": _moment(t, request.query.get("at")),
             "back": _back(selection),
         },
         document=ReplayedDeadLetters(replayed=0, matching=count)
@@ -226,16 +243,72 @@ async def _preview(
 
 
 async def replay(request: Request) -> Answer:
-    """Give letters back to their consumers, as many as there is time for."""
+    """Give letters back to their consumers, as many as there is time for, and lead to what becomes of them."""
     selection = _selection(request.form, request.t)
     console = request.console
+    # What goes with the next press is of the same replay.
+    at_us = _moment(request.t, request.form.get("at"))
+    began_us = time.time_ns() // 1000 if at_us is None else at_us
     async with console.turn("dead letters"):
-        done = await replay_letters(console.store, console.transport, selection, within_s=REPLAYED_WITHIN_S)
+        done = await replay_letters(
+            console.store, console.transport, selection, within_s=REPLAYED_WITHIN_S, replay_at_us=began_us
+        )
     text = _told(request.t, done)
     await request.note("dead-letters.replay", _noted(selection), f"{done.count} replayed{_in_words(done)}")
     is_done = not done.stopped and not done.without_queue
-    to = f"/dead-letters/replay?{_address(selection)}" if done.is_more or done.stopped else _back(selection)
+    has_begun = done.count > 0 or at_us is not None
+    if done.is_more or done.stopped:
+        begun = {"at": str(began_us)} if has_begun else {}
+        to = f"/dead-letters/replay?{_members(**_named(selection), **begun)}"
+    else:
+        to = f"/dead-letters/replayed?at={began_us}" if has_begun else _back(selection)
     return Done(text=text, to=to, ok=is_done)
+
+
+class ReplayOutcome(Struct, frozen=True, kw_only=True):
+    """What became of the letters that a replay gave back to a consumer; `open`: nothing is known of them yet."""
+
+    consumer: str
+    count: int
+    handled: int
+    failed_again: int
+    open: int
+
+
+async def show_replayed(request: Request) -> Answer:
+    """Show what became of a replay, and look again while something is on its way."""
+    at_us = _moment(request.t, request.query.get("at"))
+    if at_us is None:
+        raise BadInputError(request.t("dead_letters.bad_until"))
+    outcomes = []
+    for one in await count_replayed(request.console.store, at_us):
+        handled = one.kept if one.consumer in _KEEPERS else one.completed
+        left = one.count - handled - one.failed_again
+        outcomes.append(
+            ReplayOutcome(
+                consumer=one.consumer, count=one.count, handled=handled, failed_again=one.failed_again, open=left
+            )
+        )
+    waiting = [one.consumer for one in outcomes if one.open]
+    is_old = time.time() - at_us / 1_000_000 > FOLLOWED_FOR_S
+    return Shown(
+        template="dead_letters_replayed.html",
+        title=request.t("replayed.title"),
+        values={
+            "at_us": at_us,
+            "outcomes": [
+                (one, f"/dead-letters?{_members(consumer=one.consumer, replay=str(at_us))}") for one in outcomes
+            ],
+            "handled": sum(one.handled for one in outcomes),
+            "failed_again": sum(one.failed_again for one in outcomes),
+            "open": sum(one.open for one in outcomes),
+            "failed": f"/dead-letters?replay={at_us}",
+            "states": await _states(request, waiting) if waiting else {},
+            "follow": bool(waiting) and not is_old,
+        },
+        document=outcomes,
+        command=command_line("tiw", "dead-letters", "list"),
+    )
 
 
 async def purge(request: Request) -> Answer:
@@ -260,15 +333,21 @@ async def purge(request: Request) -> Answer:
 
 
 def _selection(values: Mapping[str, str], t: Translate) -> LetterSelection:
-    until = values.get("until")
-    if until is not None and not re.fullmatch(r"[0-9]{1,18}", until):
-        raise BadInputError(t("dead_letters.bad_until"))
     return LetterSelection(
         consumer=values.get("consumer") or None,
-        reason_start=values.get("reason"),
+        reason=values.get("reason"),
         event_id=values.get("id") or None,
-        until_us=None if until is None else int(until),
+        until_us=_moment(t, values.get("until")),
     )
+
+
+def _moment(t: Translate, text: str | None) -> int | None:
+    """Return microseconds since the Unix epoch. Raises `BadInputError` for anything else."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise BadInputError(t("dead_letters.bad_until"))
+    return int(text)
 
 
 def _told(t: Translate, done: Replayed) -> str:
@@ -290,8 +369,12 @@ def _in_words(done: Replayed) -> str:
 
 
 def _noted(selection: LetterSelection) -> dict[str, object]:
-    named = {"consumer": selection.consumer, "reason": selection.reason_start, "event_id": selection.event_id}
+    named = {"consumer": selection.consumer, "reason": selection.reason, "event_id": selection.event_id}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _named(selection: LetterSelection) -> dict[str, str | None]:
+    return {"consumer": selection.consumer, "reason": selection.reason, "id": selection.event_id}
 
 
 def _change_command(action: Action, selection: LetterSelection) -> tuple[str, ...]:
@@ -299,7 +382,7 @@ def _change_command(action: Action, selection: LetterSelection) -> tuple[str, ..
         *("tiw", "dead-letters", action),
         *_option("--consumer", selection.consumer),
         *_option("--event-id", selection.event_id),
-        *_option("--reason", selection.reason_start),
+        *_option("--reason", selection.reason),
     )
 
 
@@ -308,14 +391,14 @@ def _option(name: str, value: str | None) -> tuple[str, ...]:
 
 
 def _address(selection: LetterSelection) -> str:
-    return _members(consumer=selection.consumer, reason=selection.reason_start, id=selection.event_id)
+    return _members(**_named(selection))
 
 
 def _back(selection: LetterSelection) -> str:
     """Return the page with what else is there of the kind."""
     if selection.consumer is None:
         return "/dead-letters"
-    if selection.reason_start is not None and selection.event_id is None:
+    if selection.reason is not None and selection.event_id is None:
         return f"/dead-letters?{_address(selection)}"
     return f"/dead-letters?{_members(consumer=selection.consumer)}"
 
@@ -339,16 +422,21 @@ def _waiting(states: dict[str, QueueState] | Unknown) -> list[QueueState] | Unkn
 
 
 def _group(group: DeadLetterGroup, states: dict[str, QueueState] | Unknown) -> dict[str, object]:
-    address = _members(consumer=group.consumer, reason=group.reason_start)
+    address = _members(consumer=group.consumer, reason=group.reason)
     return {
         "group": group,
-        "needs": needs_of(group.reason_start),
+        "has_reasons": group.first_reason != group.last_reason,
+        "needs": needs_of(group.reason),
         "state": None if isinstance(states, Unknown) else states.get(group.consumer),
         "letters": f"/dead-letters?{address}",
         "newest": f"/dead-letter?{_members(consumer=group.consumer, id=group.newest_event_id)}",
         "replay": f"/dead-letters/replay?{address}",
         "purge": f"/dead-letters/purge?{address}",
     }
+
+
+def _first_line(reason: str) -> str:
+    return reason.partition("\n")[0][:200]
 
 
 def _row(letter: DeadLetterRow) -> dict[str, object]:
@@ -380,6 +468,7 @@ ROUTES: tuple[Route, ...] = (
     Route(method="GET", path="/dead-letter", handler=show_letter),
     Route(method="GET", path="/dead-letters/replay", handler=preview_replay),
     Route(method="POST", path="/dead-letters/replay", handler=replay, role="operate"),
+    Route(method="GET", path="/dead-letters/replayed", handler=show_replayed),
     Route(method="GET", path="/dead-letters/purge", handler=preview_purge),
     Route(method="POST", path="/dead-letters/purge", handler=purge, role="operate"),
 )

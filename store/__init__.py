@@ -65,6 +65,8 @@ from store.browsing_events import (
 from store.browsing_letters import (
     DeadLetterFilter,
     DeadLetterGroup,
+    ReplayedLetters,
+    count_replayed,
     group_dead_letters,
     search_dead_letters,
 )
@@ -94,6 +96,7 @@ from store.dead_letters import (
     list_dead_letters,
     mark_replayed,
     pages_of_dead_letters,
+    pattern_of,
     purge_dead_letters,
 )
 from store.due import (
@@ -261,6 +264,7 @@ __all__ = [
     "RecordingStatus",
     "RecordingSummary",
     "RecordingVideo",
+    "ReplayedLetters",
     "SchemaMismatchError",
     "ShownVideo",
     "Step",
@@ -293,6 +297,7 @@ __all__ = [
     "count_due",
     "count_events",
     "count_overview",
+    "count_replayed",
     "end_notices",
     "expire_notices",
     "extend_leases",
@@ -362,6 +367,7 @@ __all__ = [
     "notices",
     "pages_for_replay",
     "pages_of_dead_letters",
+    "pattern_of",
     "pause_app",
     "plan_archive",
     "postpone",

@@ -1,10 +1,24 @@
 """Events that a consumer gave up on: kept until somebody replays or purges them."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from msgspec import UNSET, Struct, UnsetType, structs
-from sqlalchemy import ColumnElement, CursorResult, Row, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Row,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from store.recording import TEST_SOURCE
 from store.store import Store, members, now_us
@@ -78,9 +92,10 @@ async def keep_dead_letters(store: Store, letters: Sequence[DeadLetter]) -> None
     earlier one was replayed. The same letter arriving twice changes nothing.
     """
     insert = store.dialect.insert(dead_letters)
+    replaced = [column.name for column in dead_letters.c if not column.primary_key and column.name != "replay_at_us"]
     upsert = insert.on_conflict_do_update(
         index_elements=[dead_letters.c.consumer, dead_letters.c.event_id],
-        set_={column.name: insert.excluded[column.name] for column in dead_letters.c if not column.primary_key},
+        set_={name: insert.excluded[name] for name in replaced},
         where=insert.excluded.last_failed_at_us > dead_letters.c.last_failed_at_us,
     )
     rows = [_row(letter) for letter in sorted(letters, key=lambda one: (one.consumer, one.event_id))]
@@ -95,7 +110,7 @@ async def list_dead_letters(
     event_id: str | None = None,
     since_us: int | None = None,
     app: int | None = None,
-    reason_start: str | None = None,
+    reason: str | None = None,
     resolved: bool = False,
     tests: bool = True,
     bodies: bool = False,
@@ -108,7 +123,7 @@ async def list_dead_letters(
     query = (
         select(*LISTED_LETTER)
         .select_from(dead_letters.outerjoin(events, events.c.event_id == dead_letters.c.event_id))
-        .where(*_selected(consumer, event_id, since_us, app, reason_start=reason_start, resolved=resolved))
+        .where(*_selected(consumer, event_id, since_us, app, reason=reason, resolved=resolved))
         .order_by(dead_letters.c.last_failed_at_us.desc(), dead_letters.c.consumer, dead_letters.c.event_id)
     )
     if not tests:
@@ -126,13 +141,13 @@ async def count_dead_letters(
     *,
     consumer: str | None = None,
     event_id: str | None = None,
-    reason_start: str | None = None,
+    reason: str | None = None,
     until_us: int | None = None,
 ) -> dict[str, int]:
     """Return how many dead letters were not replayed, by consumer; consumers without any are absent."""
     query = (
         select(dead_letters.c.consumer, func.count().label("dead"))
-        .where(*_selected(consumer, event_id, reason_start=reason_start, until_us=until_us))
+        .where(*_selected(consumer, event_id, reason=reason, until_us=until_us))
         .group_by(dead_letters.c.consumer)
         .order_by(dead_letters.c.consumer)
     )
@@ -147,7 +162,7 @@ async def pages_of_dead_letters(
     event_id: str | None = None,
     since_us: int | None = None,
     app: int | None = None,
-    reason_start: str | None = None,
+    reason: str | None = None,
     until_us: int | None = None,
     page: int = 100,
 ) -> AsyncIterator[list[DeadLetter]]:
@@ -157,7 +172,7 @@ async def pages_of_dead_letters(
     """
     query = (
         select(*_LETTER)
-        .where(*_selected(consumer, event_id, since_us, app, reason_start=reason_start, until_us=until_us))
+        .where(*_selected(consumer, event_id, since_us, app, reason=reason, until_us=until_us))
         .order_by(dead_letters.c.consumer, dead_letters.c.event_id)
         .limit(page)
     )
@@ -172,16 +187,22 @@ async def pages_of_dead_letters(
         yield letters
 
 
-async def mark_replayed(store: Store, letters: Sequence[DeadLetter]) -> None:
-    """Remember that these letters were given to their consumers again; one that failed anew meanwhile stays."""
+async def mark_replayed(store: Store, letters: Sequence[DeadLetter], *, replay_at_us: int | None = None) -> None:
+    """Remember that these letters were given to their consumers again; one that failed anew meanwhile stays.
+
+    `replay_at_us` names the replay: what became of its letters is counted by it.
+    """
+    is_as_it_was = dead_letters.c.last_failed_at_us == bindparam("as_of_us")
     statement = (
         update(dead_letters)
         .where(
             dead_letters.c.consumer == bindparam("of_consumer"),
             dead_letters.c.event_id == bindparam("of_event_id"),
-            dead_letters.c.last_failed_at_us == bindparam("as_of_us"),
         )
-        .values(resolved_at_us=now_us())
+        .values(
+            resolved_at_us=case((is_as_it_was, now_us()), else_=dead_letters.c.resolved_at_us),
+            replay_at_us=replay_at_us,
+        )
     )
     rows = [
         {"of_consumer": one.consumer, "of_event_id": one.event_id, "as_of_us": one.last_failed_at_us}
@@ -198,12 +219,12 @@ async def purge_dead_letters(
     event_id: str | None = None,
     since_us: int | None = None,
     app: int | None = None,
-    reason_start: str | None = None,
+    reason: str | None = None,
     until_us: int | None = None,
 ) -> int:
     """Delete for good the dead letters that `pages_of_dead_letters` would yield; return how many."""
     statement = delete(dead_letters).where(
-        *_selected(consumer, event_id, since_us, app, reason_start=reason_start, until_us=until_us)
+        *_selected(consumer, event_id, since_us, app, reason=reason, until_us=until_us)
     )
     result: CursorResult[Any] = await store.write(lambda connection: connection.execute(statement))
     return result.rowcount
@@ -215,7 +236,7 @@ def _selected(
     since_us: int | None = None,
     app: int | None = None,
     *,
-    reason_start: str | None = None,
+    reason: str | None = None,
     until_us: int | None = None,
     resolved: bool = False,
 ) -> list[ColumnElement[bool]]:
@@ -231,28 +252,68 @@ def _selected(
         conditions.append(dead_letters.c.sdk_app_id == app)
     if until_us is not None:
         conditions.append(dead_letters.c.last_failed_at_us <= until_us)
-    if reason_start is not None:
-        conditions += has_reason(reason_start)
+    if reason is not None:
+        conditions += has_reason(reason)
     return conditions
 
 
 #: Characters of a reason by which letters are grouped, at most; the reason's first line.
 REASON_START: Final = 200
 
+#: What stands in a pattern for what changes from letter to letter.
+_CHANGING: Final = "\N{HORIZONTAL ELLIPSIS}"
 
-def has_reason(start: str) -> list[ColumnElement[bool]]:
-    """Return the conditions that a letter has this reason: as its first line, or as the start of a longer one."""
-    start = storable(start)
-    conditions = [func.substr(dead_letters.c.reason, 1, len(start)) == start]
-    if len(start) < REASON_START:
-        conditions.append(func.substr(dead_letters.c.reason, len(start) + 1, 1).in_(("", "\n")))
-    return conditions
+#: What is quoted, an apostrophe left out, and words. Only ASCII makes words: between Chinese ones there are no spaces,
+#: and a number would take its whole sentence along.
+_PARTS: Final = re.compile(
+    rf"""(?<![\w{_CHANGING}])(?P<quote>['"`]).*?(?P=quote)(?![\w{_CHANGING}])|“.*?”|-*\w+(?:[.-]+\w+)*-*""", re.ASCII
+)
+
+#: Numbers that say what went wrong: a status, an errno. One with a unit was measured.
+_TELLING: Final = re.compile(r"\d{1,3}(?! ?(?:ms|s|seconds|bytes)\b)", re.ASCII)
+
+
+def pattern_of(reason: str) -> str:
+    """Return what letters that failed for the same reason have in common: its first line, without what changes.
+
+    That is what is quoted, and what has a digit in it: ids, times, addresses, long numbers. Letters are kept with it:
+    where it becomes another, a migration has to give it to those that are there. The pattern of a pattern is itself.
+    """
+    pattern = reason.partition("\n")[0][:REASON_START]
+    while (following := _PARTS.sub(_in_common, pattern)) != pattern:
+        pattern = following
+    return pattern
+
+
+def _in_common(found: re.Match[str]) -> str:
+    part = found[0]
+    if found["quote"] or part[0] == "“":
+        return f"{part[0]}{_CHANGING}{part[-1]}"
+    is_error = found.start() == 0 and part.endswith(("Error", "Exception"))
+    telling = _TELLING.match(found.string, found.start())
+    stays = is_error or (telling is not None and telling.end() == found.end()) or not any("0" <= c <= "9" for c in part)
+    return part if stays else _CHANGING
+
+
+def has_reason(reason: str) -> list[ColumnElement[bool]]:
+    """Return the conditions that a letter has this reason: as its first line, or as the start of a longer one.
+
+    A pattern is the reason of all the letters that have it, and of no others.
+    """
+    reason = storable(reason)
+    is_start = [func.substr(dead_letters.c.reason, 1, len(reason)) == reason]
+    if len(reason) < REASON_START:
+        is_start.append(func.substr(dead_letters.c.reason, len(reason) + 1, 1).in_(("", "\n")))
+    if not reason or pattern_of(reason) != reason:
+        return is_start
+    has_pattern = dead_letters.c.reason_pattern == reason
+    return [or_(has_pattern, and_(dead_letters.c.reason_pattern == "", *is_start))]
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:
     values = structs.asdict(letter)
     texts = {name: storable(value) for name, value in values.items() if isinstance(value, str)}
-    return values | texts | {"resolved_at_us": None}
+    return values | texts | {"resolved_at_us": None, "reason_pattern": pattern_of(texts["reason"])}
 
 
 def letter_of(row: Row[Any]) -> DeadLetterRow:

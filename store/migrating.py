@@ -19,7 +19,7 @@ from store.store import DATABASE_ERRORS, SchemaMismatchError, Store, StoreError,
 from store.tables import consumers, metadata, schema_level
 
 #: The number of the newest migration of this version.
-LEVEL: Final = 5
+LEVEL: Final = 6
 
 REMINDER_S: Final = 30.0
 

@@ -161,7 +161,9 @@ Index("ix_completions_owner", completions.c.owner, sqlite_where=_unfinished, pos
 Index("ix_completions_completed", completions.c.completed_at_us)
 
 #: Events that a consumer gave up on. `resolved_at_us` is set once it was replayed; `traceback` is that of the last
-#: failure, empty where there was no exception.
+#: failure, empty where there was no exception. `reason_pattern` is what `store.dead_letters.pattern_of` makes of the
+#: reason, empty where a worker of before kept the letter. `replay_at_us` names the replay that gave it back last, also
+#: once it failed anew.
 dead_letters = Table(
     "dead_letters",
     metadata,
@@ -180,11 +182,20 @@ dead_letters = Table(
     Column("resolved_at_us", BigInteger),
     Column("source", Text, nullable=False, server_default=text("''")),
     Column("traceback", Text, nullable=False, server_default=text("''")),
+    Column("reason_pattern", Text, nullable=False, server_default=text("''")),
+    Column("replay_at_us", BigInteger),
 )
 Index(
     "ix_dead_letters_failed",
     *(dead_letters.c.last_failed_at_us, dead_letters.c.consumer, dead_letters.c.event_id),
     dead_letters.c.resolved_at_us,
+)
+_was_replayed = dead_letters.c.replay_at_us.is_not(None)
+Index(
+    "ix_dead_letters_replay",
+    *(dead_letters.c.replay_at_us, dead_letters.c.consumer, dead_letters.c.event_id, dead_letters.c.resolved_at_us),
+    sqlite_where=_was_replayed,
+    postgresql_where=_was_replayed,
 )
 
 #: The consumers that ever ran, with the routing keys of their queues.

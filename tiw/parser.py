@@ -367,7 +367,8 @@ def _listing(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
 def _letters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--consumer", metavar="C", help="of one consumer")
     parser.add_argument("--event-id", metavar="E", help="of one event")
-    parser.add_argument("--reason", metavar="R", help="with this reason: all of it, or its first 200 characters")
+    reason = "with this reason: all of it, its first 200 characters, or as the console groups them, … for what changes"
+    parser.add_argument("--reason", metavar="R", help=reason)
 
 
 def _replayed(parser: argparse.ArgumentParser) -> None:

@@ -33,12 +33,13 @@ NO_RATE: Final = 0.0
 class LetterSelection(Struct, frozen=True, kw_only=True):
     """Which of the dead letters that were not replayed: all that is given must be so.
 
-    `reason_start` is the first line of the reason, or its first 200 characters. `until_us`, in microseconds since the
-    Unix epoch, is when the letters failed at the latest: what somebody saw, and not what came since.
+    `reason` is the first line of the reason, or its first 200 characters; or what several have in common, see
+    `pattern_of`. `until_us`, in microseconds since the Unix epoch, is when the letters failed at the latest: what
+    somebody saw, and not what came since.
     """
 
     consumer: str | None = None
-    reason_start: str | None = None
+    reason: str | None = None
     event_id: str | None = None
     until_us: int | None = None
 
@@ -144,11 +145,13 @@ async def replay_letters(
     *,
     on_each: Callable[[int], None] | None = None,
     within_s: float | None = None,
+    replay_at_us: int | None = None,
 ) -> Replayed:
     """Bring dead letters back to their consumers as first attempts, and mark those that went as replayed.
 
     Those of a consumer without a queue stay as they are. `on_each` is told how many went so far; after `within_s` no
-    more are begun. Raises `StoreError`; not what the broker says, which stops it: see `Replayed`.
+    more are begun. By `replay_at_us` the store tells later what became of them: see `count_replayed`. Raises
+    `StoreError`; not what the broker says, which stops it: see `Replayed`.
     """
     began_s = time.monotonic()
     has_queue: dict[str, bool] = {}
@@ -164,7 +167,8 @@ async def replay_letters(
         except BrokerError as error:
             stopped = str(error)
             break
-        sent, stopped = await _send_letters(store, transport, [one for one in page if has_queue[one.consumer]])
+        going = [one for one in page if has_queue[one.consumer]]
+        sent, stopped = await _send_letters(store, transport, going, replay_at_us=replay_at_us)
         count += sent
         if on_each is not None and sent:
             on_each(count)
@@ -174,7 +178,9 @@ async def replay_letters(
     return Replayed(count=count, without_queue=without_queue, stopped=stopped, is_more=is_more)
 
 
-async def _send_letters(store: Store, transport: Transport, letters: list[DeadLetter]) -> tuple[int, str]:
+async def _send_letters(
+    store: Store, transport: Transport, letters: list[DeadLetter], *, replay_at_us: int | None
+) -> tuple[int, str]:
     """Send letters at once, as the broker's confirms take longer than all else; return how many went, and the error."""
     for consumer in {letter.consumer for letter in letters}:
         await forget(store, consumer=consumer, event_ids=[one.event_id for one in letters if one.consumer == consumer])
@@ -182,7 +188,7 @@ async def _send_letters(store: Store, transport: Transport, letters: list[DeadLe
         *(transport.send(letter.consumer, _message(letter)) for letter in letters), return_exceptions=True
     )
     sent = [letter for letter, error in zip(letters, ended, strict=True) if error is None]
-    await mark_replayed(store, sent)
+    await mark_replayed(store, sent, replay_at_us=replay_at_us)
     stopped = ""
     for error in ended:
         if isinstance(error, BrokerError):

@@ -77,9 +77,26 @@ def test_a_dead_letter_says_why_and_is_handled_once_it_is_mended_and_replayed(
     assert dead_letters_of(pipeline, task_id) == 1, "a preview changes nothing"
     page.get_by_role("button", name="Replay this dead letter").click()
     expect_done(page, "1 dead letter went back to its consumer.")
-    eventually(lambda: copied(pipeline, task_id) == 1)
+    # It follows by itself what becomes of it.
+    expect(page.locator(".card", has_text="handled")).to_contain_text("1")
+    expect(page.locator(".card", has_text="still on their way")).to_contain_text("0")
+    assert copied(pipeline, task_id) == 1
     assert dead_letters_of(pipeline, task_id) == 0
     expect_noted(page, "Replay dead letters", "copies")
+
+
+def test_a_dead_letter_that_is_replayed_too_early_is_told_to_have_failed_again(
+    visits: Visits, pipeline: Pipeline
+) -> None:
+    task_id = a_dead_letter(pipeline, 5)
+    page = operator(visits, pipeline)
+    open_letter(page, task_id)
+    page.get_by_role("link", name="Replay…").click()
+    page.get_by_role("button", name="Replay this dead letter").click()
+    expect_done(page, "1 dead letter went back to its consumer.")
+    page.get_by_role("link", name="Why they failed again").click(timeout=60_000)
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody tr")).to_contain_text(task_id)
 
 
 def test_two_tabs_replay_a_dead_letter_once(visits: Visits, pipeline: Pipeline) -> None:

@@ -66,6 +66,7 @@ def addresses_of(pipeline: Pipeline) -> dict[str, str]:
         "dead letters of one": "/dead-letters?consumer=copies",
         "dead letter": f"/dead-letter?consumer=copies&id={event_id}",
         "replay of all": "/dead-letters/replay?consumer=copies",
+        "what became of a replay": "/dead-letters/replayed?at=1",
         "purge of all": "/dead-letters/purge?consumer=copies",
         "replay of an event": f"/events/replay?consumer=finished&id={event_id}",
         "reverify": "/rejected/reverify",

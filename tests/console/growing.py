@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.schema import CreateIndex
 
-from store import Store, migrate
+from store import Store, migrate, pattern_of
 from store.tables import (
     archived_files,
     archived_recordings,
@@ -222,6 +222,7 @@ def _letter_rows(count: int, now_us: int) -> Iterator[tuple[Any, ...]]:
             *(f"consumer_{number % 6}", event_id(number * 7, 0), "OnlineRecordStarted", APP, 8, reason),
             *(at_us, at_us + 1000, b"{}" * 300, "OnlineRecordStarted", at_us, ""),
             *(at_us if number % 10 == 0 else None, "", "Traceback (most recent call last):\n" * 5),
+            *(pattern_of(reason), at_us if number % 10 == 0 else None),
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -24,6 +25,9 @@ from store import (
     keep_dead_letters,
     list_changes,
     list_dead_letters,
+    mark_replayed,
+    pattern_of,
+    register_consumers,
 )
 from tests.console.world import READ_TOKEN, Page, World, elements, links, running, text_of
 
@@ -110,7 +114,83 @@ async def test_the_way_from_a_group_to_its_replay_needs_no_typing(world: World) 
     assert state.ready == 3
     (change,) = (await list_changes(world.store)).rows
     assert (change.action, change.result) == ("dead-letters.replay", "3 replayed")
-    assert change.detail == {"consumer": "started", "reason": LETTER.reason}
+    assert change.detail == {"consumer": "started", "reason": "KeyError: '…'"}
+
+
+async def test_reasons_that_name_what_changes_are_one_group_from_its_card_to_its_replay(world: World) -> None:
+    some = [structs.replace(letter, reason=f"KeyError: 'TASK_{at}'") for at, letter in enumerate(letters(3))]
+    await keep_dead_letters(world.store, [*some, structs.replace(LETTER, event_id="x", reason="KeyError: 'a' and b")])
+    page = await world.browser.get("/dead-letters")
+    text = text_of(page.text)
+    assert "KeyError: '…' … stands for what changes from letter to letter." in text
+    assert "For example: KeyError: 'TASK_0' · KeyError: 'TASK_2' 3 dead letters" in text
+    assert "KeyError: 'a' and b 1 dead letter" in text, "one alone says all"
+    group = urlencode({"consumer": "started", "reason": "KeyError: '…'"})
+    listing = text_of((await world.browser.get(f"/dead-letters?{group}")).text)
+    assert all(f"KeyError: 'TASK_{at}'" in listing for at in range(3))
+    assert "and b" not in listing
+    letter = await world.browser.get(f"/dead-letter?consumer=started&id={some[0].event_id}")
+    assert f"/dead-letters?{group}" in links(letter.text)
+    preview = await world.browser.get(f"/dead-letters/replay?{group}")
+    assert "3 go back to started" in text_of(preview.text)
+    assert "tiw dead-letters replay --consumer started --reason 'KeyError: '\"'\"'…'\"'\"'' --dry-run" in text_of(
+        preview.text
+    )
+    await world.browser.post("/dead-letters/replay", form_of(preview, "/dead-letters/replay"))
+    assert [row.event_id for row in await list_dead_letters(world.store)] == ["x"]
+    empty = await world.browser.get(f"/dead-letters?{group}")
+    assert "There are no dead letters of this kind" in text_of(empty.text)
+    assert not [link for link in links(empty.text) if link.startswith("/dead-letters/replay")], "nothing is left"
+
+
+async def test_after_a_replay_it_is_told_what_became_of_each(world: World) -> None:
+    await register_consumers(world.store, {"copies": ["OnlineRecordStarted"]})
+    event = KeptEvent(event=EVENT.event, event_id=EVENT.event_id, received_at_us=1, body=BODY)
+    await keep_dead_letters(world.store, [LETTER, *letters(2)])
+    done = await press(world, "/dead-letters/replay", {"consumer": "started"})
+    assert done.url.path == "/dead-letters/replayed"
+    assert "0 handled 0 failed again 3 still on their way" in text_of(done.text)
+    assert "started: no worker runs" in text_of(done.text)
+    assert 'hx-trigger="every 2s"' in done.text
+
+    await apply_events(world.store, [event])
+    again = structs.replace(letters(1)[0], reason="OSError: again", last_failed_at_us=time.time_ns() // 1000)
+    await keep_dead_letters(world.store, [again])
+    address = f"{done.url.path}?{done.url.query_string}"
+    page = await world.browser.get(address)
+    assert "1 handled 1 failed again Why they failed again 1 still on their way" in text_of(page.text)
+    (failed,) = [link for link in links(page.text) if link.startswith("/dead-letters?replay=")]
+    listing = await world.browser.get(failed)
+    assert "OSError: again" in text_of(listing.text)
+    assert address in links(listing.text)
+    assert not [link for link in links(listing.text) if link.startswith("/dead-letters/purge")]
+    document = (await world.browser.get(f"{address}&format=json")).text
+    assert msgspec.json.decode(document) == [
+        {"consumer": "started", "count": 3, "handled": 1, "failed_again": 1, "open": 1}
+    ]
+
+
+async def test_what_became_of_an_old_replay_is_told_and_not_looked_for_again_and_again(world: World) -> None:
+    await keep_dead_letters(world.store, [LETTER])
+    await mark_replayed(world.store, [LETTER], replay_at_us=1_767_225_800_000_000)
+    page = await world.browser.get("/dead-letters/replayed?at=1767225800000000")
+    assert "1 still on their way" in text_of(page.text)
+    assert "hx-get" not in page.text
+    assert "Nothing is known of this replay" in text_of((await world.browser.get("/dead-letters/replayed?at=1")).text)
+    for wrong in ("", "?at=", "?at=x", f"?at={'9' * 30}"):
+        assert (await world.browser.get(f"/dead-letters/replayed{wrong}")).status == 400
+
+
+async def test_a_replay_that_takes_two_presses_is_told_of_as_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await keep_dead_letters(world.store, letters(150))
+    ticks = iter([0.0, 0.0, 30.0])
+    with monkeypatch.context() as slow:
+        slow.setattr("workers.replaying.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+        part = await press(world, "/dead-letters/replay", {"consumer": "started"})
+    assert "100 dead letters went back to their consumers. The time was up" in text_of(part.text)
+    done = await world.browser.post("/dead-letters/replay", form_of(part, "/dead-letters/replay"))
+    assert "50 dead letters went back" in text_of(done.text)
+    assert "150 still on their way" in text_of(done.text)
 
 
 async def test_one_letter_is_shown_whole_and_leads_to_its_event_and_its_recording(world: World) -> None:
@@ -342,6 +422,7 @@ async def test_a_form_that_nobody_was_given_changes_nothing(world: World, value:
 )
 def test_each_reason_needs_something_that_is_said_in_plain_words(reason: str, needs: str) -> None:
     assert needs_of(reason) == needs
+    assert needs_of(pattern_of(reason)) == needs, "also where it is grouped with others"
 
 
 TEXTS = Texts().texts

@@ -58,6 +58,7 @@ NAMES = [
         "kind",
     ),
     *("unrecognized", "failed", "paused", "found_late", "contradicted", "not_archived", "resolved", "t"),
+    *("at", "replay"),
 ]
 GETS = sorted({route.path for route in ROUTES if route.method == "GET"} - {"/live"})
 POSTS = sorted({route.path for route in ROUTES if route.method == "POST"})

@@ -15,12 +15,14 @@ from store import (
     DeadLetterFilter,
     EventFilter,
     EventOutcome,
+    ReplayedLetters,
     Store,
     StoreUnavailableError,
     apply_events,
     claim,
     complete,
     count_overview,
+    count_replayed,
     find_event,
     group_dead_letters,
     keep_dead_letters,
@@ -178,7 +180,7 @@ async def test_dead_letters_of_one_reason_are_together(store: Store, monkeypatch
         ],
     )
     groups = await group_dead_letters(store)
-    assert [(one.consumer, one.reason_start, one.count, one.newest_event_id) for one in groups] == [
+    assert [(one.consumer, one.reason, one.count, one.newest_event_id) for one in groups] == [
         ("d", "", 1, "3"),
         ("d", "x" * 200, 2, "2"),
         ("c", "timed out", 3, "2"),
@@ -189,9 +191,7 @@ async def test_dead_letters_of_one_reason_are_together(store: Store, monkeypatch
     assert (timed_out.first_failed_at_us, timed_out.last_failed_at_us, timed_out.is_at_least) == (9, 30, False)
     assert [one.consumer for one in await group_dead_letters(store, consumer="c")] == ["c", "c"]
     for group in groups:
-        page = await search_dead_letters(
-            store, DeadLetterFilter(consumer=group.consumer, reason_start=group.reason_start)
-        )
+        page = await search_dead_letters(store, DeadLetterFilter(consumer=group.consumer, reason=group.reason))
         assert len(page.rows) == group.count
         assert page.rows[0].event_id == group.newest_event_id
         assert page.rows[0].traceback == "T"
@@ -203,6 +203,57 @@ async def test_dead_letters_of_one_reason_are_together(store: Store, monkeypatch
     assert [row.event_id for row in (await search_dead_letters(store, DeadLetterFilter(resolved=True))).rows] == ["4"]
     monkeypatch.setattr("store.browsing_letters.GROUPED", 2)
     assert [(one.count, one.is_at_least) for one in await group_dead_letters(store)] == [(1, True), (1, True)]
+
+
+async def test_reasons_that_differ_in_what_changes_are_one_group_with_two_examples(store: Store) -> None:
+    await keep_dead_letters(
+        store,
+        [
+            *(letter("c", f"{at}", at_us=10 + at, reason=f"KeyError: 'TASK_{at}'") for at in range(3)),
+            *(letter("c", f"{at}", at_us=at, reason="KeyError: 'bucket' of 1234567") for at in (7, 8)),
+            letter("d", "9", at_us=1, reason="KeyError: 'TASK_9'"),
+        ],
+    )
+    groups = await group_dead_letters(store)
+    assert [(one.consumer, one.reason, one.first_reason, one.last_reason, one.count) for one in groups] == [
+        ("c", "KeyError: '…'", "KeyError: 'TASK_0'", "KeyError: 'TASK_2'", 3),
+        ("c", "KeyError: '…' of …", *["KeyError: 'bucket' of 1234567"] * 2, 2),
+        ("d", "KeyError: '…'", *["KeyError: 'TASK_9'"] * 2, 1),
+    ]
+    for group in groups:
+        page = await search_dead_letters(store, DeadLetterFilter(consumer=group.consumer, reason=group.reason))
+        assert len(page.rows) == group.count
+        assert page.rows[0].event_id == group.newest_event_id
+
+
+async def test_what_became_of_a_replay_is_counted_by_consumer(store: Store) -> None:
+    given = [letter(consumer, f"{at}") for consumer in ("c", "d") for at in range(4)]
+    other = letter("c", "other")
+    await keep_dead_letters(store, [*given, other])
+    await mark_replayed(store, given, replay_at_us=7)
+    await mark_replayed(store, [other], replay_at_us=8)
+    await complete(store, consumer="c", event_ids=["0", "1", "other"], lease_holder="h")
+    await claim(store, consumer="c", event_ids=["2"], lease_holder="h", lease_s=60)
+    await keep_dead_letters(store, [letter("c", "3", at_us=9, reason="again")])
+    await apply_events(store, [structs.replace(STARTED, event_id="0")])
+    assert await count_replayed(store, 7) == [
+        ReplayedLetters(consumer="c", count=4, completed=2, kept=1, failed_again=1),
+        ReplayedLetters(consumer="d", count=4, completed=0, kept=1, failed_again=0),
+    ]
+    again = await search_dead_letters(store, DeadLetterFilter(replay_at_us=7))
+    assert [(row.consumer, row.event_id, row.reason) for row in again.rows] == [("c", "3", "again")]
+    await mark_replayed(store, [letter("c", "3", at_us=9)], replay_at_us=8)
+    assert [one.count for one in await count_replayed(store, 7)] == [3, 4], "it is of the later replay"
+    assert [one.count for one in await count_replayed(store, 8)] == [2]
+    assert await count_replayed(store, 9) == []
+
+
+async def test_what_fails_again_before_it_is_marked_is_of_its_replay(store: Store) -> None:
+    await keep_dead_letters(store, [letter("c", "1")])
+    await keep_dead_letters(store, [letter("c", "1", at_us=6)])
+    await mark_replayed(store, [letter("c", "1")], replay_at_us=7)
+    (one,) = await count_replayed(store, 7)
+    assert (one.count, one.failed_again) == (1, 1)
 
 
 async def test_the_overview_counts_and_stops_counting(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from store import (
     RecordingFilter,
     Store,
     count_overview,
+    count_replayed,
     find_event,
     find_recording_details,
     group_dead_letters,
@@ -69,7 +70,7 @@ _WALKED: Final[dict[str, tuple[str, Operation]]] = {
     "events of tests": ("ix_events_marked", _events(test=True)),
     "events found by asking": ("ix_events_marked", _events(source="reconcile")),
     "dead letters": ("ix_dead_letters_failed", _letters()),
-    "dead letters of a consumer": ("ix_dead_letters_failed", _letters(consumer="consumer_1", reason_start="r")),
+    "dead letters of a consumer": ("ix_dead_letters_failed", _letters(consumer="consumer_1", reason="r")),
     "dead letters that were replayed": ("ix_dead_letters_failed", _letters(resolved=True)),
     "changes": ("changes", list_changes),
 }
@@ -86,6 +87,7 @@ _LOOKED_UP: Final[dict[str, Operation]] = {
     "outcomes": lambda store: list_event_outcomes(store, [event_id(number, 0) for number in range(50)]),
     "dead letters of an event": _letters(event_id="e"),
     "groups of dead letters": group_dead_letters,
+    "what became of a replay": lambda store: count_replayed(store, _DEEP),
     "groups of a consumer's dead letters": lambda store: group_dead_letters(store, consumer="consumer_1"),
     "the overview": count_overview,
 }

@@ -20,11 +20,13 @@ from store import (
     apply_events,
     ask,
     check_schema,
+    count_dead_letters,
     count_events,
     find_question,
     find_recordings,
     find_unplanned,
     fold,
+    group_dead_letters,
     list_events,
     migrate,
     pages_of_dead_letters,
@@ -241,6 +243,11 @@ _LETTER_AT_2 = """INSERT INTO dead_letters (consumer, event_id, event_type, sdk_
     VALUES ('c', 'e', NULL, 1, 8, 'r', 1, 2, :body, 'OnlineRecordStarted', 1, '')"""
 
 
+_LETTER_AT_5 = """INSERT INTO dead_letters (consumer, event_id, event_type, sdk_app_id, attempts, reason,
+    first_failed_at_us, last_failed_at_us, body, routing_key, received_at_us, trace, source, traceback)
+    VALUES ('c', :event_id, NULL, 1, 8, :reason, 1, 2, :body, 'OnlineRecordStarted', 1, '', '', '')"""
+
+
 async def test_what_was_kept_at_level_2_survives(store_url: str) -> None:
     kept = [
         keep(callback("OnlineRecordStarted", 100, TaskId="t")),
@@ -275,6 +282,26 @@ async def test_what_was_kept_at_level_2_survives(store_url: str) -> None:
             await connection.execute(text(_EVENT_AT_2), values | {"at_us": late.received_at_us, "body": late.body})
         await apply_events(store, kept[:1])
         assert await find_recordings(store, "t") == [fold([*kept, again, late])]
+
+
+async def test_letters_of_level_5_get_patterns_and_its_workers_go_on(store_url: str) -> None:
+    async def keep_at_5(store: Store, *event_ids: str) -> None:
+        async with store.writing() as connection:
+            for event_id in event_ids:
+                values = {"event_id": event_id, "reason": f"KeyError: '{event_id}'", "body": b"{}"}
+                await connection.execute(text(_LETTER_AT_5), values)
+
+    async with Store(store_url) as store:
+        async with store.writing() as connection:
+            await connection.run_sync(partial(_to_level, 5))
+        many = [f"{number}" for number in range(1001)]
+        await keep_at_5(store, *many)
+        await migrate(store)
+        await keep_at_5(store, "later", "latest")
+        groups = {one.reason: one.count for one in await group_dead_letters(store)}
+        assert groups == {"KeyError: '…'": 1001, "KeyError: 'later'": 1, "KeyError: 'latest'": 1}
+        for reason, count in groups.items():
+            assert await count_dead_letters(store, reason=reason) == {"c": count}
 
 
 async def test_what_was_kept_at_level_3_survives_and_its_version_goes_on(store_url: str) -> None:

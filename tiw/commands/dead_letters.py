@@ -40,7 +40,7 @@ async def list_all(settings: Settings, args: argparse.Namespace) -> int:
             store,
             consumer=args.consumer,
             event_id=args.event_id,
-            reason_start=args.reason,
+            reason=args.reason,
             resolved=args.replayed,
             app=args.app,
             since_us=since_us,
@@ -83,7 +83,7 @@ async def show(settings: Settings, args: argparse.Namespace) -> int:
             store,
             consumer=args.consumer,
             event_id=args.event_id,
-            reason_start=args.reason,
+            reason=args.reason,
             resolved=args.replayed,
             bodies=True,
             limit=0,
@@ -156,7 +156,7 @@ async def purge(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _selection(args: argparse.Namespace) -> LetterSelection:
-    return LetterSelection(consumer=args.consumer, event_id=args.event_id, reason_start=args.reason)
+    return LetterSelection(consumer=args.consumer, event_id=args.event_id, reason=args.reason)
 
 
 async def _check(store: Store, args: argparse.Namespace) -> None:
