@@ -1,5 +1,6 @@
 """Events: what came in, what nobody understood and why, what each consumer did with it, and giving it once more."""
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping
@@ -72,13 +73,15 @@ async def list_events(request: Request) -> Answer:
     # To say why nobody understood them.
     with_bodies = filters.unrecognized
     page = await _search(request, filters, bodies=with_bodies)
+    # In a thread: somebody may have made fifty megabytes to be slow.
+    rows = await asyncio.to_thread(lambda: [_row(row, explain=with_bodies) for row in page.rows])
     document = [structs.replace(row, body=UNSET, body_base64=UNSET) for row in page.rows] if with_bodies else page.rows
     return Shown(
         template="events.html",
         title=request.t("events.title"),
         values={
             "filters": filters,
-            "rows": [_row(row, explain=with_bodies) for row in page.rows],
+            "rows": rows,
             "kinds": [kind for kind in KINDS if kind != UNRECOGNIZED],
             "sources": list(SOURCES),
             "is_filtered": filters != Filters(offset=filters.offset),
@@ -119,7 +122,7 @@ async def show_event(request: Request) -> Answer:
         )
     outcomes = await list_event_outcomes(store, [event_id])
     is_unrecognized = kept.routing_key == UNRECOGNIZED
-    why = why_unrecognized(row) if is_unrecognized else None
+    why = await asyncio.to_thread(why_unrecognized, row) if is_unrecognized else None
     return Shown(
         template="event.html",
         title=request.t("event.title"),

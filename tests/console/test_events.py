@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -10,10 +11,11 @@ import msgspec
 import pytest
 from msgspec import structs
 
+import console.events
 from broker import BUILT_IN_CONSUMERS, ConsumerQueues
 from console.events import _WHYS
 from console.rendering import Texts
-from schemas import decode
+from schemas import Decoded, decode
 from store import (
     DeadLetter,
     EventFilter,
@@ -167,6 +169,25 @@ async def test_what_nobody_understood_says_why(world: World, body: bytes, why: s
         (await world.browser.get("/events?unrecognized=1&format=json")).text, type=list[EventRow]
     )
     assert document == await list_events(world.store, EventFilter(unrecognized=True))
+
+
+async def test_what_takes_long_to_understand_holds_up_nobody_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[threading.Thread] = set()
+
+    def look(body: bytes, *, received_at_us: int) -> Decoded:
+        threads.add(threading.current_thread())
+        return decode(body, received_at_us=received_at_us)
+
+    monkeypatch.setattr(console.events, "decode", look)
+    event = kept(b"[" * 100_000)
+    await apply_events(world.store, [event])
+    for address in ("/events?unrecognized=1", f"/event?id={event.event_id}"):
+        threads.clear()
+        assert (await world.browser.get(address)).status == 200
+        assert threads
+        assert threading.main_thread() not in threads
 
 
 async def test_one_event_is_shown_whole_with_what_each_consumer_did(world: World) -> None:

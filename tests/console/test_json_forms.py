@@ -26,8 +26,8 @@ EVENT = EVENTS[0].event_id
 OTHERS = {"/media", "/live"}
 
 #: What a page needs to have something to say.
-ASKED = {
-    "/recording": {"task": TASK, "app": APP},
+ASKED: dict[str, dict[str, str]] = {
+    "/recording": {"task": TASK, "app": str(APP)},
     "/event": {"id": EVENT},
     "/events/replay": {"id": EVENT, "consumer": "started"},
     "/dead-letter": {"consumer": "started", "id": "e" * 32},
