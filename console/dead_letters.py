@@ -25,10 +25,12 @@ from store import (
 )
 from workers import (
     BUILT_IN,
+    Affected,
     LetterSelection,
     PurgedDeadLetters,
     Replayed,
     ReplayedDeadLetters,
+    count_letters,
     known_consumers,
     preview_letters,
     purge_letters,
@@ -215,9 +217,13 @@ async def _preview(
         event_id=selection.event_id,
         until_us=until_us,
     )
-    affected = await preview_letters(console.store, console.transport, selection)
-    count = sum(one.count for one in affected)
     is_replay = action == "replay"
+    if is_replay:
+        affected = await preview_letters(console.store, console.transport, selection)
+    else:
+        counts = await count_letters(console.store, selection)
+        affected = [Affected(consumer=consumer, count=counts[consumer]) for consumer in sorted(counts)]
+    count = sum(one.count for one in affected)
     return Shown(
         template="dead_letters_change.html",
         title=t("dead_letters.replay_title") if is_replay else t("dead_letters.purge_title"),
