@@ -4,10 +4,10 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Row, and_, func, literal_column, select
+from sqlalchemy import ColumnElement, Row, and_, case, func, literal_column, select
 
 from schemas import FileOutcome
-from store.archiving import is_same
+from store.archiving import Step, is_same
 from store.reading import file_state
 from store.store import Store, members, now_us
 from store.tables import DUE, archived_files, archived_recordings, iso8601, recordings
@@ -25,7 +25,9 @@ class ArchiveFileRow(Struct, frozen=True, kw_only=True):
     """A file in a listing: times as ISO 8601 text, `size` the announced one until it is known.
 
     `deleted_at` is when the vendor deletes it, `reason` why the last attempt failed or it will not be archived, and
-    `folder` the recording's place below the target.
+    `folder` the recording's place below the target. Where attempts fail, `failing_since` is when they began to, and
+    `failing_at` the step that does; `next_at` is when a file that is not archived is tried next, None while it is
+    being worked on.
     """
 
     sdk_app_id: int
@@ -41,6 +43,9 @@ class ArchiveFileRow(Struct, frozen=True, kw_only=True):
     sha256: str | None
     archived_at: str | None
     folder: str
+    failing_since: str | None = None
+    failing_at: Step | None = None
+    next_at: str | None = None
 
 
 async def list_archive_files(
@@ -139,6 +144,9 @@ _LISTED = (
         _file.reason,
     ),
     *(_file.location, _file.sha256, _file.deadline_at_us, _file.archived_at_us),
+    *(_file.failing_since_us, _file.failing_at),
+    # A claim moves the time at which it is due to the end of its lease.
+    case((and_(_IS_DUE, ~(func.coalesce(_file.leased_until_us, 0) > now_us())), _file.due_at_us)).label("next_at_us"),
     func.coalesce(_file.size, _file.announced_size).label("size"),
 )
 
@@ -151,14 +159,14 @@ def _is_in_state(state: FileState) -> ColumnElement[bool]:
 
 def _listed(row: Row[Any]) -> ArchiveFileRow:
     values = members(row)
-    archived_at_us = values.pop("archived_at_us")
     del values["number"]
+    moments = {name: values.pop(f"{name}_us") for name in ("archived_at", "failing_since", "next_at")}
     return msgspec.convert(
         values
         | {
             "state": values.pop("file_state"),
             "deleted_at": iso8601(values.pop("deadline_at_us")),
-            "archived_at": None if archived_at_us is None else iso8601(archived_at_us),
+            **{name: None if at_us is None else iso8601(at_us) for name, at_us in moments.items()},
         },
         ArchiveFileRow,
     )

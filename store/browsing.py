@@ -12,7 +12,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, FromClause, Row, Select, and_, case, exists, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from schemas import RecordingStatus
+from schemas import OnlineRecordStarted, RecordingStatus
 from store.archive_reading import ArchiveFileRow, list_archive_files
 from store.paging import (
     BigInt,
@@ -43,6 +43,9 @@ FEW: Final = 5000
 
 #: Recordings of which events are looked up, at most for one page.
 _LOOKED_UP: Final = 5000
+
+#: The end of the year 9999: what is later is no date.
+_LATEST_S: Final = 253_402_300_799
 
 _ORDER: Final = (recordings.c.active_at_us, recordings.c.sdk_app_id, recordings.c.task_id)
 _Place: TypeAlias = tuple[BigInt, BigInt, str]
@@ -75,12 +78,15 @@ _ALL: Final = RecordingFilter()
 class ListedRecording(Struct, frozen=True, kw_only=True):
     """A recording in a listing. `active_at_us` is when the latest of its events that count was accepted.
 
+    `started_s` is when it began, in Unix seconds: as its end tells, else the Timestamp of its Started event; None where
+    neither tells a time that can be one.
     `archive` is None where no file of it is to be archived. `found_late`: an event of it was found by asking the
     vendor; `contradicted`: the vendor contradicts one; `is_test`: all its events are of a test.
     """
 
     summary: RecordingSummary
     active_at_us: int
+    started_s: int | None = None
     archive: ArchiveState | None
     found_late: bool
     contradicted: bool
@@ -217,6 +223,7 @@ async def _show(dialect: Dialect, connection: AsyncConnection, places: list[tupl
     wanted = dialect.wanted_keys()
     query = select(
         *SUMMARY,
+        _started_s().label("started_s"),
         _archive().label("archive"),
         _FOUND_LATE.is_it.label("found_late"),
         _CONTRADICTED.is_it.label("contradicted"),
@@ -225,6 +232,25 @@ async def _show(dialect: Dialect, connection: AsyncConnection, places: list[tupl
     parameters = dialect.keys_parameters([(app, task) for _, app, task in places])
     rows = {(row.sdk_app_id, row.task_id): row for row in await connection.execute(query, parameters)}
     return [rows[app, task] for _, app, task in places]
+
+
+def _started_s() -> ColumnElement[int]:
+    told = recordings.c.record_start_time
+    # Of events that the vendor contradicts only where there is no other, as everywhere.
+    started = (
+        select(events.c.timestamp)
+        .where(
+            _is_of(events),
+            events.c.task_id.is_not(None),
+            events.c.routing_key == literal_column(f"'{OnlineRecordStarted.__name__}'"),
+            events.c.timestamp.between(1, _LATEST_S),
+        )
+        .order_by(events.c.contradicted, events.c.timestamp.desc())
+        .limit(1)
+        .correlate(recordings)
+        .scalar_subquery()
+    )
+    return case((told.between(1, _LATEST_S), told), else_=started)
 
 
 def _archive() -> ColumnElement[str]:
@@ -244,6 +270,7 @@ def _listed(row: Row[Any]) -> ListedRecording:
     return ListedRecording(
         summary=summary_of(row),
         active_at_us=row.active_at_us,
+        started_s=row.started_s,
         archive=row.archive,
         found_late=bool(row.found_late),
         contradicted=bool(row.contradicted),

@@ -149,6 +149,34 @@ async def test_a_search_that_looks_at_little_at_a_time_finds_the_same(
     assert [bool(pauses) for _, pauses in paused] == [True] * 6 + [False] + [True] * 4
 
 
+async def test_a_recording_has_the_best_start_that_is_known(store: Store) -> None:
+    started = callback("OnlineRecordStarted", 1000, TaskId="started")
+    await apply_events(
+        store,
+        [
+            keep(started),
+            keep(callback("OnlineRecordStarted", 5000, TaskId="started"), verified=False),
+            keep(callback("OnlineRecordStarted", 1000, TaskId="finished")),
+            keep(callback("OnlineRecordFinished", 3000, TaskId="finished", RecordStartTime=1001)),
+            keep(callback("OnlineRecordStarted", 1000, TaskId="failed")),
+            keep(callback("OnlineRecordFinished", 3000, TaskId="failed", RecordStartTime=0)),
+            keep(callback("OnlineRecordStarted", 1000, TaskId="absurd")),
+            keep(callback("OnlineRecordFinished", 3000, TaskId="absurd", RecordStartTime=2**62)),
+            keep(callback("OnlineRecordStopped", 3000, TaskId="unknown")),
+            keep(callback("OnlineRecordStarted", 1000, TaskId="forged"), verified=False),
+        ],
+    )
+    page = await search_recordings(store, RecordingFilter())
+    assert {row.summary.task_id: row.started_s for row in page.rows} == {
+        "started": 1000,
+        "finished": 1001,
+        "failed": 1000,
+        "absurd": 1000,
+        "unknown": None,
+        "forged": 1000,
+    }
+
+
 async def test_a_recording_says_how_far_its_archive_is(store: Store) -> None:
     names = ("waiting", "archived", "lost", "none")
     await apply_events(store, [keep(callback("OnlineRecordFinished", TaskId=name)) for name in names])
