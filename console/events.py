@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -133,7 +133,7 @@ async def show_event(request: Request) -> Answer:
             "is_unrecognized": is_unrecognized,
             "headers": _headers(kept),
             "body_shown": shown_body(row),
-            "outcomes": _outcomes(kept, outcomes, await known_consumers(store)),
+            "outcomes": outcomes_of(event_id, kept.routing_key, outcomes, await known_consumers(store)),
         },
         document=[row],
         command=command_line("tiw", "events", "show", event_id),
@@ -321,19 +321,20 @@ def _headers(kept: KeptRow) -> dict[str, str]:
     }
 
 
-def _outcomes(
-    kept: KeptRow, outcomes: list[EventOutcome], known: Mapping[str, tuple[str, ...]]
+def outcomes_of(
+    event_id: str, routing_key: str, outcomes: Iterable[EventOutcome], known: Mapping[str, tuple[str, ...]]
 ) -> list[dict[str, object]]:
     """Return what is known of each consumer that gets such events, or did something with this one."""
-    found = {outcome.consumer: outcome for outcome in outcomes}
-    takes = [name for name, keys in known.items() if kept.routing_key in keys]
+    found = {outcome.consumer: outcome for outcome in outcomes if outcome.event_id == event_id}
+    takes = [name for name, keys in known.items() if routing_key in keys]
     shown: list[dict[str, object]] = []
     for name in [*takes, *(name for name in found if name not in takes)]:
         outcome = found.get(name)
-        members = urlencode({"id": kept.event_id, "consumer": name}, errors="replace")
+        members = urlencode({"id": event_id, "consumer": name}, errors="replace")
         shown.append(
             {
                 "consumer": name,
+                "is_built_in": name in _BUILT_IN,
                 "outcome": outcome,
                 "state": _state(name, outcome),
                 "letter": f"/dead-letter?{members}",

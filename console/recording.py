@@ -1,23 +1,25 @@
 """One recording, in the order in which a person asks: what happened, watch it, when, which files, what was done."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
 
 from archive import AddressRules, ForbiddenAddressError, check_url, kind_of
+from console.events import outcomes_of
+from console.live import RECENT_S
 from console.media import media_address, media_origins, streams_of
-from console.recordings import Sentence, sentence, whole_number
-from console.rendering import attempt, command_line, duration_s, plain
+from console.recordings import Sentence, say_pause, sentence, told_us, whole_number
+from console.rendering import attempt, command_line, duration_s, plain, utc_us
 from console.requests import Answer, BadInputError, Done, Request, Route, Shown, Translate, Unknown
 from console.timeline import draw
 from reconcile import explain_failure, explain_pause
 from schemas import (
+    EVENT_TYPES,
     OnlineRecordFinished,
     OnlineRecordLongPauseForceStopped,
-    OnlineRecordStarted,
     OnlineRecordStopped,
     RecordingStatus,
     file_key,
@@ -25,7 +27,6 @@ from schemas import (
 from store import (
     ArchiveFileRow,
     EventFilter,
-    EventOutcome,
     EventRow,
     Question,
     ReconciledApp,
@@ -46,6 +47,7 @@ from store import (
     retry_files,
     search_events,
 )
+from workers import known_consumers
 
 #: So many events stand on the page with what they say; the rest has a page of its own.
 MOST_EVENTS: Final = 20
@@ -76,8 +78,8 @@ _ANSWERS: Final = frozenset(
 _REASONS: Final = frozenset(("auto", "user_call", "exception", "force_stop"))
 _SOURCES: Final = {"": "callback", "reconcile": "reconcile", "archive": "archive", "test": "test"}
 
-#: The end of the year 9999: a browser shows no later one.
-_LATEST_S: Final = 253_402_300_800
+#: What is to be done with a file whose attempts fail was to be done so long ago: whoever does it seems to be gone.
+_OVERDUE_US: Final = 120_000_000
 
 
 async def show(request: Request) -> Answer:
@@ -95,21 +97,28 @@ async def show(request: Request) -> Answer:
     if details is None:
         return _absent(t, task_id)
     recording = details.recording
+    heading = _heading(details, t)
     listed = recording.events[-MOST_EVENTS:]
     now_us = time.time_ns() // 1000
     outcomes = await attempt(list_event_outcomes(store, [event.event_id for event in recording.events[-200:]]))
     bodies = await attempt(_bodies(store, recording))
     apps = await attempt(find_reconciled_apps(store))
+    consumers = await attempt(known_consumers(store))
     known = [] if isinstance(outcomes, Unknown) else outcomes
+    takes = {} if isinstance(consumers, Unknown) else consumers
+    is_all_denied = all(event.verified is False for event in recording.events)
     kept_s = request.console.config.kept_s
     addresses = request.console.config.addresses
     streams = streams_of(recording, now_s=now_us / 1_000_000, kept_s=kept_s, rules=addresses, t=t)
     values = {
         "recording": recording,
-        "heard_us": details.active_at_us,
+        "heading": list(heading),
+        "started_us": _started_us(details),
+        "active_at_us": details.active_at_us,
         "said": list(say(details, now_us=now_us, kept_s=kept_s, t=t)),
+        "failing": _say_failing(details, now_us=now_us, t=t),
         "means": _meaning(recording, request.language),
-        "to_do": _to_do(details, t),
+        "to_do": list(_to_do(details, now_us=now_us, t=t)),
         "because": _because(recording),
         "tone": _tone(details),
         "now_us": now_us,
@@ -120,17 +129,31 @@ async def show(request: Request) -> Answer:
         "videos": _videos(details, addresses),
         "more_videos": max(0, len(recording.videos) - MOST_FILES),
         "orphans": _orphans(details),
-        "events": [_event(event, bodies, known) for event in listed],
+        "events": [
+            {
+                **_event(event, bodies),
+                "did": _did(event, is_all_denied=is_all_denied),
+                "outcomes": [
+                    one
+                    for one in outcomes_of(event.event_id, event.event_type, known, takes)
+                    if one["outcome"] is not None or not one["is_built_in"]
+                ],
+            }
+            for event in listed
+        ],
+        "knows_consumers": not isinstance(consumers, Unknown),
         "more_events": len(recording.events) - len(listed),
-        "unknown_parts": [part for part in (outcomes, bodies) if isinstance(part, Unknown)],
+        "unknown_parts": [part for part in (outcomes, bodies, consumers) if isinstance(part, Unknown)],
         "question": _asked(details.question),
         "ask_note": None if isinstance(apps, Unknown) else _who_asks(app, apps.get(app), request),
         "is_final": _is_final(details),
+        "fetching": _fetching(details, has_archive=request.console.has_archive),
         "fetch_command": command_line("tiw", "archive", "retry", task_id, "--app", app),
     }
     return Shown(
         template="recording.html",
-        title=t("recording.title", task=plain(task_id, 120)),
+        # No script changes the zone there.
+        title="".join(part if isinstance(part, str) else f"{utc_us(part.at_us)[:16]} UTC" for part in heading),
         values=values,
         document=recording,
         command=command_line("tiw", "recordings", "show", task_id, "--app", app),
@@ -166,13 +189,26 @@ def _absent(t: Translate, task_id: str) -> Shown:
     )
 
 
+def _heading(details: RecordingDetails, t: Translate) -> Sentence:
+    """Return what a person calls a recording: its room, and when it began."""
+    room, started_us = details.recording.room_id, _started_us(details)
+    if started_us is None:
+        return (t("recording.heading_none") if room is None else t("recording.heading_room", room=room),)
+    key = "recording.heading_start" if room is None else "recording.heading"
+    return sentence(t, key, values={"room": room}, start=started_us)
+
+
+def _started_us(details: RecordingDetails) -> int | None:
+    return told_us(details.listed.started_s)
+
+
 # What happened, in a sentence.
 
 
 def say(details: RecordingDetails, *, now_us: int, kept_s: float, t: Translate) -> Sentence:
     """Return what happened to a recording."""
     recording = details.recording
-    started_us = _told_us(recording, recording.record_start_time, OnlineRecordStarted)
+    started_us = _started_us(details)
     stopped_us = _told_us(
         recording,
         recording.record_stop_time or recording.force_stop_time,
@@ -186,7 +222,8 @@ def say(details: RecordingDetails, *, now_us: int, kept_s: float, t: Translate) 
         case RecordingStatus.RECORDING:
             return sentence(t, "recording.said_recording", start=started_us or details.active_at_us)
         case RecordingStatus.PAUSED:
-            return _paused(recording, now_us, t)
+            said = say_pause(t, recording, now_us, key="recording.said_paused", over_key="recording.said_paused_over")
+            return said or (t("recording.said_paused_bare"),)
         case RecordingStatus.STOPPED:
             key = "recording.said_forced" if recording.force_stop_time else "recording.said_stopped"
             return sentence(t, key, stop=stopped_us or details.active_at_us)
@@ -200,15 +237,6 @@ def _failed(error: RecordingFailure, t: Translate) -> Sentence:
     if message:
         return (t("recording.said_failed", code=code or "?", message=message),)
     return (t("recording.said_failed_code", code=code) if code else t("recording.said_failed_bare"),)
-
-
-def _paused(recording: Recording, now_us: int, t: Translate) -> Sentence:
-    pause_us = _told_us(recording, recording.pause_time)
-    stop_us = _told_us(recording, recording.estimate_stop_time)
-    if pause_us is None or stop_us is None:
-        return (t("recording.said_paused_bare"),)
-    key = "recording.said_paused" if now_us < stop_us + 60_000_000 else "recording.said_paused_over"
-    return sentence(t, key, pause=pause_us, stop=stop_us)
 
 
 def _finished(
@@ -240,6 +268,8 @@ def _finished(
         key = "recording.said_archived"
     elif missing:
         key = "recording.said_lost"
+    elif _failing(details) is not None:
+        key = "recording.said_failing"
     elif any(state is not None for state in states):
         key = "recording.said_partly"
     else:
@@ -251,18 +281,52 @@ def _finished(
 def _deleted_us(details: RecordingDetails, stopped_us: int | None, kept_s: float) -> int:
     finished = [event for event in details.recording.events if event.event_type == OnlineRecordFinished.__name__]
     made_us = max((event.timestamp * 1_000_000 for event in finished), default=stopped_us or details.active_at_us)
-    if not 0 < made_us < _LATEST_S * 1_000_000:
+    if told_us(made_us // 1_000_000) is None:
         made_us = details.active_at_us
     return made_us + round(kept_s * 1_000_000)
 
 
+def _failing(details: RecordingDetails) -> ArchiveFileRow | None:
+    """Return the file whose attempts fail and that the vendor deletes first."""
+    failing = [
+        row
+        for row in details.archive
+        if row.failing_since is not None and row.state in ("waiting", "fetching", "staged")
+    ]
+    return min(failing, key=lambda row: row.deleted_at, default=None)
+
+
+def _say_failing(details: RecordingDetails, *, now_us: int, t: Translate) -> list[Sentence]:
+    """Return what stands in the way of files: since when, why, when it is tried next, how long there is for it."""
+    row = _failing(details)
+    if row is None or row.failing_since is None:
+        return []
+    is_placing = row.failing_at == "placing"
+    key = "recording.failing_placing" if is_placing else "recording.failing_fetching"
+    reason = plain(row.reason or "", 300).rstrip(".")
+    said = [sentence(t, key, values={"reason": reason}, since=microseconds(row.failing_since))]
+    if row.next_at is None:
+        said.append((t("recording.failing_now"),))
+    else:
+        next_us = microseconds(row.next_at)
+        key = "recording.failing_next" if next_us > now_us - _OVERDUE_US else "recording.failing_overdue"
+        said.append(sentence(t, key, next=next_us))
+    deleted_us = microseconds(row.deleted_at)
+    if is_placing:
+        said.append((t("recording.failing_staged"),))
+    elif deleted_us > now_us:
+        said.append(sentence(t, "recording.failing_until", deleted=deleted_us))
+    else:
+        said.append(sentence(t, "recording.failing_over", deleted=deleted_us))
+    return said
+
+
 def _told_us(recording: Recording, seconds: int | None, *events: type) -> int | None:
     """Return a moment that can be one: told in Unix seconds, else the Timestamp of the latest of these events."""
-    names = [event.__name__ for event in events]
-    told = [seconds or 0]
-    for name in names:
+    told = [seconds]
+    for name in [event.__name__ for event in events]:
         told += [event.timestamp for event in reversed(recording.events) if event.event_type == name]
-    return next((at * 1_000_000 for at in told if 0 < at < _LATEST_S), None)
+    return next((at_us for at_us in map(told_us, told) if at_us is not None), None)
 
 
 def _states(details: RecordingDetails) -> list[str | None]:
@@ -275,7 +339,7 @@ def _tone(details: RecordingDetails) -> str:
     recording, states = details.recording, _states(details)
     if recording.error is not None or "lost" in states or "refused" in states:
         return "bad"
-    if recording.status is RecordingStatus.PAUSED or recording.verified is False:
+    if recording.status is RecordingStatus.PAUSED or recording.verified is False or _failing(details) is not None:
         return "warn"
     is_whole = recording.status is RecordingStatus.FINISHED and bool(states)
     return "good" if is_whole and all(state == "archived" for state in states) else "calm"
@@ -289,20 +353,34 @@ def _meaning(recording: Recording, language: str) -> str | None:
     return "" if explained is None else explained.zh if language == "zh" else explained.en
 
 
-def _to_do(details: RecordingDetails, t: Translate) -> str | None:
+def _to_do(details: RecordingDetails, *, now_us: int, t: Translate) -> Iterator[Sentence]:
+    """Yield what can be done now, and before the next class."""
     recording = details.recording
-    if recording.error is not None:
-        return t("recording.failed_again")
-    if recording.status is RecordingStatus.PAUSED:
-        return t("recording.paused_do")
-    if recording.status is not RecordingStatus.FINISHED:
-        return t("recording.quiet_do")
     states = _states(details)
-    if any(state in ("lost", "refused") for state in states):
-        return t("recording.lost_do")
-    if states and all(state is None for state in states):
-        return t("recording.kept_do")
-    return None
+    if recording.error is not None:
+        yield from _after_failure(details, now_us=now_us, t=t)
+    elif recording.status is RecordingStatus.PAUSED:
+        yield (t("recording.paused_do"),)
+    elif recording.status is not RecordingStatus.FINISHED:
+        yield (t("recording.quiet_do"),)
+    elif any(state in ("lost", "refused") for state in states):
+        yield (t("recording.lost_do"),)
+    elif states and all(state is None for state in states):
+        yield (t("recording.kept_do"),)
+
+
+def _after_failure(details: RecordingDetails, *, now_us: int, t: Translate) -> Iterator[Sentence]:
+    recording = details.recording
+    count = len(recording.videos)
+    yield (t("recording.failed_saved", count=count) if count else t("recording.failed_nothing"),)
+    until_us = _deleted_us(details, None, RECENT_S)
+    if until_us > now_us:
+        yield sentence(t, "recording.failed_again", until=until_us)
+    if recording.error is not None and explain_failure(recording.error.message) is not None:
+        yield (t("recording.failed_known"),)
+    else:
+        yield (t("recording.failed_support", task=plain(recording.task_id, 120)),)
+        yield (t("recording.failed_try"),)
 
 
 def _because(recording: Recording) -> str | None:
@@ -358,9 +436,7 @@ async def _bodies(store: Store, recording: Recording) -> dict[str, EventRow]:
     return {row.event_id: row for row in page.rows}
 
 
-def _event(
-    event: RecordingEventRef, bodies: Mapping[str, EventRow] | Unknown, outcomes: Sequence[EventOutcome]
-) -> dict[str, object]:
+def _event(event: RecordingEventRef, bodies: Mapping[str, EventRow] | Unknown) -> dict[str, object]:
     row = None if isinstance(bodies, Unknown) else bodies.get(event.event_id)
     text, is_base64 = _body(row)
     return {
@@ -370,8 +446,14 @@ def _event(
         "body": None if text is None else text[:BODY_CHARACTERS],
         "is_cut": text is not None and len(text) > BODY_CHARACTERS,
         "is_base64": is_base64,
-        "outcomes": [outcome for outcome in outcomes if outcome.event_id == event.event_id],
     }
+
+
+def _did(event: RecordingEventRef, *, is_all_denied: bool) -> str:
+    """Return what was done here with an event, which the built-in consumers do: the last part of a text's name."""
+    if event.event_type not in EVENT_TYPES:
+        return "kept"
+    return "denied" if event.verified is False and not is_all_denied else "applied"
 
 
 def _body(row: EventRow | None) -> tuple[str | None, bool]:
@@ -413,6 +495,17 @@ def _is_final(details: RecordingDetails) -> bool:
         return False
     finished = [event for event in recording.events if event.event_type == OnlineRecordFinished.__name__]
     return question.state == "done" and all(event.verified is not None for event in finished)
+
+
+def _fetching(details: RecordingDetails, *, has_archive: bool) -> str:
+    """Return what it would come to if files were to be fetched now: the last part of a text's name."""
+    if details.listed.is_test:
+        return "test"
+    if not details.archive:
+        return "soon" if has_archive and details.recording.videos else "unplanned"
+    if all(row.state == "archived" for row in details.archive):
+        return "archived"
+    return "here" if has_archive else "elsewhere"
 
 
 def _who_asks(app: int, known: ReconciledApp | None, request: Request) -> str | None:

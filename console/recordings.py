@@ -12,7 +12,15 @@ from msgspec import Struct, structs
 
 from console.rendering import attempt, command_line, option, plain
 from console.requests import Answer, BadInputError, Request, Route, Shown, Translate, Unknown
-from store import ListedRecording, Page, RecordingFilter, RecordingStatus, Store, search_recordings
+from store import (
+    ListedRecording,
+    Page,
+    RecordingFilter,
+    RecordingStatus,
+    RecordingSummary,
+    Store,
+    search_recordings,
+)
 
 PAGE_ROWS: Final = 50
 
@@ -49,6 +57,27 @@ def sentence(
     inner = {} if span is None else {"span": t(span, **places)}
     text = t(key, **{**(values or {}), **places, **inner})
     return tuple(Moment(moments[part]) if number % 2 else part for number, part in enumerate(text.split("\0")) if part)
+
+
+#: The end of the year 9999: a browser shows no later one.
+_LATEST_S: Final = 253_402_300_800
+
+#: So long after the time that the vendor gave, a pause may still be heard of.
+_PAUSE_GRACE_US: Final = 60_000_000
+
+
+def told_us(seconds: int | None) -> int | None:
+    """Return a moment that a callback tells in Unix seconds, None if it cannot be one."""
+    return seconds * 1_000_000 if seconds is not None and 0 < seconds < _LATEST_S else None
+
+
+def say_pause(t: Translate, summary: RecordingSummary, now_us: int, *, key: str, over_key: str) -> Sentence | None:
+    """Return since when a recording is paused, and when it is stopped, or was to be; None if callbacks do not tell."""
+    pause_us, stop_us = told_us(summary.pause_time), told_us(summary.estimate_stop_time)
+    if pause_us is None or stop_us is None:
+        return None
+    is_over = now_us >= stop_us + _PAUSE_GRACE_US
+    return sentence(t, over_key if is_over else key, pause=pause_us, stop=stop_us)
 
 
 class Filters(Struct, frozen=True, kw_only=True):
@@ -109,11 +138,12 @@ async def list_recordings(request: Request) -> Answer:
     is_filtered = any(_is_set(filters, name) for name in _SHOWN)
     is_empty = not page.rows and page.next is None and after is None
     drops = await _drops(request.console.store, filters) if is_empty else []
+    now_us = time.time_ns() // 1000
     values = {
         "filters": filters,
         "form": _form_values(filters),
         "statuses": [status.value for status in RecordingStatus],
-        "rows": [_row(one) for one in page.rows],
+        "rows": [_row(one, now_us, t) for one in page.rows],
         "active": [{"text": text, "address": _address(_without(filters, name))} for name, text in _named(filters, t)],
         "is_filtered": is_filtered,
         "is_open": is_empty and is_filtered,
@@ -381,12 +411,16 @@ def _shown(drops: list[str], filters: Filters, t: Translate) -> Iterator[tuple[s
 # What a row says.
 
 
-def _row(one: ListedRecording) -> dict[str, object]:
+def _row(one: ListedRecording, now_us: int, t: Translate) -> dict[str, object]:
     summary = one.summary
+    pause = None
+    if summary.status is RecordingStatus.PAUSED:
+        pause = say_pause(t, summary, now_us, key="recordings.paused", over_key="recordings.paused_over")
     return {
         "one": one,
         "summary": summary,
         "problems": list(_problems(one)),
+        "pause": pause,
         "archive": one.archive or ("none" if summary.error is None else ""),
     }
 
@@ -400,8 +434,6 @@ def _problems(one: ListedRecording) -> Iterator[tuple[str, str]]:
         yield "bad", "recordings.badge_contradicted"
     if one.archive == "lost":
         yield "bad", "recordings.archive_lost"
-    if summary.status is RecordingStatus.PAUSED and summary.estimate_stop_time:
-        yield "warn", "recordings.badge_stops"
     if summary.force_stop_time:
         yield "warn", "recordings.badge_forced"
     if one.found_late:

@@ -165,6 +165,20 @@ def _datetime(at_s: float) -> datetime | None:
         return None
 
 
+def event_word(event_type: str, t: Translate) -> str | None:
+    """Return what a person calls events of a type, None where there is no word for it."""
+    try:
+        return t(f"event_type.{event_type}")
+    except KeyError:
+        return None
+
+
+def event_name(event_type: str, t: Translate) -> str:
+    """Return the word for events of a type with the name that stands in callbacks; where there is no word, that."""
+    word, name = event_word(event_type, t), plain(event_type, 120)
+    return name if word is None else t("event_named", word=word, name=name)
+
+
 def duration_s(seconds: float) -> str:
     """Return a length of time as h:mm:ss, of days as `3 d 04:05:06`."""
     whole = round(abs(seconds))
@@ -219,6 +233,8 @@ class Pages:
             "utc_us": utc_us,
             "utc_s": utc_s,
             "us_of_iso": microseconds,
+            "event_word": event_word,
+            "event_name": event_name,
             "duration_s": duration_s,
             "size": size,
         }

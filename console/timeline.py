@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 
 from archive import kind_of
+from console.rendering import event_name, event_word, plain
 from console.requests import Translate
 from schemas import (
     OnlineRecordFinished,
@@ -361,7 +362,7 @@ class _Line:
         until_us = self._stop_us if lasts_us is None else self._at_class_us((starts_us or 0) + lasts_us, is_end=True)
         until_us = max(from_us, until_us)
         state = "unplanned" if video.archive is None else video.archive.state
-        archived = t(f"timeline.file_{state}")
+        archived = t(f"recording.file_{state}")
         title = t(
             "timeline.video_title",
             kind=name,
@@ -426,17 +427,17 @@ class _Line:
         late = t("timeline.unknown")
         if sent_us is not None and received_us is not None:
             late = elapsed(received_us - sent_us)
-        title = t(f"timeline.event_{how}", event=event.event_type, late=late)
+        name = event_name(event.event_type, t)
+        title = t(f"timeline.event_{how}", event=name, late=late)
         if sent_us is not None:
-            marks.append((sent_us, "sent", t("timeline.sent_title", event=event.event_type)))
+            marks.append((sent_us, "sent", t("timeline.sent_title", event=name)))
         if received_us is not None:
             marks.append((received_us, how, title))
         self._table.append(
-            TableRow(
-                what=event.event_type, who=t(f"timeline.kind_{how}"), from_us=sent_us, until_us=received_us, note=title
-            )
+            TableRow(what=name, who=t(f"timeline.kind_{how}"), from_us=sent_us, until_us=received_us, note=title)
         )
-        return _Planned("callbacks", event.event_type, title, [], marks)
+        label = event_word(event.event_type, t) or plain(event.event_type, 120)
+        return _Planned("callbacks", label, title, [], marks)
 
     @staticmethod
     def _how(event: RecordingEventRef) -> str:
@@ -454,10 +455,10 @@ class _Line:
         del number
         t = self._t
         consumer, outcomes = of_consumer
-        types = {event.event_id: event.event_type for event in self._recording.events}
+        names = {event.event_id: event_name(event.event_type, t) for event in self._recording.events}
         marks = []
         for outcome in outcomes:
-            event = types.get(outcome.event_id, outcome.event_id)
+            event = names.get(outcome.event_id, outcome.event_id)
             for at_us, kind in (
                 (outcome.completed_at_us, "done"),
                 (outcome.last_failed_at_us, "dead" if outcome.dead else "failed"),

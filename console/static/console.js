@@ -10,12 +10,24 @@ function parts(date) {
   return `${of.year}-${of.month}-${of.day} ${of.hour}:${of.minute}:${of.second}`;
 }
 
+// As a heading says it: in the language of the page, with the day of the week. The day goes before the month.
+const isChinese = document.documentElement.lang.startsWith("zh");
+const dayFormat = new Intl.DateTimeFormat(isChinese ? "zh-CN" : "en-GB", {
+  year: "numeric", month: isChinese ? "numeric" : "short", day: "numeric", weekday: "short",
+  hour: "2-digit", minute: "2-digit", hourCycle: "h23",
+});
+
+function dayTime(date, pattern) {
+  const of = Object.fromEntries(dayFormat.formatToParts(date).map((part) => [part.type, part.value]));
+  return pattern.replace(/\{(\w+)\}/g, (_, name) => of[name]);
+}
+
 function localize(root) {
   for (const element of root.querySelectorAll("time[datetime]:not([data-local])")) {
     const date = new Date(element.dateTime);
     if (Number.isNaN(date.getTime())) continue;
     element.title = `${element.textContent} UTC`;
-    element.textContent = parts(date);
+    element.textContent = element.dataset.day ? dayTime(date, element.dataset.day) : parts(date);
     element.dataset.local = "";
   }
   // A time of day on an axis, with as many digits as it has.

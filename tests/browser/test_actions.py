@@ -224,12 +224,12 @@ def test_a_kept_event_is_given_to_a_consumer_again(visits: Visits, pipeline: Pip
     page = operator(visits, pipeline, f"/events?task={cls.task_id}")
     page.locator("tbody tr", has_text="OnlineRecordFinished").locator("a[href^='/event?']").first.click()
     row = page.locator("tr", has_text="copies")
-    expect(row).to_contain_text("done")
-    row.get_by_role("link", name="Give it again…").click()
-    expect(page.get_by_text("It was done with this event already")).to_be_visible()
+    expect(row).to_contain_text("handled")
+    row.get_by_role("link", name="Replay…").click()
+    expect(page.get_by_text("It has handled this event already")).to_be_visible()
     assert copied(pipeline, cls.task_id) == before, "a preview changes nothing"
-    page.get_by_role("button", name="Give it to copies again").click()
-    expect_done(page, "copies was given the event again.")
+    page.get_by_role("button", name="Replay it for copies").click()
+    expect_done(page, "The event was replayed for copies.")
     eventually(lambda: copied(pipeline, cls.task_id) == before + 1)
     expect_noted(page, "Give an event to a consumer again", "copies")
 
@@ -247,8 +247,11 @@ def test_the_vendor_is_asked_about_a_recording_at_once(visits: Visits, pipeline:
 
 
 def test_files_are_fetched_at_once(visits: Visits, pipeline: Pipeline) -> None:
-    cls = pipeline.school.archived
-    page = operator(visits, pipeline, recording_address(cls.task_id))
+    page = operator(visits, pipeline, recording_address(pipeline.school.archived.task_id))
+    expect(page.get_by_role("button", name="Fetch")).to_be_disabled()
+    expect(page.get_by_text("Every file is archived.")).to_be_visible()
+    cls = pipeline.school.normal
+    page.goto(recording_address(cls.task_id))
     before = len(pipeline.files.requests)
     page.get_by_role("button", name="Fetch").click()
     expect(page.locator("p.done")).to_be_visible()

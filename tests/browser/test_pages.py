@@ -99,10 +99,10 @@ def test_a_recording_that_is_archived_says_where_and_with_which_digest(visits: V
 
 def test_what_nobody_understood_says_why(visits: Visits, school: Pipeline) -> None:
     page = operator(visits, school, "/events")
-    page.get_by_role("link", name="Nobody understood").click()
+    page.get_by_role("link", name="Unrecognized", exact=True).click()
     expect(page.locator("tbody tr", has_text="OnlineRecordSnapshot")).to_have_count(1)
     page.locator("tbody tr", has_text="OnlineRecordSnapshot").locator("a[href^='/event?']").first.click()
-    expect(page.get_by_text("Nobody understood it:")).to_be_visible()
+    expect(page.get_by_text("Unrecognized:")).to_be_visible()
     expect(page.locator("pre").first).to_contain_text("OnlineRecordSnapshot")
 
 

@@ -163,7 +163,7 @@ async def test_what_nobody_understood_says_why(world: World, body: bytes, why: s
     listing = text_of((await world.browser.get("/events?unrecognized=1")).text)
     assert why in listing
     page = text_of((await world.browser.get(f"/event?id={event.event_id}")).text)
-    assert "Nobody understood it:" in page
+    assert "Unrecognized:" in page
     assert why in page
     document = msgspec.json.decode(
         (await world.browser.get("/events?unrecognized=1&format=json")).text, type=list[EventRow]
@@ -217,12 +217,12 @@ async def test_one_event_is_shown_whole_with_what_each_consumer_did(world: World
     )
     page = await world.browser.get(f"/event?id={event.event_id}")
     text = text_of(page.text)
-    assert "archive done" in text
-    assert "busy at work" in text
-    assert "broken gave up after 8 attempts" in text
+    assert "archive handled" in text
+    assert "busy in work" in text
+    assert "broken dead letter after 8 attempts" in text
     assert "KeyError: 'x'" in text
-    assert "fresh nothing known" in text
-    assert "started done: it is kept here" in text
+    assert "fresh not known" in text
+    assert "started handled: it is kept here" in text
     assert "contradicted" in text
     assert '{"EventType":"OnlineRecordStarted"' in text
     assert '"TaskId": "task"' in text
@@ -250,7 +250,7 @@ async def test_an_event_is_given_to_one_consumer_again_and_it_is_noted(world: Wo
     assert "archive gets the event again" in text_of(preview.text)
     assert "No worker runs for archive now" in text_of(preview.text)
     done = await world.browser.post("/events/replay", form_of(preview))
-    assert "archive was given the event again." in text_of(done.text)
+    assert "The event was replayed for archive." in text_of(done.text)
     inbox = AckingInbox()
     async with world.transport.subscribe(MINE, inbox, prefetch=5):
         (delivery,) = await inbox.wait(1)
@@ -270,7 +270,7 @@ async def test_two_who_press_at_once_give_it_once(world: World) -> None:
     results = sorted(change.result for change in (await list_changes(world.store)).rows)
     assert results == ["replayed", *["somebody else did meanwhile"] * 3]
     again = form_of(await world.browser.get(f"/events/replay?id={event.event_id}&consumer=archive"))
-    assert "was given the event again" in text_of((await world.browser.post("/events/replay", again)).text)
+    assert "The event was replayed for" in text_of((await world.browser.post("/events/replay", again)).text)
 
 
 async def test_what_does_not_go_together_is_refused(world: World) -> None:
@@ -305,7 +305,7 @@ async def test_without_the_broker_a_replay_says_why(tmp_path: Path) -> None:
         preview = await world.browser.get(f"/events/replay?id={event.event_id}&consumer=started")
         assert "The broker does not answer now" in text_of(preview.text)
         done = await world.browser.post("/events/replay", form_of(preview))
-        assert "It was not given:" in text_of(done.text)
+        assert "It was not replayed:" in text_of(done.text)
         assert (await world.browser.get("/events")).status == 200
 
 

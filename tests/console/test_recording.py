@@ -13,8 +13,10 @@ import msgspec
 import pytest
 
 from console.recording import in_order
+from schemas import file_key
 from store import (
     Question,
+    RecordingVideo,
     apply_events,
     ask,
     claim_questions,
@@ -25,6 +27,8 @@ from store import (
     list_changes,
     mark_listed,
     pause_app,
+    postpone_file,
+    register_consumers,
 )
 from tests.console.classes import APP, HOSTILE, archive, given_up, handled, lesson, now_s, of, video
 from tests.console.world import READ_TOKEN, Page, World, elements, running, text_of
@@ -77,6 +81,69 @@ async def test_files_that_are_missing_are_counted(world: World, outcomes: Any, e
     assert expected in await said(world)
 
 
+async def test_a_recording_is_called_by_its_room_and_when_it_began(world: World) -> None:
+    started = of("Started", "goes_on", at_s=1_795_971_600, RoomId=880528)
+    of_none = of("Finished", "no_room", at_s=now_s(), RecordStartTime=1_795_971_600)
+    await apply_events(
+        world.store, [*lesson(TASK, start_s=1_795_971_600), started, of_none, of("Finished", "bare", at_s=now_s())]
+    )
+    headings = {}
+    for task in (TASK, "goes_on", "no_room", "bare"):
+        page = await world.browser.get(f"/recording?app={APP}&task={task}")
+        heading = re.search(r"<h1>(.*?)</h1>", page.text, re.DOTALL)
+        title = re.search(r"<title>(.*?) · ", page.text)
+        assert heading is not None
+        assert title is not None
+        headings[task] = (text_of(heading[1]).strip(), title[1])
+    assert headings == {
+        TASK: (f"Room 880528, 2026-11-29 17:00 {TASK}", "Room 880528, 2026-11-29 17:00 UTC"),
+        "goes_on": ("Room 880528, 2026-11-29 17:00 goes_on", "Room 880528, 2026-11-29 17:00 UTC"),
+        "no_room": (
+            "Recording without a room number, 2026-11-29 17:00 no_room",
+            "Recording without a room number, 2026-11-29 17:00 UTC",
+        ),
+        "bare": ("Recording without a room number bare", "Recording without a room number"),
+    }
+    page = await world.browser.get(ADDRESS)
+    # The script of the page puts the reader's zone in, and the day of the week.
+    (moment,) = [one for one in elements(page.text, "time") if one.get("data-day")]
+    assert moment["datetime"] == "2026-11-29T17:00:00Z"
+
+
+async def test_files_that_cannot_be_fetched_say_why_and_until_when_there_is_time(world: World) -> None:
+    await apply_events(world.store, lesson(TASK))
+    await archive(world.store, TASK, "archived", None)
+    (file,) = [one for one in await list_archive_files(world.store, task_id=TASK) if one.state != "archived"]
+    key = (APP, TASK, file_key(RecordingVideo(video_id="v2", video_size=1_000_000)))
+    let_go = {"lease_holder": "h", "reason": f"HTTP 503 {HOSTILE}"}
+    assert await postpone_file(world.store, key, after_s=300, failing_at="fetching", **let_go)
+    assert "1 of 2 files are archived; fetching the others fails" in await said(world)
+    _, text = await shown(world)
+    since = r"Fetching has failed since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d : HTTP 503 <img"
+    assert re.search(since, text)
+    assert re.search(r"It is tried again at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d .", text)
+    assert re.search(r"The vendor keeps the files until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d .", text)
+    assert "on their way" not in text
+    (file,) = [one for one in await list_archive_files(world.store, task_id=TASK) if one.state != "archived"]
+    assert file.failing_at == "fetching"
+    assert file.failing_since is not None
+    assert file.next_at is not None
+    assert file.failing_since < file.next_at
+
+
+async def test_a_failure_of_a_step_says_what_becomes_of_what_was_fetched(world: World) -> None:
+    await apply_events(world.store, lesson(TASK))
+    await archive(world.store, TASK, None, None)
+    key = (APP, TASK, file_key(RecordingVideo(video_id="v2", video_size=1_000_000)))
+    await postpone_file(
+        world.store, key, lease_holder="h", after_s=-3600, failing_at="placing", reason="the disk is full"
+    )
+    _, text = await shown(world)
+    assert "Putting files into the archive has failed since" in text
+    assert "It was to be tried again at" in text
+    assert "waits on the staging disk" in text
+
+
 async def test_files_that_nobody_archives_have_a_day_on_which_they_go(world: World) -> None:
     await apply_events(world.store, lesson(TASK))
     _, text = await shown(world)
@@ -95,7 +162,9 @@ async def test_a_failure_says_what_it_means_and_what_to_do(world: World) -> None
     assert (await said(world)).startswith("Recording failed: FailedOperation.Record: code: 40004")
     _, text = await shown(world)
     assert "the RecordUserSig had expired: make a new one for each recording" in text
-    assert "CreateVideoGenerationTask" in text
+    assert "Nothing was saved of it" in text
+    assert re.search(r"CreateVideoGenerationTask with this TaskId makes a video of it until \d{4}-", text)
+    assert "Before the next class, correct what is named" in text
     _, text = await shown(world, headers={"Accept-Language": "zh"})
     assert "RecordUserSig 已过期" in text
 
@@ -116,6 +185,17 @@ async def test_a_failure_of_which_little_is_known_is_told_as_it_is(world: World,
     assert await said(world) == expected
 
 
+async def test_a_failure_that_nobody_knows_leads_to_the_vendors_support(world: World) -> None:
+    ago_s = now_s() - 4 * 86_400
+    error = {"Code": "X", "Message": "nobody knows"}
+    await apply_events(world.store, lesson(TASK, start_s=ago_s, Error=error))
+    _, text = await shown(world)
+    assert "2 files were saved all the same" in text
+    assert f"Ask the vendor's support, with the message above and the TaskId {TASK}" in text
+    # The three days in which that could be done are over.
+    assert "CreateVideoGenerationTask" not in text
+
+
 async def test_each_state_has_a_sentence(world: World) -> None:
     now = now_s()
     pause = {"PauseTime": now - 600, "EstimateStopTime": now + 600}
@@ -124,7 +204,7 @@ async def test_each_state_has_a_sentence(world: World) -> None:
     for task, events, expected in (
         ("a", [of("Started", "a", at_s=now - 60)], "has been recorded since"),
         ("b", [of("LongPauseWarning", "b", at_s=now, **pause)], "The vendor stops it at"),
-        ("c", [of("LongPauseWarning", "c", at_s=now - 4000, **over)], "Nothing was heard since"),
+        ("c", [of("LongPauseWarning", "c", at_s=now - 4000, **over)], "No callback came since"),
         ("d", [of("LongPauseWarning", "d", at_s=now)], "No callback tells since when"),
         ("e", [of("Stopped", "e", at_s=now)], "is still making its files"),
         ("f", [of("LongPauseForceStopped", "f", at_s=now, **forced)], "because it had been paused for too long"),
@@ -152,11 +232,26 @@ async def test_everything_of_it_is_on_the_page(world: World) -> None:
     assert f"tiw recordings show {TASK} --app {APP}" in text
     assert '"RecordStopTime"' in text
     assert len(elements(page.text, "svg")) > 1
-    letter = f"/dead-letter?consumer=excel&id={events[2].event_id}"
+    letter = f"/dead-letter?id={events[2].event_id}&consumer=excel"
     assert letter in [link["href"] for link in elements(page.text, "a")]
     archived = {link["href"] for link in elements(page.text, "a") if "/media?" in str(link["href"])}
     assert len(archived) == 1
     assert str(archived.pop()).startswith(f"/media?app={APP}&task={TASK}&file=")
+
+
+async def test_an_event_says_what_was_done_here_and_what_each_consumer_of_ones_own_did(world: World) -> None:
+    events = lesson(TASK)
+    await apply_events(world.store, events)
+    _, text = await shown(world)
+    assert "recording finished OnlineRecordFinished" in text
+    assert "Kept here, and applied to this recording. None of your consumers takes events of this kind." in text
+    await register_consumers(world.store, {"mail": ("OnlineRecordFinished",), "log": ("OnlineRecordFinished",)})
+    await handled(world.store, "mail", events[2])
+    _, text = await shown(world)
+    assert "Kept here, and applied to this recording. log not known mail handled" in text
+    forged = of("Finished", TASK, at_s=now_s(), RoomId=13, verified=False)
+    await apply_events(world.store, [forged])
+    assert "Kept here, but not applied: the vendor contradicts it." in (await shown(world))[1]
 
 
 async def test_the_json_form_is_the_document_of_the_command(world: World) -> None:
@@ -321,7 +416,11 @@ async def test_ask_the_vendor_makes_the_question_due_for_whoever_asks(world: Wor
 
 async def test_ask_the_vendor_says_that_nobody_would(world: World) -> None:
     await apply_events(world.store, lesson(TASK))
-    assert "Nobody asks for application 1400000001" in (await shown(world))[1]
+    _, text = await shown(world)
+    assert "Nobody asks for application 1400000001" in text
+    # Before it is pressed the button says what comes of it.
+    assert "Ask the vendor later" in text
+    assert "Ask the vendor now" not in text
     assert "Start `tiw reconcile`" in await press(world, "ask")
     # It is kept all the same, for when somebody does.
     question = await find_question(world.store, APP, TASK)
@@ -345,10 +444,20 @@ async def test_a_final_answer_is_not_asked_for_again(world: World) -> None:
     assert "disabled" in ask_button[1]
 
 
+def fetch_button(page: Page) -> str:
+    button = re.search(r'action="/recording/fetch">.*?<button class="button"([^>]*)>', page.text, re.DOTALL)
+    assert button is not None
+    return button[1]
+
+
 async def test_fetch_now_has_what_is_missing_fetched(tmp_path: Path) -> None:
     async with running(tmp_path, open_place=lambda: None) as world:
         await apply_events(world.store, lesson(TASK))
+        page, text = await shown(world)
+        assert "disabled" in fetch_button(page)
+        assert "by itself as soon as it has seen this recording" in text
         await archive(world.store, TASK, "archived", "lost")
+        assert "Fetch now" in (await shown(world))[1]
         assert "One file is fetched now" in await press(world, "fetch")
         states = [file.state for file in await list_archive_files(world.store, task_id=TASK)]
         assert states == ["archived", "waiting"]
@@ -357,7 +466,13 @@ async def test_fetch_now_has_what_is_missing_fetched(tmp_path: Path) -> None:
 async def test_fetch_now_says_what_stands_in_its_way(world: World) -> None:
     await apply_events(world.store, lesson(TASK))
     assert "Set TIW_ARCHIVE and run" in await press(world, "fetch")
+    page, _ = await shown(world)
+    assert "disabled" in fetch_button(page)
     await archive(world.store, TASK, "archived", "lost")
+    page, text = await shown(world)
+    assert "disabled" not in fetch_button(page)
+    assert "Fetch as soon as an archive runs" in text
+    assert "This console knows of no archive" in text
     assert "this console knows of no archive" in await press(world, "fetch")
     await apply_events(world.store, lesson("whole"))
     await archive(world.store, "whole", "archived", "archived")

@@ -256,9 +256,44 @@ async def test_a_row_says_what_is_wrong_in_words(world: World) -> None:
     assert "files missing" in rows[SECOND]
     assert "failed" in rows[FAILED]
     assert "FailedOperation.Record" in rows[FAILED]
-    assert "will be stopped" in rows[PAUSED]
+    pause = r"Paused since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d ; is stopped at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d unless"
+    assert re.search(pause, rows[PAUSED])
     assert "contradicted" in rows[FORGED]
     assert "found late" in rows[LATE]
+
+
+async def test_a_row_begins_with_the_start_that_is_known_and_says_where_none_is(world: World) -> None:
+    start_s = 1_795_971_600
+    await apply_events(
+        world.store,
+        [
+            of("Started", "goes0on", at_s=start_s),
+            *lesson("finished", start_s=start_s - 86_400),
+            of("Started", "failed", at_s=start_s + 60),
+            of("Finished", "failed", at_s=start_s + 120, RecordStartTime=0, Error={"Code": "X"}),
+            of("Stopped", "nothing0told", at_s=start_s, received_s=start_s + 3600),
+        ],
+    )
+    page = await world.browser.get("/recordings")
+    starts = {
+        task: text_of(shown).strip()
+        for task, shown in re.findall(r'<a class="plain" href="[^"]*task=([a-z0-9]+)">(.*?)</a>', page.text, re.DOTALL)
+    }
+    assert starts == {
+        "goes0on": "2026-11-29 17:00:00",
+        "finished": "2026-11-28 17:00:00",
+        "failed": "2026-11-29 17:01:00",
+        "nothing0told": "start not known, last event 2026-11-29 18:00:00",
+    }
+
+
+async def test_a_pause_that_should_have_ended_is_not_said_to_go_on(world: World) -> None:
+    now = now_s()
+    over = {"PauseTime": now - 6000, "EstimateStopTime": now - 3000}
+    await apply_events(world.store, [of("LongPauseWarning", PAUSED, at_s=now - 4000, **over)])
+    text = text_of((await world.browser.get("/recordings")).text)
+    assert "; was to be stopped at" in text
+    assert "unless it goes on" not in text
 
 
 async def test_it_is_there_in_chinese(world: World) -> None:
