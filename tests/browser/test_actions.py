@@ -187,18 +187,18 @@ def test_what_was_refused_for_a_wrong_key_is_let_in_once_the_key_is_known(visits
     eventually(lambda: pipeline.select("SELECT status FROM recordings WHERE task_id = 'let-in-later'") != [])
     page.goto("/recordings?task=let-in-later")
     expect(page.locator("tbody tr")).to_have_count(1)
-    expect_noted(page, "Check refused callbacks again")
+    expect_noted(page, "Check rejected callbacks again")
 
 
 def test_a_test_callback_reaches_all_and_is_marked_as_a_test_everywhere(visits: Visits, pipeline: Pipeline) -> None:
     page = operator(visits, pipeline, "/test")
-    page.get_by_label("What happened").select_option(label="It failed (OnlineRecordFinished)")
+    page.get_by_label("What happened").select_option(label="Recording failed (OnlineRecordFinished)")
     page.get_by_label("Room").fill("881600")
     page.get_by_role("button", name="Send", exact=True).click()
     expect_done(page, "The test callback was sent.")
     # It follows by itself what becomes of it.
-    expect(page.locator("tr", has_text="finished").get_by_text("kept")).to_be_visible()
-    expect(page.locator("tr", has_text="copies").get_by_text("gave up")).to_be_visible()
+    expect(page.locator("tr", has_text="finished").get_by_text("kept here")).to_be_visible()
+    expect(page.locator("tr", has_text="copies").get_by_text("dead letter")).to_be_visible()
     page.goto("/recordings?room=881600")
     expect(page.locator("tbody tr .badge.test")).to_be_visible()
     page.locator("tbody tr td a").first.click()
@@ -211,10 +211,10 @@ def test_a_test_callback_reaches_one_consumer_alone(visits: Visits, pipeline: Pi
     page = operator(visits, pipeline, "/consumer?name=copies")
     page.get_by_role("link", name="Send it a test callback").click()
     expect(page.get_by_label("To whom")).to_have_value("copies")
-    page.get_by_label("What happened").select_option(label="It is finished, with two files (OnlineRecordFinished)")
+    page.get_by_label("What happened").select_option(label="Recording finished, with two files (OnlineRecordFinished)")
     page.get_by_role("button", name="Send", exact=True).click()
     expect_done(page, "The test callback was sent.")
-    expect(page.locator("tr", has_text="copies").get_by_text("gave up")).to_be_visible()
+    expect(page.locator("tr", has_text="copies").get_by_text("dead letter")).to_be_visible()
     assert pipeline.one("SELECT count(*) FROM events") == before, "no other consumer got it"
 
 
@@ -231,7 +231,7 @@ def test_a_kept_event_is_given_to_a_consumer_again(visits: Visits, pipeline: Pip
     page.get_by_role("button", name="Replay it for copies").click()
     expect_done(page, "The event was replayed for copies.")
     eventually(lambda: copied(pipeline, cls.task_id) == before + 1)
-    expect_noted(page, "Give an event to a consumer again", "copies")
+    expect_noted(page, "Replay an event", "copies")
 
 
 def test_the_vendor_is_asked_about_a_recording_at_once(visits: Visits, pipeline: Pipeline) -> None:

@@ -97,12 +97,12 @@ async def test_a_look_before_changes_nothing_and_the_button_lets_them_in(tmp_pat
     async with world_of(tmp_path, row(1)) as (world, node):
         preview = await world.browser.get("/rejected/reverify")
         assert "2 callbacks would be let in" in text_of(preview.text)
-        assert "Still refused" in text_of(preview.text)
+        assert "Still rejected" in text_of(preview.text)
         assert node.asked == [True]
         done = await world.browser.post("/rejected/reverify", {"form_token": preview.form_token})
         assert node.asked == [True, False]
         assert done.url.path == "/rejected"
-        assert "2 callbacks were let in, 1 are still refused" in text_of(done.text)
+        assert "2 callbacks were let in, 1 are still rejected" in text_of(done.text)
         (change,) = json.loads((await world.browser.get("/changes?format=json")).text)
         assert (change["action"], change["result"]) == ("reverify", "2 let in, 1 remain")
 
