@@ -49,9 +49,9 @@ def command_line(*words: object) -> str:
     return shlex.join(plain(str(word), limit=SHOWN_CHARACTERS) for word in words if word is not None)
 
 
-def option(name: str, value: object) -> tuple[object, ...]:
+def option(name: str, value: object) -> tuple[str, ...]:
     """Return an option of a command, nothing where it has no value."""
-    return () if value is None else (name, value)
+    return () if value is None else (name, str(value))
 
 
 class Texts:
