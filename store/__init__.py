@@ -110,6 +110,7 @@ from store.due import (
     postpone,
     postpone_all,
 )
+from store.errors import SchemaMismatchError, StoreError, StoreUnavailableError
 from store.kept import KeptEvent
 from store.known import (
     Progress,
@@ -203,7 +204,7 @@ from store.retention import (
     prune_events,
 )
 from store.statements import RecordingKey
-from store.store import SchemaMismatchError, Store, StoreError, StoreUnavailableError
+from store.store import Store
 from store.tables import archived_files, archived_recordings, iso8601, microseconds, notices, recording_questions
 
 __all__ = [

@@ -5,13 +5,14 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Row, select, true, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import Event, Unrecognized, decode
+from store.connection import AsyncConnection
+from store.errors import StoreError
 from store.kept import KeptEvent, event_row, recording_key, recording_row
 from store.recording import makes_recording, merge_verified
 from store.statements import Dialect, RecordingKey, delete_recordings, read_winners
-from store.store import Store, StoreError
+from store.store import Store
 from store.tables import events
 
 

@@ -23,7 +23,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import Manifest, RecordingStatus
 from store.archiving import (
@@ -37,6 +36,7 @@ from store.archiving import (
     lock_archived,
     storable_values,
 )
+from store.connection import AsyncConnection
 from store.reading import is_test, read_recordings
 from store.recording import Recording
 from store.statements import Dialect, RecordingKey

@@ -29,9 +29,9 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import FileOutcome
+from store.connection import AsyncConnection
 from store.due import claim_due, finish, next_due_in_s, postpone
 from store.reading import read_recordings
 from store.recording import Recording

@@ -10,10 +10,10 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
 from sqlalchemy import ColumnElement, FromClause, Row, Select, and_, case, exists, literal_column, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import OnlineRecordStarted, RecordingStatus
 from store.archive_reading import ArchiveFileRow, list_archive_files
+from store.connection import AsyncConnection
 from store.paging import (
     BigInt,
     Page,

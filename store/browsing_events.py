@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 from sqlalchemy import Select, false, literal_column, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED
+from store.connection import AsyncConnection
 from store.paging import (
     BigInt,
     Page,

@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 from sqlalchemy import and_, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.connection import AsyncConnection
 from store.paging import BigInt, Page, Walk, browsing, place_of, walk
 from store.store import Store, members, now_us
 from store.tables import changes, storable

@@ -30,8 +30,8 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.connection import AsyncConnection
 from store.statements.dialect import ConflictInsert, Dialect
 from store.store import MAX_VALUES, Store, chunks, now_us
 from store.tables import completions, consumers, overdue_deliveries

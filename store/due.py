@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Table, and_, case, func, literal_column, or_, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.connection import AsyncConnection
 from store.store import MAX_VALUES, Store, chunks, members, now_us
 from store.tables import DONE, DUE
 

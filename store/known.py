@@ -6,9 +6,9 @@ from typing import Final
 
 from msgspec import Struct
 from sqlalchemy import delete, exists, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import RecordingStatus
+from store.connection import AsyncConnection
 from store.reading import is_test
 from store.store import MAX_VALUES, Store, chunks, now_us
 from store.tables import DONE, events, recording_questions, recordings, unaccounted_rooms

@@ -13,9 +13,11 @@ from typing import Final
 import structlog
 from msgspec import Struct
 from sqlalchemy import Connection, delete, func, insert, inspect, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.store import DATABASE_ERRORS, SchemaMismatchError, Store, StoreError, text_of
+from store.connection import AsyncConnection
+from store.drivers import text_of
+from store.errors import SchemaMismatchError, StoreError
+from store.store import Store
 from store.tables import consumers, metadata, schema_level
 
 #: The number of the newest migration of this version.
@@ -145,10 +147,11 @@ async def migrate(store: Store) -> None:
             )
         try:
             await patient.write(lambda connection: _migrate(patient, connection))
-        except DATABASE_ERRORS as error:
+        except patient.driver.ERRORS as error:
             # What is no trouble of the database's own is one with the tables that are there.
             raise SchemaMismatchError(
-                f"{store.safe_url} holds tables of another program ({text_of(error)}): name a database of its own"
+                f"{store.safe_url} holds tables of another program ({text_of(patient.driver, error)}): "
+                "name a database of its own"
             ) from error
 
 

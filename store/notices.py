@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, bindparam, delete, func, literal_column, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.connection import AsyncConnection
 from store.due import claim_due, finish_all, next_due_in_s, postpone_all
 from store.store import MAX_VALUES, Store, chunks, now_us
 from store.tables import DONE, DUE, iso8601, notices, storable

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from msgspec import Struct
 from sqlalchemy import Select, and_, func, literal_column, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import UNRECOGNIZED, RecordingStatus
 from store.browsing import ELSEWHERE
+from store.connection import AsyncConnection
 from store.paging import Count, browsing, count
 from store.reading import is_test
 from store.store import Store, now_us

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 from sqlalchemy import ColumnElement, Row, Select, func, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.connection import AsyncConnection
 from store.store import Store, members
 
 #: A listing that takes longer is given up: nobody waits so long for a page.

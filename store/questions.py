@@ -30,9 +30,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import OnlineRecordFinished, RecordingStatus
+from store.connection import AsyncConnection
 from store.due import claim_due, finish, next_due_in_s, postpone
 from store.reading import is_test
 from store.recording import TEST_SOURCE

@@ -10,8 +10,8 @@ from functools import cache
 from typing import Final
 
 from sqlalchemy import BigInteger, Text, TextClause, and_, bindparam, case, or_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.connection import AsyncConnection
 from store.statements import Dialect
 from store.store import Store, now_us
 from store.tables import rate_limits

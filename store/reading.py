@@ -20,9 +20,9 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import UNRECOGNIZED, RecordingStatus, file_key
+from store.connection import AsyncConnection
 from store.recording import (
     TEST_SOURCE,
     Recording,

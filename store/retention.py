@@ -26,10 +26,10 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas import EVENT_TYPES, RECORDING_ARCHIVED, UNRECOGNIZED
 from store.changes import forget_in_changes
+from store.connection import AsyncConnection
 from store.statements import Dialect, RecordingKey
 from store.store import MAX_VALUES, Store, chunks, now_us
 from store.tables import (

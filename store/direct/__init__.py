@@ -5,7 +5,9 @@ process is at the same recording, an event is there already, or the database is 
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
+
+from sqlalchemy import ClauseElement
 
 from store.kept import KeptEvent
 
@@ -18,6 +20,13 @@ class Direct(Protocol):
 
         False: the careful way is to be taken, with all of them; what was done until then is done again by that, with
         the same result. Raises what the driver raises where the careful way would fare no better.
+        """
+
+    async def fetch(self, statement: ClauseElement, parameters: Mapping[str, object]) -> list[Any] | None:
+        """Execute a statement that may be repeated, as a transaction of its own, and return its rows.
+
+        None: it is to be executed the careful way, whether it was already or not. `statement` is the same object again
+        and again.
         """
 
     async def close(self) -> None:

@@ -27,10 +27,10 @@ from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import JSON, ClauseElement, Table, Text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from schemas import EVENT_TYPES, RECORDING_ARCHIVED, OnlineRecordStarted, redecode
+from store.connection import AsyncConnection, AsyncEngine
 from store.kept import KeptEvent, event_row, recording_key, recording_row
 from store.recording import makes_recording, merge_verified
 from store.statements import RecordingKey
@@ -91,11 +91,7 @@ class PostgresDirect:
         return bool(await self._run(lambda borrowed: self._apply(borrowed, kept.values())))
 
     async def fetch(self, statement: ClauseElement, parameters: Mapping[str, object]) -> list[Any] | None:
-        """Execute a statement that may be repeated, as a transaction of its own, and return its rows.
-
-        None: it is to be executed the careful way, whether it was already or not. `statement` is the same object again
-        and again.
-        """
+        """See `Direct`."""
         written, names = _numbered(statement)
         return await self._run(lambda borrowed: borrowed.fetch(written, *[parameters[name] for name in names]))
 

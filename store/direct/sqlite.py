@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import msgspec
-from sqlalchemy import Table, bindparam
+from sqlalchemy import ClauseElement, Table, bindparam
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
@@ -55,6 +55,9 @@ class SqliteDirect:
         if self._working is None:
             self._working = asyncio.create_task(self._work(), name="direct writes")
         return await done
+
+    async def fetch(self, statement: ClauseElement, parameters: Mapping[str, object]) -> None:
+        """See `store.direct.Direct`: always the careful way."""
 
     async def close(self) -> None:
         """See `store.direct.Direct`."""

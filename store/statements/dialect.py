@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cache
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import sqlalchemy
 from sqlalchemy import (
@@ -34,16 +34,19 @@ from sqlalchemy import (
     text,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from schemas import EVENT_TYPES, UNRECOGNIZED
+from store.connection import AsyncConnection
 from store.tables import events, recordings
+
+if TYPE_CHECKING:
+    # A store has one of them.
+    from sqlalchemy.dialects import postgresql, sqlite
 
 RecordingKey: TypeAlias = tuple[int, str]
 Values: TypeAlias = Mapping[str, Any]
-ConflictInsert: TypeAlias = postgresql.Insert | sqlite.Insert
+ConflictInsert: TypeAlias = "postgresql.Insert | sqlite.Insert"
 
 
 class Dialect(Protocol):

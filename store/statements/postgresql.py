@@ -27,10 +27,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Update
 from sqlalchemy.types import TypeEngine
 
+from store.connection import AsyncConnection
 from store.statements.dialect import RecordingKey, Values, is_wanted, on_event_conflict, rendered, select_recordings
 from store.tables import events, recordings
 

@@ -28,10 +28,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import Update
 from sqlalchemy.sql.operators import custom_op
 
+from store.connection import AsyncConnection
 from store.statements.dialect import RecordingKey, Values, on_event_conflict, rendered, select_recordings
 from store.tables import events, recordings
 

@@ -278,7 +278,7 @@ async def rows_touched(store: Store, statement: str, parameters: Any) -> float:
     """Return the most rows that any step of a SELECT goes through (SQLite tells only whether it is all of them)."""
     explain = "EXPLAIN QUERY PLAN " if store.is_local else "EXPLAIN (ANALYZE, FORMAT JSON) "
     async with store.reading() as connection:
-        plan = (await connection.exec_driver_sql(explain + statement, parameters)).all()
+        plan = await connection.run_sync(lambda sync: sync.exec_driver_sql(explain + statement, parameters).all())
     if store.is_local:
         details = " ".join(row.detail for row in plan)
         is_sorted = "CORRELATED" in details and "TEMP B-TREE" in details

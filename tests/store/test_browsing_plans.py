@@ -6,10 +6,11 @@ many rows is measured with tests/console/growing.py.
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from schemas import RecordingStatus
 from store import (
@@ -111,7 +112,10 @@ async def _plans(store: Store, operation: Operation) -> list[str]:
     async with store.reading() as connection, store.dialect.browsing(connection, timeout_s=60):
         for statement, parameters in executed:
             if statement.startswith("SELECT") and "set_config" not in statement:
-                rows = await connection.exec_driver_sql(f"{explain} {statement}", parameters)
+                explained = partial(
+                    Connection.exec_driver_sql, statement=f"{explain} {statement}", parameters=parameters
+                )
+                rows = await connection.run_sync(explained)
                 plans.append(f"{statement}\n" + "\n".join(str(row[-1]) for row in rows))
     assert plans
     return plans

@@ -5,10 +5,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, insert, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, event, insert, select, text
 
 from store import SchemaMismatchError, Store, StoreError, StoreUnavailableError, apply_events, count_events, migrate
+from store.connection import AsyncConnection
 from store.tables import consumers
 from tests.servers.postgres import PostgresServer
 from tests.store.classes import callback, keep
@@ -174,7 +174,7 @@ async def test_a_deadlock_is_run_again(postgres_url: str) -> None:
 async def test_a_locked_sqlite_file_is_waited_for_and_away_in_the_end(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.store.SQLITE_BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("store.drivers.sqlite.BUSY_TIMEOUT_S", 0.05)
     async with Store(sqlite_url) as store:
         await migrate(store)
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)
@@ -237,7 +237,7 @@ async def test_a_cancelled_transaction_is_rolled_back_and_holds_nobody_up(store:
 async def test_a_writer_that_is_cancelled_while_it_waits_for_sqlite_takes_no_lock_along(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.store.SQLITE_BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("store.drivers.sqlite.BUSY_TIMEOUT_S", 0.2)
     async with Store(sqlite_url, is_direct=False) as store:
         await migrate(store)
         begun = asyncio.Event()
@@ -276,3 +276,28 @@ async def test_a_sqlite_file_that_was_replaced_is_the_one_that_is_written_from_t
         await apply_events(store, [STARTED])
     async with Store(url) as store:
         assert await count_events(store) == 1
+
+
+async def test_who_is_cancelled_while_a_connection_is_given_back_goes_on_once_it_is_back() -> None:
+    is_closing, may_end, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Slow(AsyncConnection):
+        async def close(self) -> None:
+            is_closing.set()
+            await may_end.wait()
+            closed.set()
+
+    async def use() -> None:
+        async with Slow(Connection.__new__(Connection)):
+            pass
+
+    using = asyncio.create_task(use())
+    await is_closing.wait()
+    for _ in range(2):
+        using.cancel()
+        await asyncio.wait({using}, timeout=0)
+    assert not using.done()
+    may_end.set()
+    await asyncio.wait({using})
+    assert using.cancelled()
+    assert closed.is_set()

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import ClauseElement
 
 from schemas import decode
 from store import (
@@ -48,6 +49,9 @@ class Counted:
         is_done = await self._direct.apply(kept)
         self.answers.append(is_done)
         return is_done
+
+    async def fetch(self, statement: ClauseElement, parameters: Mapping[str, object]) -> None:
+        await self._direct.fetch(statement, parameters)
 
     async def close(self) -> None:
         await self._direct.close()
@@ -324,7 +328,7 @@ async def test_whatever_hinders_the_direct_way_the_careful_one_does_it_and_the_n
 async def test_a_file_that_others_lock_is_waited_for_and_away_in_the_end(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.store.SQLITE_BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("store.drivers.sqlite.BUSY_TIMEOUT_S", 0.05)
     async with Store(sqlite_url) as store:
         await migrate(store)
         await apply_events(store, [STARTED])

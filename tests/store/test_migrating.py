@@ -9,7 +9,6 @@ from alembic.migration import MigrationContext
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, insert, inspect, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
 from store import (
@@ -32,6 +31,7 @@ from store import (
     pages_of_dead_letters,
     wait_for_schema,
 )
+from store.connection import AsyncConnection
 from store.migrating import LEVEL, SCRIPTS
 from store.tables import metadata, schema_level
 from tests.store.classes import callback, keep
@@ -75,7 +75,7 @@ async def test_keys_sort_by_their_bytes_on_postgresql(postgres_url: str) -> None
         f"{table.name}.{column.name}"
         for table in metadata.tables.values()
         for column in table.columns
-        if getattr(column.type.dialect_impl(store._engine.dialect), "collation", None) == "C"
+        if getattr(column.type.dialect_impl(store._engine.sync_engine.dialect), "collation", None) == "C"
     }
     assert declared
     assert built >= declared

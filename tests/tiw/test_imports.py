@@ -6,6 +6,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 STORE = {"sqlalchemy", "alembic", "asyncpg", "aiosqlite", "store", "workers", "simulator"}
 SERVERS = {"asyncio", "aiohttp", "aio_pika", "aiormq", "msgspec", "prometheus_client", "structlog", "rich", "uvloop"}
@@ -13,8 +15,8 @@ SERVERS = {"asyncio", "aiohttp", "aio_pika", "aiormq", "msgspec", "prometheus_cl
 
 @cache
 def imported(code: str) -> frozenset[str]:
-    """Return the packages that a new process has imported after `code`."""
-    code = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}}, file=sys.stderr)"
+    """Return the packages and modules that a new process has imported after `code`."""
+    code = f"{code}\nimport sys\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -57,6 +59,27 @@ def test_a_worker_that_listens_nowhere_imports_no_web_server() -> None:
     modules = imported(WORK)
     assert {"sqlalchemy", "workers", "aio_pika"} <= modules
     assert "aiohttp" not in modules
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "other"),
+    [
+        ("sqlite+aiosqlite:////nowhere/store.db", "aiosqlite", {"asyncpg", "store.direct.postgresql"}),
+        ("postgresql+asyncpg://u@h/d", "asyncpg", {"aiosqlite", "store.direct.sqlite"}),
+    ],
+)
+def test_a_store_imports_its_own_driver_alone_and_that_before_it_is_used(
+    url: str, driver: str, other: set[str]
+) -> None:
+    modules = imported(f"from store import Store\nStore({url!r})")
+    assert driver in modules
+    assert not modules & other
+
+
+def test_a_store_imports_nothing_that_maps_objects() -> None:
+    for code in (WORK, UP, "from store import Store\nStore('postgresql+asyncpg://u@h/d')"):
+        assert "sqlalchemy" in imported(code)
+        assert "sqlalchemy.orm" not in imported(code)
 
 
 def test_a_pipeline_that_tells_nobody_imports_nothing_for_it() -> None:
