@@ -145,11 +145,13 @@ async def count_dead_letters(
     until_us: int | None = None,
 ) -> dict[str, int]:
     """Return how many dead letters were not replayed, by consumer; consumers without any are absent."""
+    # In the order of the key SQLite would look up each row; the index by time has all that is counted.
+    name = store.dialect.unindexed(dead_letters.c.consumer)
     query = (
         select(dead_letters.c.consumer, func.count().label("dead"))
         .where(*_selected(consumer, event_id, reason=reason, until_us=until_us))
-        .group_by(dead_letters.c.consumer)
-        .order_by(dead_letters.c.consumer)
+        .group_by(name)
+        .order_by(name)
     )
     async with store.reading() as connection:
         return {row.consumer: row.dead for row in await connection.execute(query)}
