@@ -58,6 +58,11 @@ const timeline = (() => {
     return here.filter(isDouble).map((stream) => stream.key);
   }
 
+  // In how many columns so many small ones stand beside the large one, so that all are seen.
+  function columnsOf(small) {
+    return [0, 4, 8, 15].filter((most) => small > most).length;
+  }
+
   // What to do about a stream that is so far ahead of where it should be: jump, or run at another rate for a while.
   function correctionOf(aheadS, rate) {
     if (Math.abs(aheadS) > JUMP_S) return { jump: true, rate };
@@ -71,12 +76,12 @@ const timeline = (() => {
     return omissions.reduce((sum, each) => sum + (each.atMs <= ms ? each.lengthMs || 0 : 0), startedAtS * 1000 + ms);
   }
 
-  return { timeText, momentOf, endOf, totalOf, activeAt, largeOf, silentOf, correctionOf, dayTimeOf, MOST };
+  return { timeText, momentOf, endOf, totalOf, activeAt, largeOf, silentOf, columnsOf, correctionOf, dayTimeOf, MOST };
 })();
 
 // One player. `root` is the section of the template.
 function startPlayer(root) {
-  const { timeText, momentOf, endOf, totalOf, activeAt, largeOf, silentOf, correctionOf, dayTimeOf, MOST } = timeline;
+  const { timeText, momentOf, endOf, totalOf, activeAt, largeOf, silentOf, columnsOf, correctionOf, dayTimeOf, MOST } = timeline;
   const one = (selector, from = root) => from.querySelector(selector);
   const all = (selector, from = root) => [...from.querySelectorAll(selector)];
   const text = (name) => root.dataset[`text${name[0].toUpperCase()}${name.slice(1)}`];
@@ -84,8 +89,6 @@ function startPlayer(root) {
 
   const SPACE = "http://www.w3.org/2000/svg";
   const TICK_MS = 100;
-  // So many small ones stand beside the large one; more below it.
-  const BESIDE = 4;
   // One that does not come shall not hold up the others for ever.
   const PATIENCE_MS = 15_000;
   const RETRIES_MS = [1_000, 3_000, 9_000];
@@ -123,6 +126,7 @@ function startPlayer(root) {
   let volume = 1;
   let rate = 1;
   let chosen = null;
+  let large = null;
   let said = "";
   let wasUsed = false;
   let tickedAt = performance.now();
@@ -132,6 +136,17 @@ function startPlayer(root) {
   }
 
   // Streams
+
+  // Where there is something for the first time.
+  function firstMs() {
+    const starts = playable().map((stream) => stream.startMs);
+    return starts.length ? Math.min(...starts) : 0;
+  }
+
+  // At the very end what was seen last stays.
+  function activeNow() {
+    return activeAt(streams, Math.min(positionMs, totalMs - 1));
+  }
 
   function isWaiting(stream, now) {
     const { media } = stream;
@@ -233,17 +248,18 @@ function startPlayer(root) {
 
   function tick() {
     const now = performance.now();
-    let active = activeAt(streams, positionMs);
+    let active = activeNow();
     const awaited = isPlaying ? active.filter((stream) => isWaiting(stream, now)) : [];
     const runs = isPlaying && !awaited.length;
     if (runs) {
       const elapsedMs = now - tickedAt;
-      const leader = largeOf(active.filter((stream) => !stream.isLeftBehind), chosen);
+      const there = active.filter((stream) => !stream.isLeftBehind);
+      const leader = largeOf(there.filter((stream) => !stream.media.paused), chosen) || largeOf(there, chosen);
       // After a long sleep of the page or the machine it is the stream that knows how far it has come.
       positionMs = elapsedMs > 5000 && leader
         ? leader.startMs + leader.media.currentTime * 1000
         : positionMs + elapsedMs * rate;
-      active = activeAt(streams, positionMs);
+      active = activeNow();
     }
     tickedAt = now;
     if (active.some((stream) => stream.lengthMs === null) && positionMs > totalMs - MARGIN_MS / 2) drawLines();
@@ -264,7 +280,7 @@ function startPlayer(root) {
     if (wanted) {
       wasUsed = true;
       said = "";
-      if (positionMs >= totalMs) positionMs = 0;
+      if (positionMs >= totalMs) positionMs = firstMs();
     }
     isPlaying = wanted;
     tickedAt = performance.now();
@@ -289,26 +305,34 @@ function startPlayer(root) {
   // What is seen
 
   function draw(active, awaited) {
-    const large = largeOf(active, chosen);
+    // While there is nothing, what was large stays it: every stream has its place from the beginning to the end.
+    large = largeOf(active, chosen) || large || largeOf(playable(), chosen) || withMedia[0];
     for (const stream of withMedia) {
       const isActive = active.includes(stream);
-      if (stream.tile.hidden === isActive) stream.tile.hidden = !isActive;
-      stream.tile.classList.toggle("large", stream === large);
-      stream.tile.classList.toggle("waits", awaited.includes(stream));
-      one(".player-enlarge", stream.tile).hidden = stream === large;
+      const { classList } = stream.tile;
+      classList.toggle("absent", !isActive);
+      classList.toggle("large", stream === large);
+      classList.toggle("waits", awaited.includes(stream));
+      one(".player-enlarge", stream.tile).hidden = stream === large || !isActive;
+      const isToCome = !isActive && stream.isPlayable && positionMs < stream.startMs;
+      const begins = one(".player-begins", stream.tile);
+      begins.hidden = !isToCome;
+      show(begins, isToCome ? text("from").replace("ATTIME", timeText(stream.startMs)) : "");
+      const isPast = !isActive && !isToCome;
+      show(one(".player-past", stream.tile), !isPast ? "" : stream.isPlayable ? text("until").replace("ATTIME", timeText(endOf(stream))) : text("fails"));
     }
-    stage.classList.toggle("several", active.length > 1 && active.length <= BESIDE + 1);
     const isOver = positionMs >= totalMs;
     const empty = one(".player-empty");
     empty.hidden = active.length > 0;
-    show(empty, active.length ? "" : text(playable().length ? (isOver ? "ended" : "nothing") : "unplayable"));
+    show(empty, active.length ? "" : text(playable().length ? "nothing" : "unplayable"));
     // A short wait is no news, and a screen reader would read each.
     const waits = awaited.filter((stream) => performance.now() - stream.slowSince > 500).map((stream) => stream.name);
     const slow = active.filter((stream) => stream.isLeftBehind);
     for (const stream of withMedia) {
       if (stream.isPlayable && !stream.failures) problem(stream, slow.includes(stream) ? text("slow") : "");
     }
-    show(one(".player-status"), waits.length ? text("waiting").replace("NAMES", () => waits.join(", ")) : said);
+    const state = isOver && !isPlaying && !said ? text("ended") : said;
+    show(one(".player-status"), waits.length ? text("waiting").replace("NAMES", () => waits.join(", ")) : state);
     root.dataset.state = !isPlaying ? (isOver ? "ended" : "paused") : awaited.length ? "waiting" : "playing";
     const play = one(".player-play");
     show(play, text(isPlaying ? "pause" : "play"));
@@ -336,6 +360,7 @@ function startPlayer(root) {
 
   function drawLines() {
     totalMs = totalOf(streams, number(root.dataset.totalMs), positionMs + MARGIN_MS);
+    positionMs = Math.min(positionMs, totalMs);
     seek.max = String(Math.ceil(totalMs));
     const isOpen = streams.some((stream) => stream.isPlayable && stream.lengthMs === null);
     show(one(".player-total"), `${timeText(totalMs)}${isOpen ? "+" : ""}`);
@@ -358,9 +383,9 @@ function startPlayer(root) {
       stream.media.muted = isMuted || stream.isMuted;
       stream.media.volume = volume * (Number(one(".player-volume", stream.row).value) / 100);
       one(".player-silence", stream.row).setAttribute("aria-pressed", String(stream.isMuted));
+      stream.tile.classList.toggle("silent", stream.media.muted);
     }
-    const mute = one(".player-mute");
-    mute.setAttribute("aria-pressed", String(isMuted));
+    one(".player-mute").setAttribute("aria-pressed", String(isMuted));
   }
 
   // What is done
@@ -373,6 +398,7 @@ function startPlayer(root) {
   function turn(by) {
     volume = Math.max(0, Math.min(1, Math.round((volume + by) * 10) / 10));
     isMuted = false;
+    said = text("volume").replace("PERCENT", String(Math.round(volume * 100)));
     drawSound();
   }
 
@@ -447,7 +473,7 @@ function startPlayer(root) {
   }
   document.addEventListener("keydown", onKey);
   document.addEventListener("fullscreenchange", () => {
-    show(one(".player-full"), text(document.fullscreenElement ? "leave" : "full"));
+    show(one(".player-full .player-word"), text(document.fullscreenElement ? "leave" : "full"));
   });
   window.addEventListener("hashchange", () => {
     const moment = momentOf(location.hash);
@@ -472,10 +498,13 @@ function startPlayer(root) {
     });
     media.addEventListener("error", () => failed(stream));
     tile.addEventListener("click", (event) => {
-      if (tile.classList.contains("large") && !event.target.closest("button")) togglePlaying();
+      const isButton = Boolean(event.target.closest("button"));
+      if (tile.classList.contains("absent") && !isButton) return;
+      if (tile.classList.contains("large") && !isButton) togglePlaying();
       chosen = stream.key;
       tick();
     });
+    one(".player-begins", tile).addEventListener("click", () => goTo(stream.startMs));
     one(".player-sound", row).hidden = false;
     one(".player-silence", row).addEventListener("click", () => {
       stream.isMuted = !stream.isMuted;
@@ -490,9 +519,10 @@ function startPlayer(root) {
   }
 
   one(".player-panel").hidden = false;
+  if (withMedia.length) stage.dataset.columns = String(columnsOf(withMedia.length - 1));
   drawLines();
   drawSound();
-  goTo(momentOf(location.hash) ?? 0);
+  goTo(momentOf(location.hash) ?? firstMs());
   setInterval(tick, TICK_MS);
 }
 

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from tests.browser.accessibility import violations
 from tests.browser.chromium import Visits, keys_until, overflowing
 from tests.browser.watching import Watching, watch
+from tests.console.archived import TASK
 from tests.console.world import TOKEN
 from tests.reconcile.serving import in_thread
 
@@ -22,7 +23,8 @@ _STREAMS = """() => [...document.querySelectorAll("[data-stream]")].flatMap((row
   const media = tile && tile.querySelector("video, audio");
   if (!media) return [];
   const at = media.currentTime + row.dataset.startsMs / 1000;
-  return [{ kind: row.dataset.kind, at, shown: !tile.hidden, large: tile.classList.contains("large"),
+  const { classList } = tile;
+  return [{ kind: row.dataset.kind, at, shown: !classList.contains("absent"), large: classList.contains("large"),
             paused: media.paused, rate: media.playbackRate, muted: media.muted, volume: media.volume }];
 })"""
 
@@ -32,6 +34,27 @@ def watching(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Run a console with recordings; after the browser, whose loop must be the first."""
     with in_thread(Watching(tmp_path_factory.mktemp("watching"))) as started:
         yield started
+
+
+#: Where each stream's place is, in the order of the page.
+_PLACES = """() => [...document.querySelectorAll("[data-tile]")].map((tile) => {
+  const { left, top, width, height } = tile.getBoundingClientRect();
+  return [left, top + scrollY, width, height].map(Math.round);
+})"""
+
+#: What is seen of the player once it was scrolled to: what of it does not fit, beside each other or into the window.
+_MISFITS = """() => {
+  const player = document.querySelector("section.player");
+  player.scrollIntoView();
+  const outer = player.getBoundingClientRect();
+  const parts = [...player.querySelectorAll("[data-tile], .player-bar > *, .player-controls > :not(.player-space)")];
+  return parts.flatMap((part) => {
+    const inner = part.getBoundingClientRect();
+    const fits = inner.left >= outer.left && inner.right <= outer.right && inner.top >= 0 && inner.bottom <= innerHeight
+      && inner.height > 0;
+    return fits ? [] : [`${part.className.baseVal ?? part.className}: ${JSON.stringify(inner)}`];
+  });
+}"""
 
 
 class Player:
@@ -125,11 +148,42 @@ def test_streams_that_begin_at_different_times_play_in_step_to_the_end(opened: O
     assert sorted(apart)[len(apart) * 3 // 4] < 0.2, apart
     player.until(lambda: player.state == "ended", "it ends")
     assert player.position_s >= 11.9
-    expect(player.page.locator(".player-empty")).to_have_text("The end.")
+    expect(player.page.locator(".player-status")).to_have_text("The end.")
     assert all(stream["paused"] for stream in player.streams())
     player.press_play()
     player.until(lambda: 0 < player.position_s < 6, "it begins again")
     assert player.state in ("playing", "waiting")
+
+
+def test_every_stream_has_its_place_from_the_beginning_to_the_end(opened: Opened) -> None:
+    player = opened()
+    page = player.page
+    camera, audio = page.locator("[data-tile].camera"), page.locator("[data-tile].audio")
+    places = page.evaluate(_PLACES)
+    expect(camera).to_contain_text("from 0:02")
+    expect(audio).to_contain_text("from 0:05")
+    page.locator(".player-seek").fill("7000")
+    player.until(lambda: player.shown() == ["whiteboard", "camera", "audio"], "all are there")
+    expect(camera).not_to_contain_text("0:02")
+    assert page.evaluate(_PLACES) == places
+    page.locator(".player-seek").fill("11500")
+    player.until(lambda: player.shown() == ["whiteboard"], "the others have ended")
+    expect(camera).to_contain_text("until 0:10")
+    assert page.evaluate(_PLACES) == places
+    page.locator(".player-seek").fill("0")
+    page.get_by_role("button", name="from 0:05").click()
+    assert player.position_s == 5
+    assert player.shown() == ["whiteboard", "camera", "audio"]
+
+
+@pytest.mark.parametrize("task_id", [TASK, "many"])
+def test_all_streams_and_the_controls_fit_into_the_window(opened: Opened, task_id: str) -> None:
+    player = opened(task_id)
+    misfits = {}
+    for width, height in ((1280, 720), (1920, 1080), (768, 1024), (360, 740), (740, 360)):
+        player.page.set_viewport_size({"width": width, "height": height})
+        misfits[width, height] = player.page.evaluate(_MISFITS)
+    assert not any(misfits.values()), misfits
 
 
 def test_all_streams_jump_together(opened: Opened) -> None:

@@ -114,6 +114,10 @@ def test_what_is_worth_reading_is_large_unless_another_is_chosen(
     assert run("largeOf(streams, chosen).key", streams=given, chosen=chosen) == large
 
 
+def test_all_small_ones_are_seen_beside_the_large_one() -> None:
+    assert run("[0, 1, 4, 5, 8, 9, 15, 16, 39].map(columnsOf)") == [0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
 def test_no_sound_is_heard_twice() -> None:
     cases: list[tuple[list[dict[str, Any]], list[str]]] = [
         ([{"kind": "camera"}, {"kind": "mixed"}, {"kind": "mixed"}, {"kind": "whiteboard"}], ["0", "2", "3"]),
