@@ -9,7 +9,7 @@ as they are for a teacher's name; see `store.paging`.
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, FromClause, Row, Select, and_, case, exists, literal_column, select
+from sqlalchemy import ColumnElement, FromClause, Row, Select, and_, case, exists, func, literal_column, select
 
 from schemas import OnlineRecordStarted, RecordingStatus
 from store.archive_reading import ArchiveFileRow, list_archive_files
@@ -235,21 +235,12 @@ async def _show(dialect: Dialect, connection: AsyncConnection, places: list[tupl
 
 
 def _started_s() -> ColumnElement[int]:
-    told = recordings.c.record_start_time
+    told, at_s = recordings.c.record_start_time, events.c.timestamp
     # Of events that the vendor contradicts only where there is no other, as everywhere.
-    started = (
-        select(events.c.timestamp)
-        .where(
-            _is_of(events),
-            events.c.task_id.is_not(None),
-            events.c.routing_key == literal_column(f"'{OnlineRecordStarted.__name__}'"),
-            events.c.timestamp.between(1, _LATEST_S),
-        )
-        .order_by(events.c.contradicted, events.c.timestamp.desc())
-        .limit(1)
-        .correlate(recordings)
-        .scalar_subquery()
-    )
+    latest = func.coalesce(func.max(case((~events.c.contradicted, at_s))), func.max(at_s))
+    is_start = events.c.routing_key == literal_column(f"'{OnlineRecordStarted.__name__}'")
+    of_it = and_(_is_of(events), events.c.task_id.is_not(None), is_start, at_s.between(1, _LATEST_S))
+    started = select(latest).where(of_it).correlate(recordings).scalar_subquery()
     return case((told.between(1, _LATEST_S), told), else_=started)
 
 

@@ -66,7 +66,7 @@ async def test_a_test_is_kept_followed_and_marked(world: World) -> None:
     page = await send(world)
     assert page.url.path == "/test"
     assert "The test callback was sent" in text_of(page.text)
-    assert "mine not told yet" in text_of(page.text)
+    assert "mine not known" in text_of(page.text)
     async with run(world, consumer(handler)):
         await eventually(lambda: bool(seen))
         await eventually(lambda: has_states(world, page.url.path_qs, {"started": "kept", "mine": "done"}))
