@@ -254,7 +254,7 @@ async def test_a_row_says_what_is_wrong_in_words(world: World) -> None:
     assert "archived" in rows[FIRST]
     assert "1:02:00" in rows[FIRST]
     assert "files missing" in rows[SECOND]
-    assert "failed" in rows[FAILED]
+    assert "Failed" in rows[FAILED]
     assert "FailedOperation.Record" in rows[FAILED]
     pause = r"Paused since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d ; is stopped at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d unless"
     assert re.search(pause, rows[PAUSED])
