@@ -1,5 +1,6 @@
 """What happened to a class, and what puts it right, in a browser."""
 
+from console.dead_letters import ReplayOutcome
 from console.now import NowDocument
 from console.peers import PeerRejectedRow, Peers, PeersReverified
 from console.requests import Done
@@ -13,6 +14,7 @@ __all__ = [
     "PeerRejectedRow",
     "Peers",
     "PeersReverified",
+    "ReplayOutcome",
     "RunningConsole",
     "SendChoices",
     "SentTest",

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 import pytest
 
 import console.live
+from broker import BUILT_IN_CONSUMERS
 from console.server import ROUTES
 from store import apply_events, keep_dead_letters
 from tests.console.classes import APP, lesson
@@ -17,10 +18,12 @@ from tests.console.test_rejected import keeper
 from tests.console.world import World
 from tests.tiw.described import check_described
 from tiw.commands.schema import PAGES
+from workers import LetterSelection, replay_letters
 
 TASK = "class-1"
 EVENTS = lesson(TASK)
 EVENT = EVENTS[0].event_id
+REPLAY_AT_US = 1_790_000_000_000_000
 
 #: What sends a file, and what goes on and on.
 OTHERS = {"/media", "/live"}
@@ -33,6 +36,7 @@ ASKED: dict[str, dict[str, str]] = {
     "/dead-letter": {"consumer": "started", "id": "e" * 32},
     "/dead-letters/replay": {"consumer": "started"},
     "/dead-letters/purge": {"consumer": "started"},
+    "/dead-letters/replayed": {"at": str(REPLAY_AT_US)},
     "/consumer": {"name": "started"},
     "/test?sent": {"sent": EVENT[::-1], "key": "OnlineRecordStarted"},
 }
@@ -42,12 +46,17 @@ ASKED: dict[str, dict[str, str]] = {
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """Give a console with something to say on every page, which waits for a slow machine."""
     monkeypatch.setattr(console.live, "PATIENCE_S", 20.0)
+    # Holding a document against the schema keeps the loop that asks, too.
+    monkeypatch.setattr(console.live, "TIMEOUT_S", 20.0)
     async with (
         keeper(row(1), row(2, event_type=None, task_id=None)) as node,
-        opened(tmp_path, peers=[node.address]) as world,
+        opened(tmp_path, peers=[node.address], consumers=[*BUILT_IN_CONSUMERS]) as world,
     ):
         await apply_events(world.store, EVENTS)
-        await keep_dead_letters(world.store, [letter("started")])
+        replayed = LetterSelection(event_id="a" * 32)
+        await keep_dead_letters(world.store, [letter("started"), letter("started", event_id=replayed.event_id)])
+        done = await replay_letters(world.store, world.transport, replayed, replay_at_us=REPLAY_AT_US)
+        assert done.count == 1
         await world.browser.act("/test", {"kind": "started", "app": str(APP), "room": "1"}, seen="/changes")
         yield world
 

@@ -107,13 +107,13 @@ async def test_numbers_come_from_the_processes_that_are_asked(tmp_path: Path) ->
         assert f"{asked.address} ready" in text_of(page.text)
         asked.text = METRICS.format(accepted=130, fast=55, refused=3)
         # Until the page has seen the second look; each asks nobody who was asked a moment ago.
-        shown = await _shown(world, lambda found: found["refused"] == 3)
+        shown = await _shown(world, lambda found: found["refused"] == 3 and found["counted_s"] >= 1)
         assert shown["answer_p50_s"] == pytest.approx(0.001)
         assert shown["spooled"] == 7
         assert [one["kind"] for one in shown["attention"]] == ["spool", "no_consumer", "refused"]
         text = text_of((await world.browser.get("/")).text)
         assert "7 callbacks wait on the disk" in text
-        assert re.search(r"Refused 3 since the ingest nodes were started 3 in the last [1-9][0-9]* seconds", text), text
+        assert re.search(r"Rejected 3 since the ingest nodes were started 3 in the last [1-9][0-9]* seconds", text), text
 
 
 async def test_what_was_refused_before_anybody_looked_is_counted(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_what_was_refused_before_anybody_looked_is_counted(tmp_path: Path)
         opened(tmp_path, peers=[asked.address]) as world,
     ):
         page = await world.browser.get("/")
-        assert "Refused 5 since the ingest nodes were started" in text_of(page.text)
+        assert "Rejected 5 since the ingest nodes were started" in text_of(page.text)
         document = json.loads((await world.browser.get("/?format=json")).text)
         assert (document["refused_since_start"], document["refused"]) == (5, 0)
 

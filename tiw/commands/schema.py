@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from console import Done, NowDocument, PeerRejectedRow, PeersReverified, SendChoices, SentTest
+from console import Done, NowDocument, PeerRejectedRow, PeersReverified, ReplayOutcome, SendChoices, SentTest
 from ingest import SpoolFileState
 from schemas import RejectedRow, Reverified, callback_schema
 from simulator import SimulationCounts
@@ -85,6 +85,7 @@ PAGES: dict[str, Any] = {
     "/dead-letters": DOCUMENTS["dead-letters list"],
     "/dead-letter": DOCUMENTS["dead-letters show"],
     "/dead-letters/replay": DOCUMENTS["dead-letters replay"],
+    "/dead-letters/replayed": list[ReplayOutcome],
     "/dead-letters/purge": DOCUMENTS["dead-letters purge"],
     "/rejected": list[PeerRejectedRow],
     "/rejected/reverify": PeersReverified,
