@@ -61,8 +61,10 @@ def shown(page: Page) -> list[str]:
 
 def test_nothing_on_a_chinese_page_is_english(visits: Visits, school: Pipeline) -> None:
     page = operator(visits, school, locale="zh-CN")
-    # Names that Chinese texts have, too, what the vendor says in English, and what consumers are called.
+    # Names that Chinese texts have, too, what the vendor says in English, why a file is not archived, as it stands in
+    # the log, and what consumers are called.
     said = "".join(cls.callbacks[-1].event_data for cls in school.school.classes)
+    said += " ".join(reason for (reason,) in school.select("SELECT reason FROM archived_files") if reason)
     known = words(" ".join(texts("zh"))) | words(said) | {"finished", "copies"}
     english = words(re.sub(r"\{\w+\}", "", " ".join(texts("en")))) - known
     wrong = {}

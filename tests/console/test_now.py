@@ -113,7 +113,9 @@ async def test_numbers_come_from_the_processes_that_are_asked(tmp_path: Path) ->
         assert [one["kind"] for one in shown["attention"]] == ["spool", "no_consumer", "refused"]
         text = text_of((await world.browser.get("/")).text)
         assert "7 callbacks wait on the disk" in text
-        assert re.search(r"Rejected 3 since the ingest nodes were started 3 in the last [1-9][0-9]* seconds", text), text
+        assert re.search(r"Rejected 3 since the ingest nodes were started 3 in the last [1-9][0-9]* seconds", text), (
+            text
+        )
 
 
 async def test_what_was_refused_before_anybody_looked_is_counted(tmp_path: Path) -> None:
