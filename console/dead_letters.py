@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from broker import QueueState
 from console.bodies import shown_body
-from console.rendering import attempt, command_line, plain
+from console.rendering import attempt, command_line, option, plain
 from console.requests import Answer, BadInputError, Done, Request, Route, Shown, Translate, Unknown
 from store import (
     DeadLetterFilter,
@@ -104,7 +104,7 @@ async def list_letters(request: Request) -> Answer:
             "rows": None,
         },
         document=[],
-        command=command_line("tiw", "dead-letters", "list", *_option("--consumer", consumer)),
+        command=command_line("tiw", "dead-letters", "list", *option("--consumer", consumer)),
     )
 
 
@@ -138,9 +138,9 @@ async def _listing(request: Request) -> Shown:
         document=page.rows,
         command=command_line(
             *("tiw", "dead-letters", "list"),
-            *_option("--consumer", chosen.consumer),
-            *_option("--event-id", chosen.event_id),
-            *_option("--reason", chosen.reason),
+            *option("--consumer", chosen.consumer),
+            *option("--event-id", chosen.event_id),
+            *option("--reason", chosen.reason),
             *(("--replayed",) if chosen.resolved else ()),
         ),
         next=None
@@ -386,14 +386,10 @@ def _named(selection: LetterSelection) -> dict[str, str | None]:
 def _change_command(action: Action, selection: LetterSelection) -> tuple[str, ...]:
     return (
         *("tiw", "dead-letters", action),
-        *_option("--consumer", selection.consumer),
-        *_option("--event-id", selection.event_id),
-        *_option("--reason", selection.reason),
+        *option("--consumer", selection.consumer),
+        *option("--event-id", selection.event_id),
+        *option("--reason", selection.reason),
     )
-
-
-def _option(name: str, value: str | None) -> tuple[str, ...]:
-    return () if value is None else (name, value)
 
 
 def _address(selection: LetterSelection) -> str:
