@@ -57,6 +57,7 @@ async def count_overview(store: Store) -> Overview:
         ended_well = finished.where(~recordings.c.failed)
         ended_badly = finished.where(recordings.c.failed)
         last_day = _accepted_since(now - 86_400_000_000)
+        tests_last_day = await count(connection, last_day.where(_OF_A_TEST), up_to=COUNTED)
         return Overview(
             by_status={
                 **await _count_unfinished(connection, tests),
@@ -67,11 +68,11 @@ async def count_overview(store: Store) -> Overview:
             failed=await _count_others(connection, ended_badly, tests=tests[RecordingStatus.FINISHED, True]),
             events_last_minute=await _count_events(connection, _accepted_since(now - 60_000_000)),
             events_last_hour=await _count_events(connection, _accepted_since(now - 3_600_000_000)),
-            events_last_day=await _count_events(connection, last_day),
+            events_last_day=await _count_others(connection, last_day, tests=tests_last_day.count),
             unrecognized_last_day=await _count_events(
                 connection, last_day.where(events.c.routing_key == literal_column(f"'{UNRECOGNIZED}'"))
             ),
-            tests_last_day=await count(connection, last_day.where(_OF_A_TEST), up_to=COUNTED),
+            tests_last_day=tests_last_day,
             dead_letters=await _count_letters(connection),
             **elsewhere,
         )
