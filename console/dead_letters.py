@@ -19,6 +19,7 @@ from store import (
     Page,
     Store,
     count_replayed,
+    first_line_of,
     group_dead_letters,
     pattern_of,
     search_dead_letters,
@@ -131,7 +132,7 @@ async def _listing(request: Request) -> Shown:
             "is_last": page.next is None,
             "chosen": chosen,
             "needs": needs_of(chosen.reason or "") if is_group else None,
-            "has_reasons": not is_group or any(_first_line(row.reason) != chosen.reason for row in page.rows),
+            "has_reasons": not is_group or any(first_line_of(row.reason) != chosen.reason for row in page.rows),
             "replay": f"/dead-letters/replay?{address}" if may_change else None,
             "purge": f"/dead-letters/purge?{address}" if may_change else None,
         },
@@ -435,10 +436,6 @@ def _group(group: DeadLetterGroup, states: dict[str, QueueState] | Unknown) -> d
         "replay": f"/dead-letters/replay?{address}",
         "purge": f"/dead-letters/purge?{address}",
     }
-
-
-def _first_line(reason: str) -> str:
-    return reason.partition("\n")[0][:200]
 
 
 def _row(letter: DeadLetterRow) -> dict[str, object]:

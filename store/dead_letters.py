@@ -275,13 +275,18 @@ _PARTS: Final = re.compile(
 _TELLING: Final = re.compile(r"\d{1,3}(?! ?(?:ms|s|seconds|bytes)\b)", re.ASCII)
 
 
+def first_line_of(reason: str) -> str:
+    """Return what letters without a pattern are grouped by: the first line, `REASON_START` characters of it."""
+    return reason.partition("\n")[0][:REASON_START]
+
+
 def pattern_of(reason: str) -> str:
     """Return what letters that failed for the same reason have in common: its first line, without what changes.
 
     That is what is quoted, and what has a digit in it: ids, times, addresses, long numbers. Letters are kept with it:
     where it becomes another, a migration has to give it to those that are there. The pattern of a pattern is itself.
     """
-    pattern = reason.partition("\n")[0][:REASON_START]
+    pattern = first_line_of(reason)
     while (following := _PARTS.sub(_in_common, pattern)) != pattern:
         pattern = following
     return pattern
