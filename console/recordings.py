@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from console.rendering import attempt, command_line, option, plain
 from console.requests import Answer, BadInputError, Request, Route, Shown, Translate, Unknown
 from store import (
+    END_OF_YEARS_S,
     ListedRecording,
     Page,
     RecordingFilter,
@@ -59,16 +60,13 @@ def sentence(
     return tuple(Moment(moments[part]) if number % 2 else part for number, part in enumerate(text.split("\0")) if part)
 
 
-#: The end of the year 9999: a browser shows no later one.
-_LATEST_S: Final = 253_402_300_800
-
 #: So long after the time that the vendor gave, a pause may still be heard of.
 _PAUSE_GRACE_US: Final = 60_000_000
 
 
 def told_us(seconds: int | None) -> int | None:
     """Return a moment that a callback tells in Unix seconds, None if it cannot be one."""
-    return seconds * 1_000_000 if seconds is not None and 0 < seconds < _LATEST_S else None
+    return seconds * 1_000_000 if seconds is not None and 0 < seconds < END_OF_YEARS_S else None
 
 
 def say_pause(t: Translate, summary: RecordingSummary, now_us: int, *, key: str, over_key: str) -> Sentence | None:

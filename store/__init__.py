@@ -206,10 +206,19 @@ from store.retention import (
 )
 from store.statements import RecordingKey
 from store.store import Store
-from store.tables import archived_files, archived_recordings, iso8601, microseconds, notices, recording_questions
+from store.tables import (
+    END_OF_YEARS_S,
+    archived_files,
+    archived_recordings,
+    iso8601,
+    microseconds,
+    notices,
+    recording_questions,
+)
 
 __all__ = [
     "BEFORE_ALL",
+    "END_OF_YEARS_S",
     "TEST_SOURCE",
     "AddressSource",
     "ArchiveCounts",

@@ -33,7 +33,7 @@ from store.reading import SUMMARY, find_recordings, is_test, summary_of
 from store.recording import Recording, RecordingSummary
 from store.statements import Dialect
 from store.store import Store
-from store.tables import IS_MARKED, archived_files, archived_recordings, events, recordings, storable
+from store.tables import END_OF_YEARS_S, IS_MARKED, archived_files, archived_recordings, events, recordings, storable
 
 #: How far the archive of a recording has come: `lost` if a file was lost or refused and none is to be fetched any more.
 ArchiveState: TypeAlias = Literal["archived", "waiting", "lost"]
@@ -43,9 +43,6 @@ FEW: Final = 5000
 
 #: Recordings of which events are looked up, at most for one page.
 _LOOKED_UP: Final = 5000
-
-#: The end of the year 9999: what is later is no date.
-_LATEST_S: Final = 253_402_300_799
 
 _ORDER: Final = (recordings.c.active_at_us, recordings.c.sdk_app_id, recordings.c.task_id)
 _Place: TypeAlias = tuple[BigInt, BigInt, str]
@@ -239,9 +236,9 @@ def _started_s() -> ColumnElement[int]:
     # Of events that the vendor contradicts only where there is no other, as everywhere.
     latest = func.coalesce(func.max(case((~events.c.contradicted, at_s))), func.max(at_s))
     is_start = events.c.routing_key == literal_column(f"'{OnlineRecordStarted.__name__}'")
-    of_it = and_(_is_of(events), events.c.task_id.is_not(None), is_start, at_s.between(1, _LATEST_S))
+    of_it = and_(_is_of(events), events.c.task_id.is_not(None), is_start, at_s.between(1, END_OF_YEARS_S - 1))
     started = select(latest).where(of_it).correlate(recordings).scalar_subquery()
-    return case((told.between(1, _LATEST_S), told), else_=started)
+    return case((told.between(1, END_OF_YEARS_S - 1), told), else_=started)
 
 
 def _archive() -> ColumnElement[str]:

@@ -413,6 +413,10 @@ def shown_body(body: bytes) -> dict[str, str]:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+#: The end of the year 9999: no calendar of four digits has a later moment.
+END_OF_YEARS_S: Final = 253_402_300_800
+
+
 def iso8601(at_us: int) -> str:
     """Return a point in time, in microseconds since the Unix epoch, as `2026-01-01T00:00:00.000000Z`.
 
