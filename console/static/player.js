@@ -112,7 +112,7 @@ function startPlayer(root) {
       key: row.dataset.stream, kind: row.dataset.kind, user: row.dataset.user, isArchived: "archived" in row.dataset,
       startMs: Number(row.dataset.startsMs), lengthMs: number(row.dataset.durationMs),
       name: one(".player-name", row).textContent, row, tile, media, isPlayable: Boolean(media),
-      isMuted: false, jumpedAt: -Infinity, slowSince: null, isLeftBehind: false, failures: 0,
+      isMuted: false, jumpedAt: -Infinity, slowSince: null, isLeftBehind: false, failures: 0, wasThere: false,
     };
   });
   const playable = () => streams.filter((stream) => stream.isPlayable);
@@ -215,7 +215,12 @@ function startPlayer(root) {
       const { src } = stream.media;
       const head = await fetch(src, { method: "HEAD", redirect: "manual" });
       if (head.type === "opaqueredirect") return { sentence: text("login"), again: false };
-      if (head.ok) return { sentence: text("broken"), again: false };
+      if (head.ok) {
+        // It may have come back since it failed: what is there and fails once more is broken.
+        const again = !stream.wasThere;
+        stream.wasThere = true;
+        return { sentence: text("broken"), again };
+      }
       const answer = await fetch(src, { headers: { Accept: "application/json", Range: "bytes=0-0" } });
       const { error } = await answer.json();
       return { sentence: error, again: head.status === 503, isGone: head.status === 404 };

@@ -1,6 +1,5 @@
 """A process that runs for long leaves what it started with alone, and one that moves files keeps none of them."""
 
-import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,6 @@ kept = [[] for _ in range(2 * THRESHOLD)]
 assert seen() is None
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    assert gc.get_freeze_count() == 0
 
 
 def test_a_command_searches_for_cycles_though_its_imports_were_not_searched() -> None:
