@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from console.rendering import command_line
 from console.requests import BadInputError, Request, Route, Shown, Translate
-from console.sending import KINDS
 from store import Change, list_changes
+from workers import TEST_EVENT_TYPES
 
 #: Changes of one page.
 SHOWN: Final = 50
@@ -66,6 +67,7 @@ async def show(request: Request) -> Shown:
         title=request.t("changes.title"),
         values={"rows": [_row(change, request.t) for change in page.rows], "is_first": after is None},
         document=page.rows,
+        command=command_line("tiw", "changes", "list"),
         next=None if page.next is None else f"after={page.next}",
     )
 
@@ -86,7 +88,7 @@ def _details(change: Change, t: Translate) -> Iterator[tuple[str, object]]:
         if value in (None, "", []):
             continue
         shown = ", ".join(str(one) for one in value) if isinstance(value, list) else value
-        if name == "kind" and value in KINDS:
+        if name == "kind" and value in TEST_EVENT_TYPES:
             shown = t(f"sending.kinds.{value}")
         yield t(f"changes.of.{name}") if name in NAMES else name, shown
 

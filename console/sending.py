@@ -1,23 +1,19 @@
 """Sends a test callback, and shows what becomes of it.
 
-It goes the way that a callback goes once it was accepted, and needs no key. Its source is `test`: nothing is asked or
-fetched of it, nobody is told, and its TaskId says what it is wherever it is shown.
+What it is, and how it is made: `workers.sending`. `tiw send-test` sends the same.
 """
 
 import re
-import secrets
 import time
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
-import msgspec
 from msgspec import Struct
 
 from broker import Message, NotPublishedError
-from console.rendering import attempt
+from console.rendering import attempt, command_line, option
 from console.requests import BadInputError, Done, Request, Route, Shown, Unknown
-from schemas import UNRECOGNIZED, Unrecognized, decode
 from store import (
     TEST_SOURCE,
     EventOutcome,
@@ -27,37 +23,22 @@ from store import (
     known_apps,
     list_event_outcomes,
 )
-from workers import BUILT_IN, known_consumers
+from workers import (
+    BUILT_IN,
+    EXAMPLE_APP,
+    EXAMPLE_ROOM,
+    TEST_EVENT_TYPES,
+    is_test_task_id,
+    known_consumers,
+    make_test,
+    new_test_task_id,
+)
 
-#: What can be sent, in the order of a recording's life.
-KINDS: Final = ("started", "long_pause_warning", "long_pause_force_stopped", "stopped", "finished", "failed", "unknown")
-
-#: The application of the vendor's own documents; ours where none is known yet.
-EXAMPLE_APP: Final = 1400000001
-EXAMPLE_ROOM: Final = 880528
-
-#: A name that is reserved for examples: who fetches the files of a test disturbs nobody.
-_FILES: Final = "http://test-recording.file.example"
-
-_EVENT_TYPES: Final[Mapping[str, str]] = {
-    "started": "OnlineRecordStarted",
-    "long_pause_warning": "OnlineRecordLongPauseWarning",
-    "long_pause_force_stopped": "OnlineRecordLongPauseForceStopped",
-    "stopped": "OnlineRecordStopped",
-    "finished": "OnlineRecordFinished",
-    "failed": "OnlineRecordFinished",
-    "unknown": "OnlineRecordTested",
-}
-_TASK: Final = re.compile(r"test-[0-9a-z-]{8,60}")
 _EVENT_ID: Final = re.compile(r"[0-9a-f]{16,128}")
 _KEPT_BY: Final = frozenset(one.queues.consumer for one in BUILT_IN)
 
 #: The page looks for news by itself for so long after a test was sent.
 FOLLOWED_FOR_S: Final = 900.0
-
-#: A class lasted so long before it was stopped, and was paused for so long.
-_CLASS_S: Final = 2400
-_PAUSED_S: Final = 1200
 
 State: TypeAlias = Literal["done", "kept", "at_work", "gave_up", "waits", "unknown"]
 
@@ -98,22 +79,34 @@ async def show_form(request: Request) -> Shown:
     store = request.console.store
     apps = await attempt(known_apps(store))
     consumers = await attempt(known_consumers(store))
-    task = request.query.get("task", "")
+    query = request.query
+    kind, consumer, task = query.get("kind", ""), query.get("consumer", ""), query.get("task", "")
+    # A link may name what no form has.
+    kind, task = kind if kind in TEST_EVENT_TYPES else "started", task if is_test_task_id(task) else ""
+    known_app = EXAMPLE_APP if isinstance(apps, Unknown) or not apps else min(apps)
+    app, room = query.get("app") or known_app, query.get("room") or EXAMPLE_ROOM
     return Shown(
         template="test.html",
         title=request.t("sending.title"),
         values={
-            "kinds": KINDS,
-            "event_types": _EVENT_TYPES,
-            "kind": request.query.get("kind", "started"),
+            "kinds": list(TEST_EVENT_TYPES),
+            "event_types": TEST_EVENT_TYPES,
+            "kind": kind,
             "apps": [] if isinstance(apps, Unknown) else sorted(apps),
-            "app": request.query.get("app") or (EXAMPLE_APP if isinstance(apps, Unknown) or not apps else min(apps)),
-            "room": request.query.get("room") or EXAMPLE_ROOM,
+            "app": app,
+            "room": room,
             "consumers": consumers if isinstance(consumers, Unknown) else list(consumers),
-            "consumer": request.query.get("consumer", ""),
-            "task": task if _TASK.fullmatch(task) else None,
+            "consumer": consumer,
+            "task": task or None,
         },
         document=_choices(apps, consumers),
+        command=command_line(
+            *("tiw", "send-test", kind),
+            *option("--app", app),
+            *option("--room", room),
+            *option("--task", task or None),
+            *option("--consumer", consumer or None),
+        ),
     )
 
 
@@ -124,21 +117,21 @@ def _choices(
         return apps
     if isinstance(consumers, Unknown):
         return consumers
-    return SendChoices(kinds=dict(_EVENT_TYPES), apps=sorted(apps), consumers=dict(consumers))
+    return SendChoices(kinds=dict(TEST_EVENT_TYPES), apps=sorted(apps), consumers=dict(consumers))
 
 
 async def send(request: Request) -> Done:
     """Send one, and lead to what becomes of it."""
     t, form = request.t, request.form
     kind = form.get("kind", "")
-    if kind not in KINDS:
+    if kind not in TEST_EVENT_TYPES:
         raise BadInputError(t("sending.bad_kind"))
     app = _number(request, "app", greatest=2**53)
     room = _number(request, "room", greatest=2**53)
-    task = form.get("task") or new_task_id()
-    if not _TASK.fullmatch(task):
+    task = form.get("task") or new_test_task_id()
+    if not is_test_task_id(task):
         raise BadInputError(t("sending.bad_task"))
-    message = make_message(kind, app=app, room=room, task=task, now_s=time.time())
+    message = make_test(kind, app=app, room=room, task=task, now_s=time.time())
     consumer = form.get("consumer", "")
     detail: dict[str, object] = {"kind": kind, "app": app, "room": room, "task": task, "consumer": consumer}
     try:
@@ -182,87 +175,6 @@ def _number(request: Request, name: str, *, greatest: int) -> int:
     return int(text)
 
 
-def new_task_id() -> str:
-    """Return a TaskId that no other test has, and that says that it is one."""
-    return f"test-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-
-
-def make_message(kind: str, *, app: int, room: int, task: str, now_s: float) -> Message:
-    """Return a callback as the vendor would have sent it just now, as it is once it was accepted."""
-    content = {
-        "SdkAppId": app,
-        "EventType": _EVENT_TYPES[kind],
-        "Timestamp": int(now_s),
-        "EventData": _event_data(kind, room=room, task=task, now=int(now_s)),
-    }
-    body = msgspec.json.encode(content)
-    received_at_us = round(now_s * 1_000_000)
-    decoded = decode(body, received_at_us=received_at_us)
-    is_unknown = isinstance(decoded.event, Unrecognized)
-    return Message(
-        body=body,
-        event_id=decoded.event_id,
-        routing_key=UNRECOGNIZED if is_unknown else type(decoded.event).__name__,
-        received_at_us=received_at_us,
-        source=TEST_SOURCE,
-    )
-
-
-def _event_data(kind: str, *, room: int, task: str, now: int) -> dict[str, Any]:
-    teacher = f"tic_record_user_{room}_test"
-    subject: dict[str, Any] = {"RecordUserId": teacher, "RoomId": room, "TaskId": task}
-    began = now - _CLASS_S
-    match kind:
-        case "long_pause_warning":
-            return subject | {"PauseTime": now - _PAUSED_S, "EstimateStopTime": now + _PAUSED_S}
-        case "long_pause_force_stopped":
-            return subject | {"PauseTime": now - _PAUSED_S, "StopTime": now}
-        case "finished":
-            return _finished(subject, room=room, began=began, now=now) | {"VideoInfos": _videos(room)}
-        case "failed":
-            error = {"Code": "FailedOperation.Record", "Message": "this is a test: nothing was recorded"}
-            failed = {"RecordStartTime": 0, "TotalTime": 0, "FinishReason": "EXCEPTION", "Error": error}
-            return _finished(subject, room=room, began=began, now=now) | failed
-    return subject
-
-
-def _finished(subject: Mapping[str, Any], *, room: int, began: int, now: int) -> dict[str, Any]:
-    return {
-        **subject,
-        "GroupId": str(room),
-        "FinishReason": "USER_CALL",
-        "RecordStartTime": began,
-        "RecordStopTime": now,
-        "TotalTime": _CLASS_S * 1000,
-        "ExceptionCnt": 0,
-        "OmittedDurations": [],
-        "VideoInfos": [],
-    }
-
-
-def _videos(room: int) -> list[dict[str, Any]]:
-    """Return a camera and the whiteboard; nothing is behind their addresses."""
-    folder = secrets.token_hex(8)
-    videos = []
-    for video_type, user in ((0, "teacher_0001"), (2, "")):
-        video_id = secrets.token_hex(16)
-        videos.append(
-            {
-                "VideoId": video_id,
-                "VideoUrl": f"{_FILES}/{room}/{folder}/{video_id}.mp4",
-                "VideoFormat": "mp4",
-                "VideoType": video_type,
-                "VideoSize": 64_000_000,
-                "VideoPlayTime": 0,
-                "VideoDuration": _CLASS_S * 1000,
-                "UserId": user,
-                "Width": 1280,
-                "Height": 720,
-            }
-        )
-    return videos
-
-
 async def _show_sent(request: Request) -> Shown:
     query = request.query
     event_id = query["sent"]
@@ -283,17 +195,18 @@ async def _show_sent(request: Request) -> Shown:
             "event_id": event_id,
             "sent": found,
             "sent_at_s": sent_at_s,
-            "task": task if _TASK.fullmatch(task) else None,
+            "task": task if is_test_task_id(task) else None,
             "app": query.get("app", ""),
             "consumer": consumer,
             "follow": not is_over and not is_old,
             "next": [
                 (kind, _page(kind=kind, app=query.get("app"), room=query.get("room"), task=task))
-                for kind in KINDS
-                if kind != query.get("kind") and _TASK.fullmatch(task)
+                for kind in TEST_EVENT_TYPES
+                if kind != query.get("kind") and is_test_task_id(task)
             ],
         },
         document=found,
+        command=command_line("tiw", "events", "show", event_id),
     )
 
 

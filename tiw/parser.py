@@ -13,6 +13,9 @@ from typing import Any, NoReturn
 
 from tiw import __version__
 
+#: What a test can tell: `workers.TEST_EVENT_TYPES`, without importing it.
+TEST_KINDS = ("started", "long_pause_warning", "long_pause_force_stopped", "stopped", "finished", "failed", "unknown")
+
 
 class Parser(argparse.ArgumentParser):
     """Says in one sentence what is wrong, with exit code 2, and takes options by their whole name only."""
@@ -42,6 +45,7 @@ def build_parser() -> Parser:
     _add_notify(commands)
     _add_forget(commands)
     _add_rejected(commands)
+    _add_changes(commands)
     _add_keys(commands)
     _add_vendor(commands)
     _add_reconcile(commands)
@@ -121,6 +125,13 @@ def _add_simulator(commands: Any) -> None:
     )
     simulate.add_argument("--vendor-site", choices=["china", "international"], default="china", help="of the API")
     _json(simulate)
+    test = _command(commands, "send-test", "send_test:send_test", "Send a callback that is marked as a test.")
+    test.add_argument("kind", choices=TEST_KINDS, metavar="KIND", help=f"what it tells: {', '.join(TEST_KINDS)}")
+    test.add_argument("--app", type=_natural, metavar="ID", help="SdkAppId (default: one that is known)")
+    test.add_argument("--room", type=_natural, metavar="N", help="RoomId (default: 880528)")
+    test.add_argument("--task", metavar="ID", help="go on with the class of a test before, by its TaskId")
+    test.add_argument("--consumer", metavar="NAME", help="to this one alone (default: to all that take it)")
+    _json(test)
 
 
 def _add_recordings(commands: Any) -> None:
@@ -275,6 +286,13 @@ def _add_rejected(commands: Any) -> None:
     )
     reverify.add_argument("--dry-run", action="store_true", help="only say what would be done")
     _json(reverify)
+
+
+def _add_changes(commands: Any) -> None:
+    changes = _group(commands, "changes", "Who changed what in the console.")
+    listing = _command(changes, "list", "changes:list_all", "List changes, newest first.")
+    listing.add_argument("--limit", type=_natural, default=1000, metavar="N", help="at most (default: 1000; 0: all)")
+    _listing(listing)
 
 
 def _add_keys(commands: Any) -> None:

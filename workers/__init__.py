@@ -38,6 +38,7 @@ from workers.replaying import (
     replay_events,
     replay_letters,
 )
+from workers.sending import EXAMPLE_APP, EXAMPLE_ROOM, TEST_EVENT_TYPES, is_test_task_id, make_test, new_test_task_id
 from workers.settling import CONFIRM_TIMEOUT_S
 from workers.testing import run_batch, run_consumer
 from workers.worker import Worker
@@ -45,6 +46,9 @@ from workers.worker import Worker
 __all__ = [
     "BUILT_IN",
     "CONFIRM_TIMEOUT_S",
+    "EXAMPLE_APP",
+    "EXAMPLE_ROOM",
+    "TEST_EVENT_TYPES",
     "Ack",
     "Affected",
     "Consumer",
@@ -70,9 +74,12 @@ __all__ = [
     "count_events",
     "count_letters",
     "find_routing_keys",
+    "is_test_task_id",
     "known_consumers",
     "list_sources",
     "load_consumers",
+    "make_test",
+    "new_test_task_id",
     "preview_event",
     "preview_letters",
     "purge_letters",

@@ -341,6 +341,31 @@ def test_an_archive_that_comes_back_is_asked_again(opened: Opened, watching: Wat
     expect(player.page.locator(".player-problem:visible")).to_have_count(0)
 
 
+def test_what_came_back_before_it_was_asked_why_it_failed_plays(opened: Opened, watching: Watching) -> None:
+    bring_back = watching.take_away()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.method == "HEAD":
+            held.append(route)
+        else:
+            route.continue_()
+
+    try:
+        player = opened(expected=("status of 503",))
+        player.page.route("**/media?*", hold)
+        player.press_play()
+        player.until(lambda: bool(held), "it asks why")
+    finally:
+        bring_back()
+    player.page.unroute_all()
+    for each in held:
+        each.continue_()
+    player.until_at(3)
+    expect(player.page.locator(".player-problem:visible")).to_have_count(0)
+    assert player.shown() == ["whiteboard", "camera"]
+
+
 def test_more_streams_than_a_browser_has_connections_play(opened: Opened) -> None:
     player = opened("many")
     assert len(player.shown()) == 11

@@ -1,7 +1,9 @@
 """A test callback: it reaches consumers as a real one does, and is marked as a test wherever it comes."""
 
+import html
 import json
 import re
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,12 @@ from typing import Any
 import pytest
 
 from broker import ConsumerQueues, Delivery, NotPublishedError
-from console.sending import KINDS, make_message, new_task_id
 from schemas import OnlineRecordFinished, OnlineRecordStarted, Unrecognized, decode
 from store import find_question, find_recordings, list_events, register_consumers
 from tests.console.test_now import opened
 from tests.console.world import READ_TOKEN, World, links, text_of
 from tests.workers.house import eventually
-from workers import Consumer, Context, DeadLetter, Worker, consumer
+from workers import TEST_EVENT_TYPES, Consumer, Context, DeadLetter, Worker, consumer, make_test, new_test_task_id
 from workers.builtin import BUILT_IN
 
 APP = 1400000001
@@ -34,10 +35,10 @@ async def send(world: World, **form: str) -> Any:
     return await world.browser.act("/test", FORM | form, seen="/test")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TEST_EVENT_TYPES)
 def test_each_kind_is_what_the_vendor_would_send_and_says_that_it_is_a_test(kind: str) -> None:
-    task = new_task_id()
-    message = make_message(kind, app=APP, room=880528, task=task, now_s=1_796_000_000.25)
+    task = new_test_task_id()
+    message = make_test(kind, app=APP, room=880528, task=task, now_s=1_796_000_000.25)
     decoded = decode(message.body, received_at_us=message.received_at_us)
     assert message.source == "test"
     assert message.event_id == decoded.event_id
@@ -54,6 +55,25 @@ def test_each_kind_is_what_the_vendor_would_send_and_says_that_it_is_a_test(kind
 
 def run(world: World, *consumers: Consumer) -> Worker:
     return Worker([*BUILT_IN, *consumers], transport=world.transport, store=world.store)
+
+
+async def test_the_command_of_the_page_sends_what_the_form_would(world: World) -> None:
+    async def command(address: str) -> tuple[str, ...]:
+        page = await world.browser.get(address)
+        (shown,) = re.findall(r'<p class="command"><span>[^<]*</span> <code>([^<]*)</code>', page.text)
+        return tuple(shlex.split(html.unescape(shown)))
+
+    started = ("tiw", "send-test", "started", "--app", str(APP), "--room", "880528")
+    assert await command("/test") == started
+    chosen = "kind=failed&app=5&room=7&task=test-20261130-000000-0a1b2c3d&consumer=mine"
+    assert await command(f"/test?{chosen}") == (
+        *("tiw", "send-test", "failed", "--app", "5", "--room", "7"),
+        *("--task", "test-20261130-000000-0a1b2c3d", "--consumer", "mine"),
+    )
+    # What a link may say, and no form.
+    assert await command("/test?kind=--help&task=;reboot") == started
+    sent = await send(world)
+    assert await command(sent.url.path_qs) == ("tiw", "events", "show", sent.url.query["sent"])
 
 
 async def test_a_test_is_kept_followed_and_marked(world: World) -> None:

@@ -13,6 +13,7 @@ from ingest.spool.files import WAITING, SpoolFolder
 from ingest.spool.format import Record, render_record
 from store import (
     ArchivePlan,
+    Change,
     DeadLetter,
     Notice,
     PlannedFile,
@@ -20,6 +21,7 @@ from store import (
     UnaccountedRoom,
     add_notices,
     apply_events,
+    keep_change,
     keep_dead_letters,
     keep_unaccounted,
     migrate,
@@ -86,6 +88,16 @@ async def fill(folder: Path) -> None:
             files=(planned,),
         )
         await plan_archive(store, [plan])
+        change = Change(
+            at_us=now_us,
+            who="3f2a9c",
+            role="operate",
+            address="127.0.0.1",
+            action="recording.ask",
+            detail={"app": APP, "task": TASK},
+            result="asked",
+        )
+        await keep_change(store, change)
         room = UnaccountedRoom(sdk_app_id=APP, day="2026-11-23", room_id=3711256266, minutes=45)
         await keep_unaccounted(store, [room])
     async with EmbeddedTransport(folder) as transport:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from store import Store, apply_events, mark_replayed, pages_of_dead_letters, register_consumers
+from store import Change, Store, apply_events, keep_change, mark_replayed, pages_of_dead_letters, register_consumers
 from tests.console.classes import given_up, lesson, now_s, of
 from tests.console.test_recordings import FAILED, FIRST, FORGED, PAUSED, fill
 from tests.console.world import running
@@ -32,6 +32,16 @@ async def _fill(store: Store) -> None:
     for event in night:
         await given_up(store, "forward", event, reason="no space left\non the disk")
     await given_up(store, "started", test, reason="it broke")
+    change = Change(
+        at_us=time.time_ns() // 1000,
+        who="3f2a9c",
+        role="operate",
+        address="127.0.0.1",
+        action="recording.ask",
+        detail={"app": 1400000001, "task": FIRST},
+        result="asked",
+    )
+    await keep_change(store, change)
     await mark_replayed(store, await anext(pages_of_dead_letters(store, consumer="started")))
 
 
@@ -72,6 +82,7 @@ ADDRESSES = [
     "/dead-letters?resolved=1",
     "/consumers",
     "/consumer?name=started",
+    "/changes",
     f"/recording?app=1400000001&task={FIRST}",
     f"/recording?app=1400000001&task={FAILED}",
 ]

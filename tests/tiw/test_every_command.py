@@ -42,6 +42,7 @@ VALUES = {
     "event_id": ["x"],
     "file": ["/nowhere/consumer.py", ".", "no such module"],
     "key": ["a-key"],
+    "kind": ["started", "Nonsense"],
     "limit": ["0", "9" * 30],
     "name": ["nobody", "finished"],
     "output": ["/proc/nowhere", "documents"],

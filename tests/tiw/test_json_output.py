@@ -35,6 +35,7 @@ ARGUMENTS = {
     "keys show": ["", "--reveal", f"--app {APP}"],
     "keys add": ["--app 5", "--app 5 --stdin"],
     "keys retire": [f"--app {APP} --number 1"],
+    "send-test": ["started", "finished --app 5 --room 7 --task test-20261130-0000", "stopped --consumer stopped"],
     "simulate": [f"--url ADDRESS --app {APP} --classes 1"],
     "doctor --await-callback": ["--timeout 0.1"],
 }

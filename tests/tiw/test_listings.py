@@ -23,6 +23,7 @@ LISTINGS = {
     "spool list": TASK,
     "rejected list": TASK,
     "notify list": "wecom",
+    "changes list": TASK,
 }
 
 

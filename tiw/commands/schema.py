@@ -27,6 +27,7 @@ from tiw.commands.forget import ForgottenRecording
 from tiw.commands.keys import AddedKey, RetiredKey, ShownConsole, ShownKeys
 from tiw.commands.notify import ChannelTest
 from tiw.commands.reconcile import ReconcileState
+from tiw.commands.send_test import SentTestCallback
 from tiw.commands.spool import DrainedSpool, SpooledRow
 from tiw.doctor import Check
 from tiw.documents.asyncapi import asyncapi_document
@@ -60,6 +61,7 @@ DOCUMENTS: dict[str, Any] = {
     "forget": ForgottenRecording,
     "rejected list": list[RejectedRow],
     "rejected reverify": Reverified,
+    "changes list": list[Change],
     "notify list": list[NoticeRow],
     "notify test": ChannelTest,
     "reconcile show": ReconcileState,
@@ -68,6 +70,7 @@ DOCUMENTS: dict[str, Any] = {
     "keys show --console": ShownConsole,
     "keys add": AddedKey,
     "keys retire": RetiredKey,
+    "send-test": SentTestCallback,
     "simulate": SimulationCounts,
     "config": EffectiveSettings,
     "doctor": list[Check],
@@ -93,7 +96,7 @@ PAGES: dict[str, Any] = {
     "/consumer": DOCUMENTS["consumers list"],
     "/test": SendChoices,
     "/test?sent": SentTest,
-    "/changes": list[Change],
+    "/changes": DOCUMENTS["changes list"],
     "POST": Done,
 }
 
