@@ -352,15 +352,15 @@ def test_what_came_back_before_it_was_asked_why_it_failed_plays(opened: Opened, 
             route.continue_()
 
     try:
-        player = opened(expected=("status of 503",))
+        player = opened(expected=("status of 503", "status: 503"))
         player.page.route("**/media?*", hold)
         player.press_play()
         player.until(lambda: bool(held), "it asks why")
     finally:
         bring_back()
-    player.page.unroute_all()
     for each in held:
         each.continue_()
+    player.page.unroute_all()
     player.until_at(3)
     expect(player.page.locator(".player-problem:visible")).to_have_count(0)
     assert player.shown() == ["whiteboard", "camera"]
