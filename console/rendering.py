@@ -214,36 +214,37 @@ def static(name: str) -> str:
     return f"/static/{static_names()[name]}"
 
 
-class Pages:
-    """Makes pages of templates."""
+@cache
+def _environment() -> Environment:
+    """Return what has the templates, once for a process: to translate them takes longer than to fill them in."""
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {
+        "plain": plain,
+        "iso_us": iso_us,
+        "iso_s": iso_s,
+        "utc_us": utc_us,
+        "utc_s": utc_s,
+        "us_of_iso": microseconds,
+        "event_word": event_word,
+        "event_name": event_name,
+        "duration_s": duration_s,
+        "size": size,
+    }
+    environment.tests["unknown"] = lambda value: isinstance(value, Unknown)
+    environment.globals["static"] = static
+    return environment
 
-    def __init__(self) -> None:
-        self._environment = Environment(
-            loader=FileSystemLoader(_FOLDER / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._environment.filters |= {
-            "plain": plain,
-            "iso_us": iso_us,
-            "iso_s": iso_s,
-            "utc_us": utc_us,
-            "utc_s": utc_s,
-            "us_of_iso": microseconds,
-            "event_word": event_word,
-            "event_name": event_name,
-            "duration_s": duration_s,
-            "size": size,
-        }
-        self._environment.tests["unknown"] = lambda value: isinstance(value, Unknown)
-        self._environment.globals["static"] = static
 
-    def render(self, template: str, values: Mapping[str, object]) -> str:
-        """Return a page, or a part of one. Strings among the values become text; `Markup` is refused."""
-        wrong = [name for name, value in values.items() if isinstance(value, Markup)]
-        if wrong:
-            raise TypeError(f"markup is made by templates alone: {', '.join(wrong)}")
-        return self._environment.get_template(template).render(values)
+def render(template: str, values: Mapping[str, object]) -> str:
+    """Return a page, or a part of one. Strings among the values become text; `Markup` is refused."""
+    wrong = [name for name, value in values.items() if isinstance(value, Markup)]
+    if wrong:
+        raise TypeError(f"markup is made by templates alone: {', '.join(wrong)}")
+    return _environment().get_template(template).render(values)

@@ -23,7 +23,7 @@ from console import changes, consumers, dead_letters, events, media, now, record
 from console.live import Live, Situation
 from console.logins import LOGOUT, Logins, bearer_token
 from console.peers import Peers
-from console.rendering import STATIC, Pages, Texts, attempt, language_of, static_names
+from console.rendering import STATIC, Texts, attempt, language_of, render, static_names
 from console.requests import Answer, BadInputError, Done, Language, Request, Route, Shown, Unknown
 from console.security import (
     HEADERS,
@@ -125,7 +125,6 @@ class Console:
         self.store = store
         self.transport = transport
         self.peers = peers
-        self.pages = Pages()
         self.texts = Texts()
         self.idle = asyncio.Event()
         self.reports = 0
@@ -158,7 +157,7 @@ class Console:
 
     def _render_live(self, situation: Situation, language: Language) -> Mapping[str, str]:
         values = {"t": self.texts.translator(language), **structs.asdict(now.view_of(situation))}
-        return {name: self.pages.render(f"_now_{name}.html", values) for name in now.SECTIONS}
+        return {name: render(f"_now_{name}.html", values) for name in now.SECTIONS}
 
     async def require_schema(self) -> None:
         """Return if the store's tables are those that we work with. Raises `StoreError`."""
@@ -422,7 +421,7 @@ class _Server:
         }
         response = web.Response(
             status=shown.status,
-            text=self._console.pages.render(shown.template, values),
+            text=render(shown.template, values),
             content_type="text/html",
             charset="utf-8",
             headers={"Content-Security-Policy": content_security_policy(shown.media_origins)},
@@ -495,7 +494,7 @@ class _Server:
             "problem": None if problem is None else t(problem),
             "back": back if is_own_path(back) else "/",
         }
-        page = self._console.pages.render("login.html", values)
+        page = render("login.html", values)
         return web.Response(status=status, text=page, content_type="text/html", charset="utf-8")
 
     async def _login(self, http: web.Request) -> web.StreamResponse:
@@ -544,7 +543,7 @@ class _Server:
             response = _json(status, {"error": t(key)})
         else:
             values = self._frame(http, self._language_of(http)) | {"title": t("refused.title"), "reason": t(key)}
-            page = self._console.pages.render("refused.html", values)
+            page = render("refused.html", values)
             response = web.Response(status=status, text=page, content_type="text/html", charset="utf-8")
         for name in (hdrs.RETRY_AFTER, hdrs.ALLOW):
             if headers is not None and name in headers:

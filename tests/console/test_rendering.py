@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from console.rendering import Pages, command_line, duration_s, iso_us, plain, size, static_names, utc_s, utc_us
+from console.rendering import command_line, duration_s, iso_us, plain, render, size, static_names, utc_s, utc_us
 
 
 @given(st.text())
@@ -50,7 +50,7 @@ def test_times_lengths_and_sizes_are_read_at_once() -> None:
 
 def test_markup_is_made_by_templates_alone() -> None:
     with pytest.raises(TypeError, match="markup"):
-        Pages().render("unknown.html", {"heading": Markup("<b>")})
+        render("unknown.html", {"heading": Markup("<b>")})
 
 
 def test_a_file_has_another_name_when_it_has_another_content() -> None:

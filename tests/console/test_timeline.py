@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.rendering import Pages, Texts
+from console.rendering import Texts, render
 from console.timeline import MOST_ROWS, MOST_TABLE_ROWS, WIDTH, Drawing, draw, elapsed
 from schemas import RecordingStatus
 from store import (
@@ -25,7 +25,6 @@ START = 1_795_971_600
 NOW_US = (START + 7200) * 1_000_000
 EN = Texts().translator("en")
 ZH = Texts().translator("zh")
-PAGES = Pages()
 
 HOSTILE = [-(2**63), -1, 0, 1, 999, 2**31, 2**53, 2**63 - 1, None]
 
@@ -312,7 +311,7 @@ def test_nothing_that_events_say_breaks_it(data: st.DataObject) -> None:
 
 
 def page(drawing: Drawing, t: Any = EN) -> str:
-    return PAGES.render("_timeline.html", {"drawing": drawing, "t": t})
+    return render("_timeline.html", {"drawing": drawing, "t": t})
 
 
 def test_many_streams_and_events_are_counted_and_not_all_drawn() -> None:
