@@ -162,6 +162,8 @@ def _of_store(now: Situation, store: StoreSeen) -> Iterator[Finding]:
     for consumer, count in Counter(one.consumer for one in store.overdue).items():
         values = {"consumer": consumer, "count": count}
         yield Finding(kind="stuck", severity="critical", values=values, link=_page("/consumer", name=consumer))
+    # A class that is about to be stopped has minutes, a file that is about to be deleted hours.
+    yield from _of_recordings(now, store)
     archive = store.archive
     waiting = archive.waiting + archive.staged
     if archive.next_deletion_in_s is not None and archive.next_deletion_in_s < MIN_HOURS_LEFT * 3600:
@@ -173,12 +175,11 @@ def _of_store(now: Situation, store: StoreSeen) -> Iterator[Finding]:
         command = None if link else command_line("tiw", "archive", "list")
         yield Finding(kind="expiring", severity="critical", values=values, link=link, command=command)
     if archive.failing:
-        command = command_line("tiw", "archive", "list")
-        yield Finding(kind="archive_failing", values={"count": archive.failing}, command=command)
+        link = _page("/recordings", not_archived=1)
+        yield Finding(kind="archive_failing", values={"count": archive.failing}, link=link)
     if store.contradicted:
         link = _page("/recordings", contradicted=1)
         yield Finding(kind="contradicted", severity="critical", values={"count": store.contradicted}, link=link)
-    yield from _of_recordings(now, store)
     for app in store.apps:
         if app.pause_reason is not None:
             values = {"app": app.sdk_app_id, "reason": app.pause_reason}

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import hdrs, web
 from msgspec import Struct, structs
@@ -146,6 +146,8 @@ async def list_recordings(request: Request) -> Answer:
         "is_filtered": is_filtered,
         "is_open": is_empty and is_filtered,
         "quick": list(_quick(filters)),
+        # What a day that is pressed is asked of.
+        "kept": parse_qsl(query_of(structs.replace(filters, since=None, until=None))),
         "others": [] if filters.q is None or filters.taken is None else _others(filters),
         "drops": drops
         if isinstance(drops, Unknown)

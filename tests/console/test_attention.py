@@ -191,6 +191,17 @@ def test_classes_that_pause_are_told_before_the_vendor_stops_them_and_failed_one
     assert found[-1].link == "/recordings?failed=1"
 
 
+def test_a_class_that_is_about_to_be_stopped_comes_before_a_file_that_is_deleted_in_hours() -> None:
+    seen = store_seen(
+        paused=(listed(RecordingStatus.PAUSED, active_s=NOW_S - 60, stops_s=int(NOW_S) + 330),),
+        archive=ArchiveCounts(waiting=3, failing=1, next_deletion_in_s=7300.0),
+        contradicted=1,
+    )
+    found = find_attention(situation(store=seen))
+    assert [one.kind for one in found] == ["paused", "expiring", "contradicted", "archive_failing"]
+    assert found[3].link == "/recordings?not_archived=1"
+
+
 def test_what_does_not_answer_is_told_and_nothing_is_made_of_its_old_numbers() -> None:
     now = situation(queue(connected=0), store=store_seen(contradicted=1))
     now = structs.replace(

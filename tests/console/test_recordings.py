@@ -163,6 +163,14 @@ async def test_without_any_recording_it_says_what_to_look_at(world: World) -> No
     assert "tiw doctor --await-callback" in text
 
 
+async def test_a_day_that_is_pressed_keeps_what_was_searched(world: World) -> None:
+    page = await world.browser.get("/recordings?room=880528&failed=1&from=2025-11-30&until=2025-11-30&offset=480")
+    form = re.search(r'<form id="days".*?</form>', page.text)
+    assert form is not None
+    sent = [(one["name"], one["value"]) for one in elements(form[0], "input")]
+    assert sent == [("room", "880528"), ("failed", "1"), ("offset", "480")]
+
+
 async def test_today_becomes_a_day_in_the_address_of_the_readers_zone(world: World) -> None:
     for offset in (-720, 0, 480, 840):
         page = await world.browser.get(f"/recordings?from=today&offset={offset}&failed=1")
