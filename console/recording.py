@@ -453,7 +453,9 @@ def _did(event: RecordingEventRef, *, is_all_denied: bool) -> str:
     """Return what was done here with an event, which the built-in consumers do: the last part of a text's name."""
     if event.event_type not in EVENT_TYPES:
         return "kept"
-    return "denied" if event.verified is False and not is_all_denied else "applied"
+    if event.verified is not False:
+        return "applied"
+    return "alone" if is_all_denied else "denied"
 
 
 def _body(row: EventRow | None) -> tuple[str | None, bool]:

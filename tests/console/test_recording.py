@@ -254,6 +254,14 @@ async def test_an_event_says_what_was_done_here_and_what_each_consumer_of_ones_o
     assert "Kept here, but not applied: the vendor contradicts it." in (await shown(world))[1]
 
 
+async def test_where_the_vendor_contradicts_all_there_is_nothing_is_said_not_to_be_applied(world: World) -> None:
+    await apply_events(world.store, [of("Started", TASK, at_s=now_s(), verified=False)])
+    _, text = await shown(world)
+    assert "The only event says something else than the vendor" in text
+    assert "Kept here, and shown as there is nothing else: the vendor contradicts it." in text
+    assert "not applied" not in text
+
+
 async def test_the_json_form_is_the_document_of_the_command(world: World) -> None:
     await apply_events(world.store, lesson(TASK))
     await archive(world.store, TASK, "archived", None)
@@ -294,7 +302,7 @@ async def test_what_the_vendor_contradicts_stands_first_and_is_marked(world: Wor
     assert "One event says something else" in text
     assert "contradicted by the vendor" in text
     await apply_events(world.store, [of("Finished", "only", at_s=now_s(), verified=False)])
-    assert "there is no other" in (await shown(world, f"/recording?app={APP}&task=only"))[1]
+    assert "as there is nothing else" in (await shown(world, f"/recording?app={APP}&task=only"))[1]
 
 
 async def test_what_was_found_late_is_told_with_how_late(world: World) -> None:
