@@ -124,6 +124,7 @@ async def show(request: Request) -> Answer:
         "now_us": now_us,
         "is_test": any(event.source == "test" for event in recording.events),
         "denied": sum(event.verified is False for event in recording.events),
+        "is_all_denied": is_all_denied,
         "streams": streams,
         "drawing": draw(recording, outcomes=known, now_us=now_us, t=t),
         "videos": _videos(details, addresses),

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 from msgspec import Struct, structs
@@ -147,7 +147,7 @@ async def list_recordings(request: Request) -> Answer:
         "is_open": is_empty and is_filtered,
         "quick": list(_quick(filters)),
         # What a day that is pressed is asked of.
-        "kept": parse_qsl(query_of(structs.replace(filters, since=None, until=None))),
+        "kept": _members(structs.replace(filters, since=None, until=None)),
         "others": [] if filters.q is None or filters.taken is None else _others(filters),
         "drops": drops
         if isinstance(drops, Unknown)
@@ -301,8 +301,8 @@ def _offset(query: Mapping[str, str]) -> int:
     return max(-720, min(840, int(text))) if is_zone else 0
 
 
-def query_of(filters: Filters, **more: str | None) -> str:
-    """Return the query string that asks for these filters."""
+def _members(filters: Filters) -> list[tuple[str, str]]:
+    """Return what an address that asks for these filters says, by name."""
     members: list[tuple[str, str]] = []
     for name in Filters.__struct_fields__:
         value = getattr(filters, name)
@@ -312,7 +312,12 @@ def query_of(filters: Filters, **more: str | None) -> str:
         members.append((_NAMES.get(name, name), shown))
     if filters.since is not None or filters.until is not None:
         members.append(("offset", str(filters.offset)))
-    return urlencode([*members, *((name, value) for name, value in more.items() if value is not None)])
+    return members
+
+
+def query_of(filters: Filters, **more: str | None) -> str:
+    """Return the query string that asks for these filters."""
+    return urlencode([*_members(filters), *((name, value) for name, value in more.items() if value is not None)])
 
 
 def _address(filters: Filters) -> str:
